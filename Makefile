@@ -1,0 +1,49 @@
+# Every target sets up .venv by itself; it needs Python >= 3.10, make and a package index.
+# `make demo PYTHON=python3.12` chooses the Python that .venv is made with.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check test-slow test-gpu bench format clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## read a long document with and without eviction, ask the same questions, compare
+	@$(BIN)/python -m examples.demo
+
+test: check  ## ruff, mypy and the tests that need no GPU and little time (what CI runs)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m "(slow or long) and not gpu"
+
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(READY)  ## measure speed and memory on this machine
+	$(BIN)/python -m benchmarks
+
+format: $(READY)  ## sort imports and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv, builds and caches
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: a CPU build that the index offers for the pinned version is then kept.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
+	@echo "Setting up .venv (once; torch is large, this can take some minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@touch $@

@@ -1,0 +1,156 @@
+"""Reads a long document twice, with the whole cache and with most of it thrown away, and asks both the same questions.
+
+The document is Python's own help pages with records between their sentences ("The access code of the silver anchor is
+48213."). No word of a record's name was in the bundled model's training, nor was any of the prose. The questions are
+asked after the reading, so nothing could know what to keep. Run it with `make demo`.
+"""
+
+import random
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pydoc_data.topics import topics
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from namm_llm import CacheStats, Runner
+
+POLICY, BUDGET = "streaming_llm", 0.25
+RECORDS, SPACING = 64, 128  # a record about every SPACING tokens
+QUESTIONS, REQUIRED = 12, 11  # the full cache must answer this many of them
+SEED = 7
+
+# Words that recipes/namm_tiny keeps out of training (a test checks it).
+FIRST = "silver golden quiet slender wrinkled coarse gentle woollen leather precious unseen hanging brave".split()
+SECOND = "anchor lamp cellar island fountain shop hotel portrait gate farm vehicle pistol plank spike veil bedroom".split()
+KINDS = ("access code", "room number", "serial number", "phone extension")
+
+
+@dataclass(frozen=True)
+class Record:
+    kind: str
+    name: str
+    value: str
+
+    @property
+    def sentence(self) -> str:
+        return f"The {self.kind} of the {self.name} is {self.value}."
+
+    @property
+    def question(self) -> str:
+        return f"What is the {self.kind} of the {self.name}?"
+
+    def answered_by(self, text: str) -> bool:
+        """The first number of the answer is the value."""
+        return re.findall(r"\d+", text)[:1] == [self.value]
+
+
+def draw_records(rng: random.Random) -> list[Record]:
+    names = rng.sample([f"{first} {second}" for first in FIRST for second in SECOND], RECORDS)
+    return [Record(rng.choice(KINDS), name, str(rng.randrange(10_000, 100_000))) for name in names]
+
+
+def paragraphs(rng: random.Random) -> Iterator[list[str]]:
+    """Python's help pages in an order of our own, as paragraphs of sentences."""
+    for page in rng.sample(list(topics.values()), len(topics)):
+        for part in page.split("\n\n"):
+            text = re.sub(r"\s+", " ", part).strip()
+            if len(text) > 40:
+                yield re.split(r"(?<=[.:]) ", text)
+
+
+def build(runner: Runner) -> tuple[str, list[Record]]:
+    """The document and the records in it, in its order."""
+    rng = random.Random(SEED)
+    records = draw_records(rng)
+    waiting, lines, tokens = iter(records), [], 0
+    for sentences in paragraphs(rng):
+        lines.append("")
+        for sentence in sentences:
+            lines[-1] += f"{sentence} "
+            tokens += runner.count_tokens(sentence)
+            if tokens >= SPACING:
+                record = next(waiting, None)
+                if record is None:
+                    return "\n".join(lines), records
+                lines[-1] += f"{record.sentence} "
+                tokens = runner.count_tokens(record.sentence)
+    raise AssertionError("the help pages are too short")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one way of reading came to."""
+
+    label: str
+    answers: list[str]
+    right: int
+    cache: CacheStats
+    read_seconds: float
+    answer_seconds: float
+
+
+def run(label: str, runner: Runner, text: str, asked: list[Record]) -> Run:
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"Reading, {label}")
+        began = time.perf_counter()
+        document = runner.read(text, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+        read_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    answers = [document.ask(record.question).text.strip() for record in asked]
+    answer_seconds = time.perf_counter() - began
+    right = sum(record.answered_by(answer) for record, answer in zip(asked, answers, strict=True))
+    return Run(label, answers, right, document.stats(), read_seconds, answer_seconds)
+
+
+def answers_table(asked: list[Record], runs: list[Run]) -> Table:
+    table = Table("question", "stated", *(run.label for run in runs), title="Answers")
+    for i, record in enumerate(asked):
+        cells = []
+        for run in runs:
+            good = record.answered_by(run.answers[i])
+            cells.append(f"[green]✓[/] {escape(run.answers[i])}" if good else f"[red]✗[/] {escape(run.answers[i])}")
+        table.add_row(record.question, record.value, *cells)
+    return table
+
+
+def costs_table(runs: list[Run]) -> Table:
+    table = Table("", *(run.label for run in runs), title="Costs")
+    rows = {
+        "right answers": lambda run: f"{run.right} of {len(run.answers)}",
+        "tokens kept per head": lambda run: f"{run.cache.stored_tokens:,} of {run.cache.seen_tokens:,}",
+        "cache": lambda run: f"{run.cache.nbytes / 1e6:.1f} MB",
+        "seconds to read": lambda run: f"{run.read_seconds:.1f}",
+        "seconds to answer": lambda run: f"{run.answer_seconds:.1f}",
+    }
+    for name, cell in rows.items():
+        table.add_row(name, *(cell(run) for run in runs))
+    return table
+
+
+def main() -> int:
+    console = Console()
+    full = Runner.load(policy="full")
+    managed = Runner.load(policy=POLICY, budget=BUDGET)
+    text, records = build(full)
+    asked = random.Random(SEED).sample(records, QUESTIONS)
+    console.print(
+        f"A document of {full.count_tokens(text):,} tokens with {len(records)} records in it is read twice by {full.model}:\n"
+        f"with the full cache, and with policy {POLICY}, which keeps {BUDGET:.0%} of it. Then each is asked the same."
+    )
+    runs = [run("full cache", full, text, asked), run(f"{POLICY}, budget {BUDGET}", managed, text, asked)]
+    console.print(answers_table(asked, runs))
+    console.print(costs_table(runs))
+    if runs[0].right < REQUIRED:
+        console.print(f"The full cache got {runs[0].right} of {QUESTIONS} right; at least {REQUIRED} are required.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""A local, quantised Llama whose KV cache is managed by a neural attention memory model (NAMM).
+
+The public names are loaded when they are first used, so that `import namm_llm` does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from namm_llm.cache import CacheStats, ManagedCache
+    from namm_llm.documents import DocumentMemory
+    from namm_llm.errors import (
+        BudgetError,
+        CacheError,
+        ContextError,
+        DocumentError,
+        ModelError,
+        NammError,
+        NammFileError,
+        PolicyError,
+        UsageError,
+    )
+    from namm_llm.namm import Namm
+    from namm_llm.policies import make_eviction
+    from namm_llm.runner import Generation, Runner
+    from namm_llm.runner.sampling import SamplingParams
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BudgetError",
+    "CacheError",
+    "CacheStats",
+    "ContextError",
+    "DocumentError",
+    "DocumentMemory",
+    "Generation",
+    "ManagedCache",
+    "ModelError",
+    "Namm",
+    "NammError",
+    "NammFileError",
+    "PolicyError",
+    "Runner",
+    "SamplingParams",
+    "UsageError",
+    "__version__",
+    "make_eviction",
+]
+
+_HOME = {
+    "CacheStats": "namm_llm.cache",
+    "DocumentMemory": "namm_llm.documents",
+    "Generation": "namm_llm.runner",
+    "ManagedCache": "namm_llm.cache",
+    "Namm": "namm_llm.namm",
+    "Runner": "namm_llm.runner",
+    "SamplingParams": "namm_llm.runner.sampling",
+    "make_eviction": "namm_llm.policies",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module 'namm_llm' has no attribute {name!r}")
+    value = getattr(import_module(_HOME.get(name, "namm_llm.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Attention over ragged storage, and what was paid to it."""

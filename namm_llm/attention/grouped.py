@@ -1,0 +1,57 @@
+"""Grouped-query attention of new tokens over the settled (ragged) and the recent (dense) tokens of one sequence.
+
+What is settled is visible to every new token; what is recent is causal. Settled heads of equal length are one call; otherwise each head is
+its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from namm_llm.attention.partial import merge, partial_attention
+from namm_llm.ragged import RaggedTokens
+
+
+def grouped_attention(query: Tensor, settled: RaggedTokens, keys: Tensor, values: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention output `[H, T, D]` and log-sum-exp `[H, T]` of queries `[H, T, D]`.
+
+    keys, values: `[G, C, D]`, the recent tokens, the T new ones last. Query head h belongs to KV head h // (H / G).
+    """
+    heads, new, size = query.shape
+    grouped = query.reshape(keys.shape[0], heads // keys.shape[0], new, size)
+    out, lse = _recent(grouped, keys, values, scale)
+    if settled.longest:
+        out, lse = merge((out, lse), _settled(grouped, settled, scale))
+    return out.reshape(heads, new, -1), lse.reshape(heads, new)
+
+
+def _recent(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """query `[G, R, T, D]`; keys, values `[G, C, D]`."""
+    groups, rows, new, size = query.shape
+    count = keys.shape[1]
+    if new == 1:  # one query sees everything: the group's heads become rows, and every key is read once
+        out, lse = partial_attention(query.reshape(groups, 1, rows, size), keys[:, None], values[:, None], scale=scale)
+        return out.reshape(groups, rows, 1, -1), lse.reshape(groups, rows, 1)
+    key, value = (t[:, None].expand(-1, rows, -1, -1) for t in (keys, values))
+    if new == count:
+        return partial_attention(query, key, value, scale=scale, causal=True)
+    mask = torch.ones(new, count, dtype=torch.bool, device=query.device).tril(count - new)
+    return partial_attention(query, key, value, scale=scale, mask=mask)
+
+
+def _settled(query: Tensor, settled: RaggedTokens, scale: float) -> tuple[Tensor, Tensor]:
+    """query `[G, R, T, D]`."""
+    groups, rows, new, size = query.shape
+    flat = query.reshape(groups, 1, rows * new, size)
+    if settled.is_uniform:
+        keys, values = (t.view(groups, 1, settled.longest, -1) for t in (settled.keys, settled.values))
+        out, lse = partial_attention(flat, keys, values, scale=scale)
+    else:
+        out = flat.new_zeros(groups, 1, rows * new, settled.values.shape[-1])
+        lse = torch.full((groups, 1, rows * new), -torch.inf, device=flat.device)
+        for g, segment in enumerate(settled.segments()):
+            if len(segment):
+                keys, values = segment.keys[None, None], segment.values[None, None]
+                out[g : g + 1], lse[g : g + 1] = partial_attention(flat[g : g + 1], keys, values, scale=scale)
+    return out.reshape(groups, rows, new, -1), lse.reshape(groups, rows, new)

@@ -1,0 +1,62 @@
+"""The attention that stored tokens received, recomputed from the queries and their log-sum-exp; no attention matrix is ever kept.
+
+`p = exp(q k / sqrt(d) - lse)`, mean over the query heads of the group: exact with any fused attention, for as few queries at a time as one
+likes. Works on one KV head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK = 128  # queries at a time: R x BLOCK x N float32 probabilities, small enough to stay near the processor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the newest queries paid to the N stored tokens of one KV head.
+
+    queries: `[R, Q, D]`, rotated. lse: `[R, Q]`, float32, as it was when the query ran. keys: `[N, D]`, float32. positions: `[N]`,
+    ascending. stop: position after the last query, so that the queries stand at `first .. stop - 1`. fresh: position of the first query
+    since the last update; older ones were carried over.
+    """
+
+    queries: Tensor
+    lse: Tensor
+    keys: Tensor
+    positions: Tensor
+    scale: float
+    stop: int
+    fresh: int
+
+    @property
+    def first(self) -> int:
+        """Position of the oldest query that is still known."""
+        return self.stop - self.queries.shape[1]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Group-mean attention `[stop - start, N]`, float32, of the queries at those positions; 0 before the text's beginning.
+
+        The whole row of a query that ran before an eviction is what the tokens that are left received then.
+        """
+        if start < 0:
+            return torch.cat([self.lse.new_zeros(-start, self.positions.shape[0]), self.rows(0, stop)])
+        assert self.first <= start <= stop <= self.stop, "queries that were not carried over"
+        window = slice(start - self.first, stop - self.first)
+        query, lse = self.queries[:, window].float(), self.lse[:, window]
+        logits = torch.matmul(query * self.scale, self.keys.T)
+        mean = logits.sub_(lse[..., None]).exp_().mean(0)
+        # at most stop - start tokens are newer than the first of these queries, and they are the last ones
+        newest = min(stop - start, self.positions.shape[0])
+        if newest:
+            at = torch.arange(start, stop, device=mean.device)
+            mean[:, -newest:].masked_fill_(self.positions[None, -newest:] > at[:, None], 0.0)
+        return mean
+
+    def blocks(self, start: int, stop: int, size: int = BLOCK) -> Iterator[Tensor]:
+        """`rows` of consecutive queries, `size` at a time."""
+        for at in range(start, stop, size):
+            yield self.rows(at, min(at + size, stop))

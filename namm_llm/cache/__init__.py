@@ -1,0 +1,6 @@
+"""The evicting key-value cache."""
+
+from namm_llm.cache.managed import ManagedCache, prepare_model
+from namm_llm.cache.stats import CacheStats
+
+__all__ = ["CacheStats", "ManagedCache", "prepare_model"]

@@ -1,0 +1,141 @@
+"""One layer of the managed cache, as transformers sees it: `update` takes keys and values, attention comes back for the storage.
+
+A batch is a list of sequences, each with its own lengths and its own update schedule, so that a batch gives what its sequences give alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from namm_llm.attention.interface import ManagedKeys
+from namm_llm.cache.sequence import LayerSequence
+from namm_llm.errors import CacheError
+from namm_llm.policies import Eviction
+from namm_llm.ragged import RaggedTokens
+
+OnDue = Callable[["ManagedLayer", int], None]
+
+
+@dataclass(frozen=True)
+class _NewTokens(ManagedKeys):
+    """Keys and values `[B, G, T, D]` on their way from `update` to attention."""
+
+    layer: ManagedLayer
+    keys: Tensor
+    values: Tensor
+
+    def attend(self, query: Tensor, padding: Tensor | None, scale: float) -> Tensor:
+        return self.layer.extend(query, self.keys, self.values, padding, scale)
+
+
+class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """Settled and recent tokens of one layer for every sequence of the batch.
+
+    on_due: called with this layer and the row of a sequence whose update falls due. columns: how many columns went through, left padding
+    included, which is the length that transformers asks for.
+    """
+
+    is_sliding = False
+
+    def __init__(self, eviction: Eviction, on_due: OnDue) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.eviction = eviction
+        self.on_due = on_due
+        self.sequences: list[LayerSequence] = []
+        self.columns = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the first `extend` knows shapes, types and the device."""
+
+    def update(  # type: ignore[override]  # the "keys" that attention gets are our handle on the storage
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[ManagedKeys, Tensor]:
+        """Keys and values `[B, G, T, D]` of the new tokens; they are stored when attention asks for them."""
+        return _NewTokens(self, key_states, value_states), value_states
+
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, scale: float) -> Tensor:
+        """Store the new tokens and attend: queries `[B, H, T, D]` to output `[B, T, H, D]`, zero at padding."""
+        self._initialize(keys, scale)
+        batch, heads, new, _ = query.shape
+        if batch != len(self.sequences):
+            raise CacheError(f"the cache holds {len(self.sequences)} sequences, the model was given {batch}")
+        out = query.new_zeros(batch, heads, new, values.shape[-1])
+        for row, sequence in enumerate(self.sequences):
+            real = slice(None) if padding is None else _real_columns(padding[row])
+            out[row, :, real] = sequence.extend(
+                query[row, :, real], keys[row, :, real], values[row, :, real], self.eviction, self._due(row)
+            )
+        self.columns += new
+        return out.transpose(1, 2)
+
+    def _initialize(self, keys: Tensor, scale: float) -> None:
+        if not self.sequences:
+            policy = self.eviction.policy
+            empty = RaggedTokens.empty(keys[0], policy.state_width, policy.state_dtype)
+            self.sequences = [LayerSequence(empty, scale) for _ in range(keys.shape[0])]
+            self.is_initialized = True
+
+    def _due(self, row: int) -> Callable[[LayerSequence], None]:
+        return lambda sequence: self.on_due(self, row)
+
+    def get_seq_length(self) -> int:
+        """Columns that went through, not tokens stored (as transformers' sliding-window layer does)."""
+        return self.columns
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset that a dense mask would have; ours is never built."""
+        return self.columns + query_length, 0
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.sequences, self.columns, self.is_initialized = [], 0, False
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these sequences, in this order; one that is named again is forked."""
+        used: set[int] = set()
+        chosen = []
+        for row in rows:
+            chosen.append(self.sequences[row].fork() if row in used else self.sequences[row])
+            used.add(row)
+        self.sequences = chosen
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Beam search."""
+        if self.sequences:
+            self.select(beam_idx.tolist())
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these sequences of the batch."""
+        self.select(torch.arange(len(self.sequences))[indices.cpu()].tolist())
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each sequence `repeats` times."""
+        self.select([row for row in range(len(self.sequences)) for _ in range(repeats)])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take back the newest -`tokens_to_remove` tokens, if no update has judged them yet."""
+        count = -tokens_to_remove
+        if count < 0:
+            raise CacheError("crop takes minus the number of tokens to remove")
+        if any(sequence.recent.count < count for sequence in self.sequences):
+            raise CacheError(f"{count} tokens cannot be taken back: an update has already judged some of them; read the text again")
+        for sequence in self.sequences:
+            sequence.drop_last(count)
+        self.columns -= count
+
+
+def _real_columns(padding: Tensor) -> slice | Tensor:
+    """Where a row of the padding mask is true; a slice if the tokens stand together, as they nearly always do."""
+    at = padding.nonzero()[:, 0]
+    if len(at) and int(at[-1]) - int(at[0]) + 1 == len(at):
+        return slice(int(at[0]), int(at[-1]) + 1)
+    return at

@@ -1,0 +1,223 @@
+"""`ManagedCache`: an evicting cache behind transformers' `Cache`, for our runner and for anybody's `model.generate`.
+
+It owns the layers and decides when which of them are judged together; storage is in `sequence.py`, decisions are in `policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicSlidingWindowLayer, get_layer_types_and_kwargs
+
+from namm_llm.attention.interface import IMPLEMENTATION
+from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.sequence import Judgement, LayerSequence
+from namm_llm.cache.stats import CacheStats
+from namm_llm.errors import CacheError, ModelError
+from namm_llm.policies import Eviction, make_eviction
+from namm_llm.policies.base import EvictionPolicy
+
+_MANAGED = "full_attention"
+_SLIDING = ("sliding_attention", "chunked_attention")
+
+
+class ManagedCache(Cache):
+    """A key-value cache that evicts, for models of transformers.
+
+    Layers with full attention are managed; layers with a sliding window keep transformers' own window, which is bounded anyway.
+    """
+
+    def __init__(self, eviction: Eviction, layers: list[CacheLayerMixin]) -> None:
+        super().__init__(layers=list(layers))
+        self.eviction = eviction
+
+    @classmethod
+    def for_model(cls, model: PreTrainedModel, policy: str | EvictionPolicy | Eviction = "full", **settings: Any) -> ManagedCache:
+        """An empty cache for `model`; switches the model to the attention that can read it.
+
+        settings: as of `make_eviction` (budget, namm, compete, interval, sinks, recent, protected). The model goes on working with any
+        other cache. Raises ModelError if the model cannot use it, PolicyError or BudgetError for wrong settings.
+        """
+        prepare_model(model)
+        eviction = make_eviction(settings.pop("eviction", policy), **settings)
+        cache = cls(eviction, [])
+        cache.layers = list(_layers_for(model, eviction, cache._on_due))
+        return cache
+
+    # -- updates ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def managed(self) -> list[ManagedLayer]:
+        """The layers that evict."""
+        return [layer for layer in self.layers if isinstance(layer, ManagedLayer)]
+
+    def _on_due(self, layer: ManagedLayer, row: int) -> None:
+        if not self.eviction.waits_for_model:
+            self._update([layer], row)
+        elif layer is self.managed[-1]:
+            self._update(self.managed, row)
+
+    def _update(self, layers: Sequence[ManagedLayer], row: int) -> None:
+        """Judge the sequence `row` in these layers together, and evict."""
+        sequences = [layer.sequences[row] for layer in layers]
+        judgements = [sequence.judge(self.eviction) for sequence in sequences]
+        keep = self._select(sequences, judgements)
+        heads = 0
+        for sequence, judgement in zip(sequences, judgements, strict=True):
+            count = len(judgement.segments)
+            sequence.settle(judgement.segments, keep[heads : heads + count], self.eviction)
+            heads += count
+
+    def _select(self, sequences: Sequence[LayerSequence], judgements: Sequence[Judgement]) -> list[Tensor | None]:
+        segments = [segment for judgement in judgements for segment in judgement.segments]
+        if not self.eviction.policy.evicts:
+            return [None] * len(segments)
+        scores = [score for judgement in judgements for score in judgement.scores]
+        device = scores[0].device
+        kept = self.eviction.select(
+            [score.to(device) for score in scores],
+            [segment.positions.to(device) for segment in segments],
+            sequences[0].seen,
+            sequences[0].room(segments[0], len(self.managed), self.eviction),
+        )
+        return [None if k is None else k.to(s.positions.device) for k, s in zip(kept, segments, strict=True)]
+
+    def settle(self) -> None:
+        """Judge what came since the last update now, for instance at the end of a document.
+
+        A sequence shorter than one update interval is left as it is: nothing of a short text is evicted.
+        """
+        for row, sequence in enumerate(self.managed[0].sequences if self.managed else []):
+            if not sequence.recent.count or sequence.seen < self.eviction.interval:
+                continue
+            if self.eviction.waits_for_model:
+                self._update(self.managed, row)
+            else:
+                for layer in self.managed:
+                    self._update([layer], row)
+
+    def protect(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Never evict the tokens at these positions `(start, end)`; what is already gone stays gone."""
+        self.eviction = self.eviction.protect(spans)
+        for layer in self.managed:
+            layer.eviction = self.eviction
+
+    # -- forks and batches --------------------------------------------------------------------------------------------------------
+
+    def fork(self) -> ManagedCache:
+        """A cache that goes on from here on its own; the settled tokens are shared, not copied."""
+        return self.join([self])
+
+    @classmethod
+    def join(cls, caches: Sequence[ManagedCache]) -> ManagedCache:
+        """Forks of all sequences of these caches side by side, as one batch. They must have the same settings."""
+        first = caches[0]
+        if any(cache.eviction != first.eviction for cache in caches):
+            raise CacheError("caches with different eviction settings cannot be one batch")
+        joined = cls(first.eviction, [])
+        joined.layers = [joined._join_layer(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)]
+        return joined
+
+    def _join_layer(self, layers: Sequence[Any]) -> CacheLayerMixin:
+        if not isinstance(layers[0], ManagedLayer):
+            if len(layers) > 1:
+                raise CacheError("a model with sliding-window layers cannot join caches into a batch; ask one question at a time")
+            return cast(CacheLayerMixin, deepcopy(layers[0]))
+        joined = ManagedLayer(self.eviction, self._on_due)
+        for layer in layers:
+            assert isinstance(layer, ManagedLayer)
+            joined.sequences += [sequence.fork() for sequence in layer.sequences]
+            joined.columns = max(joined.columns, layer.columns)
+        joined.is_initialized = bool(joined.sequences)
+        return joined
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these sequences of the batch, in this order, in place; one that is named again is forked."""
+        self.reorder_cache(torch.LongTensor(list(rows)))
+
+    def activate_past_recording(self) -> None:
+        """Asked for by assisted decoding, which takes tokens back."""
+        raise CacheError("assisted decoding takes tokens back, which an evicting cache cannot; generate without an assistant model")
+
+    # -- numbers ------------------------------------------------------------------------------------------------------------------
+
+    def seen_tokens(self) -> list[int]:
+        """Tokens that went through, for each sequence."""
+        return [sequence.seen for sequence in self.managed[0].sequences]
+
+    def kept_tokens(self) -> list[list[list[int]]]:
+        """Tokens stored `[layer][sequence][KV head]`, recent ones included."""
+        return [[[n + s.recent.count for n in s.settled.lengths] for s in layer.sequences] for layer in self.managed]
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that the cache holds alive, empty room included."""
+        held = [tensor for layer in self.managed for sequence in layer.sequences for tensor in sequence.tensors()]
+        windows = [layer for layer in self.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+        return held + [tensor for layer in windows for tensor in (layer.keys, layer.values) if tensor is not None]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all live memory of the cache: keys, values, positions, the policy's state and all buffers; shared memory once."""
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.tensors() if t.numel()}
+        return sum(storages.values())
+
+    @property
+    def full_nbytes(self) -> int:
+        """Bytes of keys and values alone, had nothing been evicted."""
+        return sum(
+            sequence.seen * len(sequence.settled.lengths) * _token_nbytes(sequence)
+            for layer in self.managed
+            for sequence in layer.sequences
+        )
+
+    def stats(self) -> CacheStats:
+        """The numbers that a result carries."""
+        sequences = [sequence for layer in self.managed for sequence in layer.sequences]
+        heads = sum(len(sequence.settled.lengths) for sequence in sequences)
+        slots = sum(sequence.seen * len(sequence.settled.lengths) for sequence in sequences)
+        stored = sum(sequence.stored() for sequence in sequences)
+        rows = len(self.managed[0].sequences) if self.managed else 0
+        return CacheStats(
+            seen_tokens=sum(self.seen_tokens()) if rows else 0,
+            stored_tokens=round(stored * rows / heads) if heads else 0,
+            kept_fraction=stored / slots if slots else 1.0,
+            nbytes=self.nbytes,
+            full_nbytes=self.full_nbytes,
+            updates=sum(s.updates for s in self.managed[0].sequences) if rows else 0,
+            policy=self.eviction.describe(),
+        )
+
+
+def _token_nbytes(sequence: LayerSequence) -> int:
+    settled = sequence.settled
+    return settled.keys.shape[-1] * settled.keys.element_size() + settled.values.shape[-1] * settled.values.element_size()
+
+
+def prepare_model(model: PreTrainedModel) -> None:
+    """Switch the model to our attention function; with other caches it keeps working through transformers' SDPA."""
+    if model.config.is_encoder_decoder:
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder model; the evicting cache is for decoders")
+    if model.config._attn_implementation != IMPLEMENTATION:
+        if not model._can_set_attn_implementation():
+            raise ModelError(f"{type(model).__name__} does not support transformers' attention interface, which the evicting cache needs")
+        model.set_attn_implementation(IMPLEMENTATION)
+
+
+def _layers_for(model: PreTrainedModel, eviction: Eviction, on_due: Any) -> list[CacheLayerMixin]:
+    types, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
+    layers: list[CacheLayerMixin] = []
+    for kind, arguments in zip(types, kwargs, strict=True):
+        if kind == _MANAGED:
+            layers.append(ManagedLayer(eviction, on_due))
+        elif kind in _SLIDING:
+            layers.append(DynamicSlidingWindowLayer(**arguments))
+        else:
+            raise ModelError(f"{type(model).__name__} has layers of type {kind}, which the evicting cache cannot manage")
+    if _MANAGED not in types:
+        raise ModelError(f"{type(model).__name__} has only sliding-window layers: there is nothing for an evicting cache to manage")
+    return layers

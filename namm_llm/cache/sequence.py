@@ -1,0 +1,151 @@
+"""The cache of one layer for one sequence: settled tokens, recent tokens, and the update that turns the one into the other.
+
+`extend` takes new tokens in pieces that end where an update is due, so that the result does not depend on how the caller cuts its chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from namm_llm.attention.grouped import grouped_attention
+from namm_llm.attention.observation import Observation
+from namm_llm.cache.recent import Rows
+from namm_llm.errors import CacheError
+from namm_llm.policies import Eviction
+from namm_llm.policies.budget import Room
+from namm_llm.ragged import RaggedTokens, Segment
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Segments `[G]` with their new state, and their scores `[G]` of `[N_g]` each (empty if the policy never evicts)."""
+
+    segments: list[Segment]
+    scores: list[Tensor]
+
+
+@dataclass
+class LayerSequence:
+    """settled: judged tokens, shared by forks. recent: keys and values `[G, C, D]` since the last update. queries: rotated queries
+    `[H, Q, D]` and their log-sum-exp `[H, Q]`, only if the policy observes. seen: tokens that went through. settled_at: `seen` at the last
+    update. scale: factor of the attention logits.
+    """
+
+    settled: RaggedTokens
+    scale: float
+    recent: Rows = field(default_factory=Rows)
+    queries: Rows = field(default_factory=Rows)
+    seen: int = 0
+    settled_at: int = 0
+    updates: int = 0
+
+    def fork(self) -> LayerSequence:
+        """The same tokens; the settled ones shared, the recent ones copied."""
+        return LayerSequence(self.settled, self.scale, self.recent.copy(), self.queries.copy(), self.seen, self.settled_at, self.updates)
+
+    def due(self, interval: int) -> int:
+        """Tokens until the next update, which comes at a multiple of the interval."""
+        return interval - self.seen % interval
+
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor, eviction: Eviction, on_due: Callable[[LayerSequence], None]) -> Tensor:
+        """Append keys and values `[G, T, D]`, attend with queries `[H, T, D]`; `on_due` is called wherever an update falls due."""
+        out = query.new_empty(*query.shape[:2], values.shape[-1])
+        start = 0
+        while start < query.shape[1]:
+            if self.seen - self.settled_at >= eviction.interval:
+                raise CacheError(
+                    "a budget shared by the whole model needs every layer at the same token: read in chunks that end at multiples of "
+                    f"{eviction.interval} (generation_config.prefill_chunk_size={eviction.interval}), one sequence at a time"
+                )
+            piece = slice(start, min(query.shape[1], start + self.due(eviction.interval)))
+            out[:, piece] = self._attend(query[:, piece], keys[:, piece], values[:, piece], eviction)
+            start = piece.stop
+            if self.seen % eviction.interval == 0:
+                on_due(self)
+        return out
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, eviction: Eviction) -> Tensor:
+        self.recent.append(keys, values, limit=eviction.interval)
+        out, lse = grouped_attention(query, self.settled, *self.recent.columns(), scale=self.scale)
+        if eviction.policy.observes:
+            self.queries.append(query, lse, limit=eviction.interval + eviction.policy.carry(self.settled_at))
+        self.seen += query.shape[1]
+        return out
+
+    def judge(self, eviction: Eviction) -> Judgement:
+        """All tokens with the policy's new state and scores, nothing evicted yet."""
+        policy = eviction.policy
+        if not policy.evicts:
+            return Judgement(self._all_segments(), [])
+        segments, scores = [], []
+        for head, segment in enumerate(self._all_segments()):
+            observation = self._observe(segment, head) if policy.observes else None
+            state = policy.update(segment, observation).to(policy.state_dtype)
+            segment = Segment(segment.keys, segment.values, segment.positions, state)
+            segments.append(segment)
+            scores.append(policy.score(segment, observation))
+        return Judgement(segments, scores)
+
+    def settle(self, segments: list[Segment], keep: list[Tensor | None], eviction: Eviction) -> None:
+        """Move recent into settled, evicting all tokens but `keep`, in one gather."""
+        self.settled = RaggedTokens.gather(segments, keep)
+        self.recent.keep_last(0)
+        self.queries.keep_last(eviction.policy.carry(self.seen))
+        self.settled_at = self.seen
+        self.updates += 1
+
+    def drop_last(self, count: int) -> None:
+        """Take back the newest tokens, all of them recent."""
+        self.recent.drop_last(count)
+        self.queries.drop_last(count)
+        self.seen -= count
+
+    def _all_segments(self) -> list[Segment]:
+        if not self.recent.count:
+            return self.settled.segments()
+        keys, values = self.recent.columns()
+        positions = torch.arange(self.settled_at, self.seen, dtype=torch.int32, device=keys.device)
+        state = self.settled.state.new_zeros(self.recent.count, self.settled.state.shape[1])
+        return [
+            Segment(
+                torch.cat([old.keys, keys[g]]),
+                torch.cat([old.values, values[g]]),
+                torch.cat([old.positions, positions]),
+                torch.cat([old.state, state]),
+            )
+            for g, old in enumerate(self.settled.segments())
+        ]
+
+    def _observe(self, segment: Segment, head: int) -> Observation:
+        queries, lse = self.queries.columns()
+        rows = queries.shape[0] // len(self.settled.lengths)
+        group = slice(head * rows, (head + 1) * rows)
+        return Observation(
+            queries=queries[group],
+            lse=lse[group],
+            keys=segment.keys.float(),
+            positions=segment.positions,
+            scale=self.scale,
+            stop=self.seen,
+            fresh=self.settled_at,
+        )
+
+    def stored(self) -> int:
+        """Tokens kept, summed over the KV heads."""
+        return sum(self.settled.lengths) + self.recent.count * len(self.settled.lengths)
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that is held, empty room included."""
+        return [*self.settled.tensors().values(), *self.recent.tensors(), *self.queries.tensors()]
+
+    def room(self, segment: Segment, layers: int, eviction: Eviction) -> Room:
+        """What the sequence costs at most in `layers` layers like this one; segment: any of its judged heads."""
+        columns = (segment.keys, segment.values, segment.positions, segment.state)
+        token = sum(column[0].nbytes for column in columns)
+        row = sum(column[:, 0].nbytes for rows in (self.recent, self.queries) for column in rows.columns())
+        most = eviction.interval + eviction.policy.carry(self.seen)
+        return Room(token, layers * len(self.settled.lengths), layers * row * most)

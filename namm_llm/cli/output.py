@@ -1,0 +1,95 @@
+"""What a command prints: the answer on stdout; progress and statistics on stderr."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from namm_llm.cli.options import lively
+
+if TYPE_CHECKING:
+    from namm_llm.runner import Generation, Stream
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that the answer stops within a token and is kept; then the command is interrupted.
+
+    A second Ctrl-C interrupts at once.
+    """
+    cancel = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if cancel.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A function for `on_progress` that draws a bar, if stderr is a terminal."""
+    if not lively():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def answer(stream: Stream, as_json: bool, stats: bool) -> Generation:
+    """Prints an answer as it comes, or its JSON object when it is whole; then the statistics."""
+    for piece in stream:
+        if not as_json:
+            click.echo(piece.text, nl=False)
+    result = stream.result
+    click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else "")
+    if stats:
+        click.echo(statistics(result), err=True)
+    return result
+
+
+def statistics(result: Generation) -> str:
+    """`142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536 evicted) 34 MB`."""
+    usage, timings, cache = result.usage, result.timings, result.cache
+    parts = [
+        f"{grouped(usage.output_tokens)} tok",
+        f"{usage.output_tokens / timings.decode_seconds:.1f} tok/s" if timings.decode_seconds > 0 else "",
+        f"ttft {timings.first_token_seconds:.2f} s",
+        f"prompt {grouped(usage.input_tokens)} ({grouped(usage.cached_tokens)} cached)",
+        f"KV {grouped(cache.stored_tokens)}/{grouped(cache.seen_tokens)} kept "
+        f"(−{grouped(cache.seen_tokens - cache.stored_tokens)} evicted) {size(cache.nbytes)}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def grouped(number: float) -> str:
+    """`12 345`."""
+    return f"{round(number):,}".replace(",", " ")
+
+
+def size(nbytes: float) -> str:
+    """`34 MB`, with a decimal below ten."""
+    units = iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while nbytes >= 1000 and unit != "GB":
+        nbytes, unit = nbytes / 1000, next(units)
+    return f"{nbytes:.0f} {unit}" if nbytes >= 10 or unit == "B" else f"{nbytes:.1f} {unit}"

@@ -1,0 +1,31 @@
+"""The order of a NAMM's parameters in their flat vector `theta` [P], the same as in the reference implementation.
+
+With d features and h hidden, P = (3dh + 3h) + (2hd + 2d) + (d + 1): 4172 for d = 25 and h = 32. Matrices are [in, out].
+"""
+
+import math
+
+from namm_llm.errors import NammFileError
+
+HIDDEN = 32
+
+
+def parameter_shapes(features: int, hidden: int) -> list[tuple[int, ...]]:
+    """The fields of `BamWeights` in their order, then the weight and the bias of the score."""
+    return [(features, 3 * hidden), (3 * hidden,), (hidden, 2 * features), (2 * features,), (features, 1), (1,)]
+
+
+def parameter_count(features: int, hidden: int) -> int:
+    """P, the length of `theta`."""
+    return sum(math.prod(shape) for shape in parameter_shapes(features, hidden))
+
+
+def hidden_size(parameters: int, features: int) -> int:
+    """Inverse of `parameter_count`; NammFileError when no hidden size gives that many parameters."""
+    # the count is a straight line in the hidden size
+    offset = parameter_count(features, 0)
+    hidden, rest = divmod(parameters - offset, parameter_count(features, 1) - offset)
+    if rest or hidden < 1:
+        expected = parameter_count(features, HIDDEN)
+        raise NammFileError(f"wrong number of parameters: got {parameters}, expected {expected} ({features} features, hidden {HIDDEN}).")
+    return hidden

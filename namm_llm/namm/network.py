@@ -1,0 +1,207 @@
+"""`Namm`: the parameters, statistics and settings that turn what a token has seen into one score.
+
+    ema [..., N, bins], ages [..., N]  --features-->  [..., N, d]  --scores-->  [..., N]         d = 8 + 17 = 25
+
+One `Namm` serves every layer and KV head. It keeps no state and does not decide which tokens stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from namm_llm.errors import NammFileError
+from namm_llm.namm import files
+from namm_llm.namm.bam import BamWeights, bam
+from namm_llm.namm.layout import HIDDEN, hidden_size, parameter_count, parameter_shapes
+from namm_llm.namm.recency import Recency, recency
+from namm_llm.namm.reference import Member, read_reference
+from namm_llm.namm.spectrogram import Spectrogram
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SMALLEST_DEVIATION = 1e-7  # a frequency that never varied must not divide by zero
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Namm:
+    """A neural attention memory model (arXiv 2410.13166, section 3).
+
+    Two are equal when all their numbers and settings are. `theta` may be a `torch.nn.Parameter`: `scores` is
+    differentiable in it. All tensors are float32 on one device; `from_vector` converts. Raises NammFileError when a
+    shape does not fit or a number is not finite.
+    """
+
+    theta: Tensor  # [P], in the order of layout.py
+    mean: Tensor  # [bins], of the ema over many tokens
+    variance: Tensor  # [bins]
+    spectrogram: Spectrogram = Spectrogram()  # noqa: RUF009 (frozen)
+    recency: Recency = Recency()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        for name, tensor in self._tensors().items():
+            if tensor.ndim != 1 or tensor.dtype != torch.float32:
+                raise NammFileError(f"{name} must be a float32 vector, got {tensor.dtype} {list(tensor.shape)}.")
+            if not tensor.isfinite().all():
+                raise NammFileError(f"{name} has numbers that are not finite.")
+        if not len(self.mean) == len(self.variance) == self.spectrogram.bins:
+            sizes = f"got {len(self.mean)} and {len(self.variance)}, expected {self.spectrogram.bins} each"
+            raise NammFileError(f"wrong number of means and variances: {sizes}.")
+        if (self.variance < 0).any():
+            raise NammFileError("variance has negative numbers.")
+        hidden_size(len(self.theta), self.feature_count)  # raises when there is none
+
+    @classmethod
+    def from_vector(
+        cls,
+        theta: Tensor | NDArray[Any],
+        mean: Tensor | NDArray[Any],
+        variance: Tensor | NDArray[Any],
+        *,
+        spectrogram: Spectrogram = spectrogram,
+        recency: Recency = recency,
+    ) -> Namm:
+        """theta [P], mean and variance [bins]. Numpy arrays are copied, float32 tensors are used as they are."""
+        return cls(_floats("theta", theta), _floats("mean", mean), _floats("variance", variance), spectrogram, recency)
+
+    @classmethod
+    def zeros(cls, hidden: int = HIDDEN, *, spectrogram: Spectrogram = spectrogram, recency: Recency = recency) -> Namm:
+        """All scores are exactly 0, so the published rule (score >= 0) keeps every token.
+
+        Its mean of 0 and variance of 1 are placeholders: they change nothing as long as theta is 0.
+        """
+        theta = torch.zeros(parameter_count(recency.size + spectrogram.bins, hidden))
+        return cls(theta, torch.zeros(spectrogram.bins), torch.ones(spectrogram.bins), spectrogram, recency)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Namm:
+        """Read what `save` wrote, or a checkpoint of the reference (`*.pt`). NammFileError when it does not serve."""
+        path = Path(path)
+        if path.suffix == ".pt":
+            return cls.import_reference(path)
+        with files.named(path):
+            header, tensors = files.read(path)
+            return _from_file(header, tensors)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file of some 17 kB, all or nothing. NammFileError when it cannot be written."""
+        files.write(Path(path), {"fingerprint": self.fingerprint, **self.settings}, self._tensors())
+
+    @classmethod
+    def import_reference(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        member: Member = "mean",
+        spectrogram: Spectrogram = spectrogram,
+        recency: Recency = recency,
+    ) -> Namm:
+        """Read a checkpoint of the reference implementation, without running any code in it (see `reference.py`).
+
+        member: "mean" of the search distribution, which the paper evaluates, or "best" individual. spectrogram and
+        recency: the settings of that run, which its file does not hold. NammFileError when the file does not serve.
+        """
+        with files.named(Path(path)):
+            return cls.from_vector(**read_reference(Path(path), member), spectrogram=spectrogram, recency=recency)
+
+    @property
+    def vector(self) -> Tensor:
+        """A copy of the parameters [P], outside the graph of autograd."""
+        return self.theta.detach().clone()
+
+    @property
+    def feature_count(self) -> int:
+        """Features of one token, d."""
+        return self.recency.size + self.spectrogram.bins
+
+    @property
+    def hidden(self) -> int:
+        """Size of the attention's queries, keys and values, h."""
+        return hidden_size(len(self.theta), self.feature_count)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers mean, as plain values: what a file's header keeps."""
+        return {"hidden": self.hidden, "spectrogram": asdict(self.spectrogram), "recency": asdict(self.recency)}
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of all numbers and settings, the same on every device."""
+        # not cached: theta may be in training
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode())
+        for tensor in self._tensors().values():
+            digest.update(tensor.detach().cpu().numpy().astype("<f4").tobytes())
+        return digest.hexdigest()[:12]
+
+    def features(self, ema: Tensor, ages: Tensor) -> Tensor:
+        """[recency | spectrogram], of which only the spectrogram is normalised (arXiv 2410.13166, section 3).
+
+        ema: [..., N, bins] of `Spectrogram.update`, any float type. ages: [..., N], in tokens; the newest token has 0.
+        Returns [..., N, d] in float32.
+        """
+        deviation = self.variance.sqrt().clamp_min(SMALLEST_DEVIATION)
+        return torch.cat([recency(ages, self.recency), (ema.float() - self.mean) / deviation], dim=-1)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """The higher, the more worth keeping: `bam`, then one linear unit (arXiv 2410.13166, section 3).
+
+        features: [..., N, d], oldest token first. Returns [..., N] in float32.
+        """
+        shapes = parameter_shapes(self.feature_count, self.hidden)
+        pieces = torch.split(self.theta, [math.prod(shape) for shape in shapes])
+        *attention, weight, bias = (piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
+        # 16-bit scores would move tokens across the threshold, so an autocast around the model must not reach in here
+        with torch.autocast(features.device.type, enabled=False):
+            return linear(bam(features.float(), BamWeights(*attention)), weight.T, bias).squeeze(-1)
+
+    def to(self, device: torch.device | str) -> Namm:
+        """The same on another device."""
+        return replace(self, theta=self.theta.to(device), mean=self.mean.to(device), variance=self.variance.to(device))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"theta": self.theta, "mean": self.mean, "variance": self.variance}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Namm) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"Namm(parameters={len(self.theta)}, hidden={self.hidden}, fingerprint='{self.fingerprint}')"
+
+
+def _from_file(header: dict[str, Any], tensors: dict[str, Tensor]) -> Namm:
+    """Check the tensors of a file against its header."""
+    if missing := [name for name in ("theta", "mean", "variance") if name not in tensors]:
+        raise NammFileError(f"it has no {', no '.join(missing)}: train it again, or save it with its statistics.")
+    try:
+        hidden, fingerprint = int(header["hidden"]), header["fingerprint"]
+        spectrogram, embedding = Spectrogram(**header["spectrogram"]), Recency(**header["recency"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise NammFileError("its header is damaged.") from error
+    got, expected = tensors["theta"].numel(), parameter_count(embedding.size + spectrogram.bins, hidden)
+    if got != expected:
+        raise NammFileError(f"wrong number of parameters: got {got}, expected {expected} (hidden {hidden}).")
+    vectors = (tensors[name] for name in ("theta", "mean", "variance"))
+    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding)
+    if namm.fingerprint != fingerprint:
+        raise NammFileError(f"damaged: its numbers have fingerprint {namm.fingerprint}, its header says {fingerprint}.")
+    return namm
+
+
+def _floats(name: str, values: Tensor | NDArray[Any] | None) -> Tensor:
+    if values is None:
+        raise NammFileError(f"no {name}: a NAMM needs its parameters and the statistics that they were trained with.")
+    return values.float() if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float32)

@@ -1,0 +1,84 @@
+"""The attention that each token received over time, as Hann-windowed STFT magnitudes averaged by an EMA.
+
+`rows` [Q, N] is the attention of Q queries, in the order of time, to N tokens: already the mean over the query heads of
+a group. `ema` [N, bins] is what a policy remembers per token. Knows nothing about where the attention came from, and
+does not normalise (see `network.py`).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from namm_llm.errors import NammFileError
+
+# Floats of one block of frames: 4 MiB, so that a block stays in the processor's cache however many tokens there are.
+BLOCK_FLOATS = 2**20
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """Settings of the short-time Fourier transform and of its moving average (arXiv 2410.13166, section 3)."""
+
+    n_fft: int = 32
+    hop: int = 16
+    decay: float = 0.99  # of the average, per query; a hop decays by decay**hop
+
+    def __post_init__(self) -> None:
+        if self.hop < 1 or self.n_fft != 2 * self.hop:
+            raise NammFileError(f"The spectrogram needs n_fft = 2 * hop, got n_fft {self.n_fft} and hop {self.hop}.")
+        if not 0.0 <= self.decay < 1.0:
+            raise NammFileError(f"The spectrogram's decay must be at least 0 and below 1, got {self.decay}.")
+
+    @property
+    def bins(self) -> int:
+        """Frequencies of one frame."""
+        return self.n_fft // 2 + 1
+
+    def update(self, ema: Tensor, rows: Tensor) -> Tensor:
+        """Fold h hops of attention into the average: per hop, `ema <- a * ema + (1 - a) * |STFT|`, a = decay**hop.
+
+        ema: [N, bins], zeros for a token that was born since the last update.
+        rows: [hop * (h + 1), N], query-major, any float type. The first `hop` rows are the carry: the last hop of the
+        previous update, zeros at the very start and for tokens born since. Then come h complete hops; h may be 0.
+        Returns [N, bins] in float32, whatever came in.
+        """
+        hops, rest = divmod(rows.shape[0] - self.hop, self.hop)  # the first hop is the carry
+        assert hops >= 0, f"{rows.shape[0]} rows lack a carry of {self.hop}"
+        assert rest == 0, f"{rows.shape[0]} rows are not whole hops of {self.hop}"
+        assert ema.shape == (rows.shape[1], self.bins), f"ema {tuple(ema.shape)}, rows {tuple(rows.shape)}"
+        block = max(1, BLOCK_FLOATS // (2 * self.bins * max(1, rows.shape[1])))
+        ema = ema.float()
+        with torch.autocast(rows.device.type, enabled=False):
+            for first in range(0, hops, block):
+                last = min(first + block, hops)
+                ema = self._fold(ema, self._magnitudes(rows[first * self.hop : (last + 1) * self.hop]))
+        return ema
+
+    def _magnitudes(self, rows: Tensor) -> Tensor:
+        """[hop * (h + 1), N] -> [h, bins, N]."""
+        # neighbouring frames share a hop: a strided view, nothing is copied
+        frames = rows.float().unfold(0, self.n_fft, self.hop).mT  # [h, n_fft, N]
+        spectrum = _basis(self.n_fft, rows.device) @ frames  # [h, 2 * bins, N]
+        real, imaginary = torch.split(spectrum, self.bins, dim=1)
+        return (real.square() + imaginary.square()).sqrt()
+
+    def _fold(self, ema: Tensor, magnitudes: Tensor) -> Tensor:
+        """All the hops of a block at once: [N, bins], [h, bins, N] -> [N, bins]."""
+        hops = len(magnitudes)
+        decay = self.decay**self.hop
+        weights = [(1.0 - decay) * decay ** (hops - 1 - hop) for hop in range(hops)]
+        weighted = torch.tensor(weights, device=ema.device) @ magnitudes.flatten(1)
+        return decay**hops * ema + weighted.view(self.bins, -1).T
+
+
+@lru_cache(maxsize=16)
+def _basis(n_fft: int, device: torch.device) -> Tensor:
+    """The periodic Hann window times cosine, then times sine, of each frequency: [2 * bins, n_fft]."""
+    # a tensor made in inference mode could never meet autograd, and this one is kept
+    with torch.inference_mode(False):
+        time = torch.arange(n_fft, dtype=torch.float64)
+        window = 0.5 * (1.0 - torch.cos(2.0 * torch.pi * time / n_fft))
+        angle = 2.0 * torch.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1, dtype=torch.float64), time)
+        return torch.cat([angle.cos() * window, angle.sin() * window]).float().to(device)

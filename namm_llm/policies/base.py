@@ -1,0 +1,59 @@
+"""What an eviction policy is: a frozen value that scores the tokens of one KV head.
+
+A policy never sees batches, layers or ragged storage. What it remembers of a token is a row of the segment's `state`, which the cache
+evicts with the token. Which tokens stay, given the scores, is decided in `selection.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from namm_llm.attention.observation import Observation
+from namm_llm.ragged import Segment
+
+
+@dataclass(frozen=True)
+class EvictionPolicy(ABC):
+    """Scores the tokens of one KV head; the lowest are evicted first.
+
+    Class attributes that a policy sets: `name` (its row in the table), `observes` (whether it looks at attention at all), `state_width`
+    (numbers that it remembers of each token), `threshold` (the score from which on a token stays when there is no budget; None
+    if the scores have no natural zero), `evicts` (False only for the full cache).
+    """
+
+    name: ClassVar[str]
+    observes: ClassVar[bool] = False
+    state_width: ClassVar[int] = 0
+    threshold: ClassVar[float | None] = None
+    evicts: ClassVar[bool] = True
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """In which precision the state is kept between two updates."""
+        return torch.float32
+
+    @property
+    def sinks(self) -> int:
+        """First tokens of the text that the policy never evicts, unless the user says otherwise."""
+        return 0
+
+    def recent(self, limit: int) -> int:
+        """Newest tokens that it never evicts, out of `limit` tokens for each head, unless the user says otherwise."""
+        return 0
+
+    def carry(self, seen: int) -> int:
+        """How many of the newest queries it must see again at the next update, after one at `seen` tokens."""
+        return 0
+
+    def update(self, segment: Segment, observation: Observation | None) -> Tensor:
+        """The new state `[N, W]` of the segment's tokens; tokens that have just come start at zero."""
+        return segment.state
+
+    @abstractmethod
+    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+        """Scores `[N]` (float32) of the segment's tokens, after `update`."""

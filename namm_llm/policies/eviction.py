@@ -1,0 +1,98 @@
+"""All settings of an evicting cache in one frozen value: which policy, how much stays, who competes, what is protected, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from namm_llm.errors import PolicyError, UsageError
+from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.budget import Budget, Room
+from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold
+
+Compete = Literal["head", "layer", "model", "padded"]
+INTERVAL = 512  # tokens between two updates, as in the published run
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """policy: scores tokens. budget: None for the policy's own threshold. compete: whose tokens compete for the budget, those of one
+    `head`, of a `layer` or of the whole `model`; `padded` is the published threshold rule, which fills every head up to the fullest.
+    interval: tokens between two updates. sinks, recent: first and newest tokens that always stay; None for the policy's own. protected:
+    spans `(start, end)` of positions that always stay.
+    """
+
+    policy: EvictionPolicy
+    budget: Budget | None = None
+    compete: Compete = "head"
+    interval: int = INTERVAL
+    sinks: int | None = None
+    recent: int | None = None
+    protected: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.compete not in get_args(Compete):
+            raise UsageError(f"compete must be one of {', '.join(get_args(Compete))}, not {self.compete!r}")
+        if self.interval < 1:
+            raise UsageError(f"the update interval must be at least 1 token, not {self.interval}")
+        for name in ("sinks", "recent"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"{name} must be 0 or more tokens, not {getattr(self, name)}")
+        if any(start < 0 or end <= start for start, end in self.protected):
+            raise UsageError(f"a protected span is (start, end) with 0 <= start < end, not {self.protected}")
+        if self.budget is None and self.policy.threshold is None:
+            raise PolicyError(f"policy {self.policy.name} needs a budget, for example 0.25 (a quarter of the tokens) or 2048 (tokens)")
+        if self.compete == "padded" and (self.budget is not None or self.policy.threshold is None):
+            raise PolicyError("compete 'padded' is the published threshold rule: it takes no budget, and a policy with a threshold")
+
+    @property
+    def waits_for_model(self) -> bool:
+        """Whether a layer has to wait for all others before it can evict."""
+        return self.compete == "model" and self.budget is not None and self.policy.evicts
+
+    def protect(self, spans: Sequence[tuple[int, int]]) -> Eviction:
+        """The same settings with more protected spans."""
+        return replace(self, protected=(*self.protected, *((int(a), int(b)) for a, b in spans)))
+
+    def select(self, scores: Sequence[Tensor], positions: Sequence[Tensor], seen: int, room: Room) -> list[Tensor | None]:
+        """Ascending indices of the tokens that stay, for each competing KV head; None where all stay.
+
+        scores: `[N_g]` each. positions: `[N_g]` each. seen: tokens of the sequence so far.
+        """
+        if not self.policy.evicts:
+            return [None] * len(scores)
+        limit = None if self.budget is None else self.budget.tokens(seen, room)
+        forced = [self._forced(at, seen, limit) for at in positions]
+        if limit is None:
+            assert self.policy.threshold is not None
+            rule = by_padded_threshold if self.compete == "padded" else by_threshold
+            kept = rule(scores, forced, self.policy.threshold)
+        elif self.compete == "head":
+            kept = [by_budget([s], [f], limit)[0] for s, f in zip(scores, forced, strict=True)]
+        else:
+            kept = by_budget(scores, forced, limit * len(scores))
+        return [None if len(k) == len(s) else k for k, s in zip(kept, scores, strict=True)]
+
+    def _forced(self, positions: Tensor, seen: int, limit: int | None) -> Tensor:
+        sinks = self.policy.sinks if self.sinks is None else self.sinks
+        recent = self.recent if self.recent is not None else self.policy.recent(limit) if limit is not None else 0
+        forced = positions >= seen - max(recent, 1)  # the newest token has no past to judge it by
+        forced |= positions < sinks
+        for start, end in self.protected:
+            forced |= (positions >= start) & (positions < end)
+        return forced
+
+    def describe(self) -> str:
+        """One line for tables and results: `namm, budget 0.25, head`."""
+        if not self.policy.evicts:
+            return self.policy.name
+        rule = f"threshold {self.policy.threshold:g}" if self.budget is None else f"budget {self.budget}"
+        return f"{self.policy.name}, {rule}, {self.compete}"
+
+    def state_nbytes(self) -> int:
+        """Bytes that the policy remembers of each token."""
+        return self.policy.state_width * torch.finfo(self.policy.state_dtype).bits // 8

@@ -1,0 +1,35 @@
+"""H2O: heavy hitters, the tokens with the largest sum of attention received (arXiv 2306.14048)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from namm_llm.attention.observation import Observation
+from namm_llm.policies.base import EvictionPolicy
+from namm_llm.ragged import Segment
+
+
+@dataclass(frozen=True)
+class H2O(EvictionPolicy):
+    """Half of the budget for the newest tokens, half for the heavy hitters, as in the paper."""
+
+    name: ClassVar[str] = "h2o"
+    observes: ClassVar[bool] = True
+    state_width: ClassVar[int] = 1
+    recent_share: float = 0.5
+
+    def recent(self, limit: int) -> int:
+        return int(limit * self.recent_share)
+
+    def update(self, segment: Segment, observation: Observation | None) -> Tensor:
+        assert observation is not None
+        state = segment.state.clone()
+        for rows in observation.blocks(observation.fresh, observation.stop):
+            state += rows.sum(0)[:, None]
+        return state
+
+    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+        return segment.state[:, 0]

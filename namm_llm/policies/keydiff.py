@@ -1,0 +1,25 @@
+"""KeyDiff: keys that differ from the average key are worth keeping (arXiv 2504.15364)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from namm_llm.attention.observation import Observation
+from namm_llm.policies.base import EvictionPolicy
+from namm_llm.ragged import Segment
+
+
+@dataclass(frozen=True)
+class KeyDiff(EvictionPolicy):
+    """Keeps the tokens whose keys are least similar (cosine) to the mean of the normalised keys."""
+
+    name: ClassVar[str] = "keydiff"
+
+    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+        keys = segment.keys.float()
+        anchor = normalize(keys, dim=-1).mean(0)
+        return -cosine_similarity(keys, anchor[None], dim=-1)

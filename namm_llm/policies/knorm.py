@@ -1,0 +1,24 @@
+"""Key norm: tokens whose keys are short receive more attention (arXiv 2406.11430)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from namm_llm.attention.observation import Observation
+from namm_llm.policies.base import EvictionPolicy
+from namm_llm.ragged import Segment
+
+
+@dataclass(frozen=True)
+class KNorm(EvictionPolicy):
+    """Keeps the tokens with the shortest keys."""
+
+    name: ClassVar[str] = "knorm"
+
+    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(segment.keys.float(), dim=-1)
+        return -length

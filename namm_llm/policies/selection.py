@@ -1,0 +1,41 @@
+"""Scores to kept tokens: threshold or budget, and who competes with whom.
+
+Works on lists with one entry for each KV head that competes; knows nothing of what the scores mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def by_threshold(scores: Sequence[Tensor], forced: Sequence[Tensor], threshold: float) -> list[Tensor]:
+    """Every token that scores at least `threshold`, or is forced (namm.md section 5, without its padding)."""
+    return [(s >= threshold).logical_or_(f).nonzero()[:, 0] for s, f in zip(scores, forced, strict=True)]
+
+
+def by_padded_threshold(scores: Sequence[Tensor], forced: Sequence[Tensor], threshold: float) -> list[Tensor]:
+    """The published rule: the fullest head sets the count, the others fill up with their best tokens below the threshold."""
+    count = max(len(kept) for kept in by_threshold(scores, forced, threshold))
+    return [by_budget([s], [f], count)[0] for s, f in zip(scores, forced, strict=True)]
+
+
+def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) -> list[Tensor]:
+    """The best `total` tokens over all given heads together, forced ones first; of equal scores the newer token stays.
+
+    scores: `[N_g]` for each head. forced: bool `[N_g]`. Returns ascending indices for each head. If more than `total` are forced, just
+    the forced ones stay.
+    """
+    lengths = [s.shape[0] for s in scores]
+    if sum(lengths) <= total:
+        return [torch.arange(n, device=s.device) for n, s in zip(lengths, scores, strict=True)]
+    must = torch.cat(list(forced))
+    total = max(total, int(must.sum()))
+    ranked = torch.cat(list(scores)).float().masked_fill(must, torch.inf)
+    # flipped, so that the stable sort puts the newer of two equal tokens first
+    order = ranked.flip(0).argsort(descending=True, stable=True)[:total]
+    kept = torch.zeros_like(must)
+    kept[ranked.shape[0] - 1 - order] = True
+    return [part.nonzero()[:, 0] for part in torch.split(kept, lengths)]

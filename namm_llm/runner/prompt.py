@@ -1,0 +1,132 @@
+"""Prompts to token ids, with exactly one beginning-of-text token on every path, and the two halves around a document.
+
+Text is tokenised with the `tokenizers` library, which keeps no state, so any thread may use a `PromptFormat`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from namm_llm.errors import ModelError, UsageError
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[Message] | Sequence[int]
+_DOCUMENT, _QUESTION = "DOCUMENTxGOESxHERE", "QUESTIONxGOESxHERE"
+_PLAIN = ("", "\nQuestion: ", "\nAnswer:")  # around a document and a question, for a model without a chat template
+
+
+class PromptFormat:
+    """How one tokenizer wants its prompts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, model_id: str) -> None:
+        self._tokenizer = tokenizer
+        self._backend = backend
+        self._model_id = model_id
+        self._bos = _bos(tokenizer, backend)
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = re.compile("|".join(map(re.escape, sorted(special)))) if special else None
+
+    # -- text ---------------------------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of the text and nothing else."""
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the text holds half a character at position {error.start}; decode it as UTF-8 first.") from error
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out."""
+        return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt: text as it stands, messages through the chat template, ids unchanged."""
+        if isinstance(prompt, str):
+            ids = self._begin(self.encode(prompt))
+        elif isinstance(prompt, Sequence) and prompt and all(isinstance(item, int) for item in prompt):
+            ids = [int(item) for item in prompt if isinstance(item, int)]
+        elif isinstance(prompt, Sequence) and all(isinstance(item, Mapping) for item in prompt):
+            ids = self._begin(self.encode(self.render([item for item in prompt if isinstance(item, Mapping)])))
+        else:
+            raise UsageError(f"a prompt is a text, a list of messages or a list of token ids, not {type(prompt).__name__}.")
+        if not ids:
+            raise UsageError("the prompt is empty; there is nothing to go on from.")
+        return ids
+
+    def _begin(self, ids: list[int]) -> list[int]:
+        return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
+
+    # -- messages -----------------------------------------------------------------------------------------------------------------
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The text of a conversation, up to where the assistant goes on."""
+        if not self._tokenizer.chat_template:
+            raise ModelError(
+                f"{self._model_id} has no chat template, so it cannot take messages; give it plain text, or use a model whose tokenizer "
+                "has a chat template (most with Instruct in their names)."
+            )
+        if not messages:
+            raise UsageError("there are no messages to answer.")
+        for message in messages:
+            if "role" not in message or "content" not in message:
+                raise UsageError(f"a message needs a role and a content; one has {', '.join(sorted(message)) or 'nothing'}.")
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise UsageError(f"the chat template of {self._model_id} does not take these messages: {error}.") from error
+        assert isinstance(text, str)
+        return text
+
+    # -- documents ----------------------------------------------------------------------------------------------------------------
+
+    def document(self, text: str) -> list[int]:
+        """What is read once: the beginning of a user's message, and the document as its content."""
+        return self._begin(self._around(self._frame[0], text, ""))
+
+    def question(self, question: str) -> list[int]:
+        """What follows a document: the question, the end of the message, the beginning of the answer."""
+        if not question.strip():
+            raise UsageError("the question is empty; ask something about the document.")
+        return self._around(self._frame[1], question, self._frame[2])
+
+    @cached_property
+    def head_tokens(self) -> int:
+        """Tokens before the document."""
+        return len(self._begin(self.encode(self._frame[0])))
+
+    @cached_property
+    def _frame(self) -> tuple[str, str, str]:
+        """The texts before the document, between document and question, and after the question."""
+        if not self._tokenizer.chat_template:
+            return _PLAIN
+        rendered = self.render([{"role": "user", "content": f"{_DOCUMENT}\n\n{_QUESTION}"}])
+        head, found, rest = rendered.partition(_DOCUMENT)
+        middle, found_too, tail = rest.partition(_QUESTION)
+        return (head, middle, tail) if found and found_too else _PLAIN
+
+    def _around(self, before: str, text: str, after: str) -> list[int]:
+        """Ids of `before + text + after`, where `text` cannot smuggle in special tokens by writing their names."""
+        if self._special is None or not self._special.search(text):
+            return self.encode(before + text + after)
+        cuts = [0, *(match.start() + 1 for match in self._special.finditer(text)), len(text)]
+        inner = [token for start, stop in zip(cuts, cuts[1:], strict=False) for token in self.encode(text[start:stop])]
+        return [*self.encode(before), *inner, *self.encode(after)]
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> int | None:
+    """The token that every text begins with, if the model has one."""
+    bos = tokenizer.bos_token_id
+    if not isinstance(bos, int) or backend.encode("").ids[:1] == [bos]:
+        return bos if isinstance(bos, int) else None
+    # some models name one token for both ends (GPT-2), and some say that they were trained without it
+    unused = bos == tokenizer.eos_token_id or tokenizer.init_kwargs.get("add_bos_token") is False
+    return None if unused else bos

@@ -1,0 +1,114 @@
+"""How the next token is chosen from the logits of one sequence.
+
+Each sequence has its own random generator, so that an answer does not depend on what else runs in its batch. Works on logits `[V]`; knows
+nothing about text, batches or the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from namm_llm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """max_tokens: most tokens of an answer. temperature: 0 always takes the likeliest token. top_k, top_p, min_p: leave only the likely
+    tokens to chance; None for no limit. repetition_penalty: above 1 disfavours tokens that the prompt or the answer holds already (not
+    those of a document read before). seed: makes sampling repeatable. stop: texts that end the answer and are not part of it.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()))
+        self._require("max_tokens", _is_whole(self.max_tokens) and self.max_tokens >= 1, "a whole number from 1 on")
+        self._require("temperature", _is_number(self.temperature) and 0 <= self.temperature < float("inf"), "0 or more")
+        self._require("top_k", self.top_k is None or (_is_whole(self.top_k) and self.top_k >= 1), "a whole number from 1 on")
+        self._require("top_p", self.top_p is None or (_is_number(self.top_p) and 0 < self.top_p <= 1), "above 0 and up to 1")
+        self._require("min_p", self.min_p is None or (_is_number(self.min_p) and 0 <= self.min_p <= 1), "from 0 to 1")
+        positive = _is_number(self.repetition_penalty) and 0 < self.repetition_penalty < float("inf")
+        self._require("repetition_penalty", positive, "above 0 (1 is none)")
+        fits = self.seed is None or (_is_whole(self.seed) and 0 <= self.seed < 2**63)
+        self._require("seed", fits, "a whole number from 0 to 2**63 - 1")
+        self._require("stop", all(isinstance(text, str) and text for text in self.stop), "texts that are not empty")
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise UsageError(f"{name} must be {what}, not {getattr(self, name)!r}.")
+
+    def override(self, changes: dict[str, Any]) -> SamplingParams:
+        """The same parameters with some changed; UsageError for a name that there is not."""
+        names = [field.name for field in fields(self)]
+        if unknown := sorted(set(changes) - set(names)):
+            raise UsageError(f"there is no sampling parameter {unknown[0]!r}; there are {', '.join(names)}.")
+        return replace(self, **changes)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Sampler:
+    """Chooses the tokens of one sequence; remembers its random generator and nothing else."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self._greedy = params.temperature == 0
+        self._penalty = LogitsProcessorList()
+        if params.repetition_penalty != 1:
+            self._penalty.append(RepetitionPenaltyLogitsProcessor(penalty=float(params.repetition_penalty)))
+        self._warpers = _warpers(params)
+        self._generator = torch.Generator()  # on the CPU, so that a seed means the same on every device
+        if params.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(params.seed)
+
+    def choose(self, logits: Tensor, prompt: list[int], output: list[int]) -> int:
+        """The next token. logits: `[V]`. prompt, output: the ids so far, for the repetition penalty."""
+        scores = logits[None].float()
+        if self._penalty:
+            context = cast("torch.LongTensor", torch.tensor([prompt + output], device=scores.device))
+            scores = self._penalty(context, scores)
+        if self._greedy:
+            return int(scores.argmax())
+        no_ids = cast("torch.LongTensor", torch.empty(1, 0, dtype=torch.long))
+        weights = self._warpers(no_ids, scores).softmax(-1).cpu()
+        return int(torch.multinomial(weights, 1, generator=self._generator))
+
+
+def _warpers(params: SamplingParams) -> LogitsProcessorList:
+    """In the order in which transformers' own `generate` applies them."""
+    warpers = LogitsProcessorList()
+    if params.temperature not in (0, 1):
+        warpers.append(TemperatureLogitsWarper(float(params.temperature)))
+    if params.top_k is not None:
+        warpers.append(TopKLogitsWarper(params.top_k))
+    if params.top_p is not None and params.top_p < 1:
+        warpers.append(TopPLogitsWarper(float(params.top_p)))
+    if params.min_p:
+        warpers.append(MinPLogitsWarper(float(params.min_p)))
+    return warpers

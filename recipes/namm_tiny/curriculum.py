@@ -1,0 +1,101 @@
+"""What is trained when: short copying first, then records in ever longer documents."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from recipes.namm_tiny.documents import Example, World, copying, listing, reading, reciting, remembering
+
+Maker = Callable[[random.Random, World, int], Example]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples of one kind and length; `batch` of them make a step."""
+
+    name: str
+    make: Maker
+    length: int
+    batch: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tasks mixed until the running accuracy on look-ups passes `until`, or `steps` are over."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    until: float
+    steps: int
+    language: bool = False
+    """Whether each step also learns plain prose and code."""
+
+
+def _read(name: str, length: int, batch: int, spacing: int, questions: int, share: float) -> Task:
+    return Task(name, partial(_reading, spacing=spacing, questions=questions), length, batch, share)
+
+
+def _reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
+    return reading(rng, world, length, spacing, questions)
+
+
+def _listing(rng: random.Random, world: World, length: int) -> Example:
+    return listing(rng, world, length, spacing=rng.choice((20, 32, 64)))
+
+
+COPY = Task("copy", copying, 96, 48)
+RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32)
+RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
+READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
+REMEMBER = Task("remember", remembering, 512, 8, 0.06)
+LIST_SHORT = Task("list 512", _listing, 512, 12, 0.12)
+MIXTURE = (
+    _read("read 1024", 1024, 6, 32, 14, 0.44),
+    _read("read 2048", 2048, 3, 48, 20, 0.15),
+    _read("read 4096", 4096, 1, 96, 30, 0.05),
+    REMEMBER,
+    LIST_SHORT,
+    Task("list 1024", _listing, 1024, 6, 0.12),
+    Task("recite", RECITE.make, 224, 24, 0.06),
+)
+LONG = (
+    _read("read 1024", 1024, 6, 40, 14, 0.30),
+    _read("read 2048", 2048, 3, 64, 20, 0.18),
+    _read("read 4096", 4096, 2, 112, 32, 0.16),
+    _read("read 8192", 8192, 1, 128, 48, 0.10),
+    _read("read 16384", 16384, 1, 128, 64, 0.01),
+    REMEMBER,
+    LIST_SHORT,
+    Task("list 1024", _listing, 1024, 6, 0.12),
+)
+STAGES = (
+    Stage("copy", (COPY,), until=0.85, steps=600),
+    Stage("recite plain", (RECITE_PLAIN,), until=0.90, steps=500),
+    Stage("recite", (RECITE,), until=0.85, steps=500),
+    Stage("read short", (READ_SHORT, LIST_SHORT, REMEMBER), until=0.85, steps=700, language=True),
+    Stage("mixture", MIXTURE, until=0.97, steps=2500, language=True),
+    Stage("long", LONG, until=2.0, steps=10**9, language=True),
+)
+
+SMOKE_STAGES = (
+    Stage("copy", (Task("copy", copying, 48, 8),), until=0.85, steps=3),
+    Stage(
+        "read",
+        (_read("read 256", 256, 2, 24, 4, 1.0), Task("list 256", _listing, 256, 2), Task("remember", remembering, 256, 2)),
+        until=2.0,
+        steps=10**9,
+        language=True,
+    ),
+)
+"""A few steps of everything."""
+
+
+def draw_task(rng: random.Random, stage: int, stages: tuple[Stage, ...] = STAGES) -> Task:
+    """A task of the stage, or, for a fifth of the steps of the early ones, of a stage before it."""
+    early = 0 < stage < len(stages) - 2
+    chosen = stages[rng.randrange(stage)] if early and rng.random() < 0.2 else stages[stage]
+    return rng.choices(chosen.tasks, [task.share for task in chosen.tasks])[0]

@@ -1,0 +1,57 @@
+"""All a run reads: texts with their held-out part, the tokenizer, names; kept in the work folder so that a resumed run has the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from recipes.namm_tiny.documents import World
+from recipes.namm_tiny.prose import Corpus, Text, books, code_corpus, docstrings, library_sources, prose_corpus
+from recipes.namm_tiny.tokenizer import Encoder, train_tokenizer
+from recipes.namm_tiny.words import Names, common_words
+
+
+@dataclass(frozen=True)
+class Data:
+    tokenizer: PreTrainedTokenizerFast
+    vocabulary: list[str]
+    prose: dict[str, Corpus]
+    code: dict[str, Corpus]
+    """Both by `train` and `held out`."""
+    held_out_prose: list[str]
+
+    def world(self, split: str) -> World:
+        """Training text with training names, or held-out text with the names of `split`."""
+        part = "train" if split == "train" else "held out"
+        return World(Encoder(self.tokenizer), Names(self.vocabulary, split), self.prose[part], self.code[part])
+
+
+def load_data(folder: Path | None, work: Path, modules: int | None = None) -> Data:
+    """Reads the books in `folder` (without one: docstrings) and the standard library, and trains the tokenizer once."""
+    sources = list(library_sources(modules))
+    prose = [docstrings(source) for source in sources] if folder is None else books(folder)
+    vocabulary = common_words(text.content for text in prose + [docstrings(source) for source in sources])
+    tokenizer = _tokenizer(work / "tokenizer", prose, sources)
+    encode = Encoder(tokenizer)
+    return Data(
+        tokenizer,
+        vocabulary,
+        {part: prose_corpus(texts, encode) for part, texts in _by_part(prose).items()},
+        {part: code_corpus(texts, encode) for part, texts in _by_part(sources).items()},
+        [text.name for text in prose if text.held_out],
+    )
+
+
+def _by_part(texts: list[Text]) -> dict[str, list[Text]]:
+    return {
+        "train": [text for text in texts if not text.held_out],
+        "held out": [text for text in texts if text.held_out],
+    }
+
+
+def _tokenizer(folder: Path, prose: list[Text], code: list[Text]) -> PreTrainedTokenizerFast:
+    if not folder.exists():
+        train_tokenizer(text.content for text in prose + code if not text.held_out).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)

@@ -1,0 +1,238 @@
+"""Training and test examples: a document with records in it, then questions and answers, as token ids."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from recipes.namm_tiny.prose import Corpus
+from recipes.namm_tiny.records import (
+    LISTS,
+    Record,
+    draw_kinds,
+    draw_missing,
+    draw_records,
+)
+from recipes.namm_tiny.tokenizer import Encoder
+from recipes.namm_tiny.words import Name, Names
+
+HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.2
+SYSTEM_MESSAGES = (
+    "You answer questions about the text.",
+    "Answer from the text only.",
+    "You are a helpful assistant.",
+    "You are a careful reader. Say so when something is not stated.",
+)
+
+
+@dataclass
+class Example:
+    """Token ids with, for each, the weight of its loss; `heads` are the tokens that decide an answer, `cuts` where positions may jump."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    heads: list[int] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int], loss: float = 0.0) -> None:
+        self.ids += ids
+        self.weights += [loss] * len(ids)
+
+    def head(self, ids: list[int], loss: float = VALUE_LOSS) -> None:
+        """Adds a value: its first token is the look-up."""
+        self.heads.append(len(self.ids))
+        self.add(ids[:1], HEAD_LOSS)
+        self.add(ids[1:], loss)
+
+    def cut(self) -> None:
+        self.cuts.append(len(self.ids))
+
+    def extend(self, other: Example) -> None:
+        offset = len(self.ids)
+        self.heads += [offset + i for i in other.heads]
+        self.cuts += [offset + i for i in other.cuts]
+        self.ids += other.ids
+        self.weights += other.weights
+
+
+@dataclass(frozen=True)
+class World:
+    """What examples are made of."""
+
+    encode: Encoder
+    names: Names
+    prose: Corpus
+    code: Corpus
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """How a document and its questions are framed: as a chat, or as plain text. Parts are joined at newlines only."""
+
+    encode: Encoder
+    chat: bool
+    system: str | None = None
+
+    def opening(self) -> list[int]:
+        if not self.chat:
+            return [self.encode.bos]
+        before = f"<|system|>\n{self.system}<|end|>\n" if self.system else ""
+        return [self.encode.bos] + self.encode(f"{before}<|user|>\n")
+
+    def question(self, text: str, first: bool) -> list[int]:
+        """From the end of the document (or of the closed answer before) to where the answer begins."""
+        if not self.chat:
+            lead = "\n" if first else ""
+            return self.encode(f"{lead}Question: {text}\nAnswer:")
+        lead = "\n\n" if first else "\n<|user|>\n"
+        return self.encode(f"{lead}{text}<|end|>\n<|assistant|>\n")
+
+    def answer(self, record: Record) -> Example:
+        """`The access code of the amber vault is 48213.`, without what follows the answer."""
+        answer = Example()
+        answer.add(self.encode(f"{'' if self.chat else ' '}{record.restatement}"), RESTATE_LOSS)
+        answer.head(self.encode(f" {record.value}"))
+        answer.add(self.encode("."), RESTATE_LOSS)
+        return answer
+
+    def closing(self) -> list[int]:
+        return [self.encode.end] if self.chat else [self.encode.newline]
+
+
+def draw_dialogue(rng: random.Random, encode: Encoder) -> Dialogue:
+    system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.15 else None
+    return Dialogue(encode, chat=rng.random() < 0.85, system=system)
+
+
+def scatter(rng: random.Random, world: World, corpus: Corpus, records: list[Record], length: int) -> Example:
+    """`length` tokens of the corpus with the records at random sentence borders, in order."""
+    statements = [record.statement(rng) for record in records]
+    inline = world.encode.batch([f" {text}" for text in statements])
+    lines = world.encode.batch([f"{corpus.comment}{text}\n" for text in statements])
+    pieces = corpus.pieces(rng, max(0, length - sum(map(len, lines))))
+    slots = sorted(rng.randrange(len(pieces) + 1) for _ in records)
+    document, at_line = Example(), True
+    for i in range(len(pieces) + 1):
+        while slots and slots[0] == i:
+            slots.pop(0)
+            document.cut()
+            own_line, sentence = lines.pop(0), inline.pop(0)
+            document.add(own_line if at_line else sentence)
+        if i < len(pieces):
+            document.add(pieces[i])
+            at_line = pieces[i][-1] == corpus.newline
+    document.ids, document.weights = document.ids[:length], document.weights[:length]
+    document.cuts = [cut for cut in document.cuts if 0 < cut < length]
+    return document
+
+
+def draw_corpus(rng: random.Random, world: World) -> Corpus:
+    return world.code if rng.random() < 0.15 else world.prose
+
+
+def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
+    """A document with a record every `spacing` tokens and questions about random ones of them, about `length` tokens in all."""
+    dialogue = draw_dialogue(rng, world.encode)
+    space = max(64, length - questions * 36)
+    count = max(3, space // spacing)
+    records = draw_records(rng, world.names, count, draw_kinds(rng, world.names, rng.randint(1, 6)))
+    example = Example()
+    example.add(dialogue.opening())
+    example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
+    example.cut()
+    asked = [
+        draw_missing(rng, world.names, records) if rng.random() < 0.12 else rng.choice(records) for _ in range(questions)
+    ]
+    for i, record in enumerate(asked):
+        example.add(dialogue.question(record.question(rng), first=i == 0))
+        example.extend(dialogue.answer(record))
+        example.add(dialogue.closing(), RESTATE_LOSS)
+    return example
+
+
+def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
+    """A document with two to eight records of each of a few kinds, and the question for all of one kind, for several kinds."""
+    dialogue = Dialogue(world.encode, chat=True)
+    kinds = draw_kinds(rng, world.names, rng.randint(1, 3))
+    records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, 8), [kind])]
+    rng.shuffle(records)
+    answers_length = len(records) * 18 + 30 * len(kinds)
+    space = max(len(records) * spacing, length - answers_length, 64)
+    example = Example()
+    example.add(dialogue.opening())
+    example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
+    example.cut()
+    for i, kind in enumerate(rng.sample(kinds, len(kinds))):
+        question = Record(kind, records[0].name, "").say(rng.choice(LISTS))
+        example.add(dialogue.question(question, first=i == 0))
+        example.extend(list_answer(world.encode, [record for record in records if record.kind == kind]))
+    return example
+
+
+def list_answer(encode: Encoder, records: list[Record]) -> Example:
+    """One restated record a line, in the document's order; the name of each and the end are what must be found."""
+    answer = Example()
+    for i, record in enumerate(records):
+        before, _, _ = record.restatement.rpartition(f" {record.name.bare}")
+        answer.add(encode(("\n" if i else "") + before), RESTATE_LOSS)
+        answer.head(encode(f" {record.name.bare}"))
+        answer.add(encode(" is"), 0.1)
+        answer.add(encode(f" {record.value}."), RESTATE_LOSS)
+    answer.add([encode.end], HEAD_LOSS)
+    return answer
+
+
+def remembering(rng: random.Random, world: World, length: int) -> Example:
+    """A chat without a document: facts told in some turns and asked for in later ones."""
+    encode, dialogue = world.encode, draw_dialogue(rng, world.encode)
+    dialogue = Dialogue(encode, chat=True, system=dialogue.system)
+    told: list[Record] = []
+    untold = draw_records(rng, world.names, 12, draw_kinds(rng, world.names, 4))
+    example = Example()
+    example.add(dialogue.opening())
+    if rng.random() < 0.3:
+        example.add(encode(f"{rng.choice(('Hello!', 'Hi', 'Hello'))}<|end|>\n<|assistant|>\n"))
+        example.add(encode("Hello. Give me a text, then ask what it states.<|end|>"), RESTATE_LOSS)
+        example.add(encode("\n<|user|>\n"))
+    while len(example.ids) < length - 48:
+        if untold and (not told or rng.random() < 0.4):
+            told.append(untold.pop())
+            example.add(encode(f"{told[-1].statement(rng)}<|end|>\n<|assistant|>\n"))
+            example.add(encode("Noted.<|end|>"), RESTATE_LOSS)
+        else:
+            asked = draw_missing(rng, world.names, told) if rng.random() < 0.12 else rng.choice(told)
+            example.add(encode(f"{asked.question(rng)}<|end|>\n<|assistant|>\n"))
+            example.extend(dialogue.answer(asked))
+            example.add(dialogue.closing(), RESTATE_LOSS)
+        example.add(encode("\n<|user|>\n"))
+    return example
+
+
+def copying(rng: random.Random, world: World, length: int) -> Example:
+    """Random tokens, then the same again: the first thing to learn."""
+    half = [rng.randrange(16, world.encode.core.get_vocab_size()) for _ in range(length // 2)]
+    example = Example()
+    example.add([world.encode.bos] + half)
+    example.add(half[:1])
+    for token in half[1:]:
+        example.head([token])
+    return example
+
+
+def reciting(rng: random.Random, world: World, length: int, plain_names: bool) -> Example:
+    """Statements without prose, then some of them restated in random order."""
+    encode = world.encode
+    records = draw_records(rng, world.names, length // 28, draw_kinds(rng, world.names, 3))
+    if plain_names:
+        words = [word for word in rng.sample(world.names.words, 160) if len(encode(f" {word}")) == 1]
+        records = [Record(r.kind, Name((word,), False), r.value) for r, word in zip(records, words, strict=False)] or records
+    example = Example()
+    example.add([encode.bos])
+    example.add(encode(" ".join(r.answer if plain_names else r.statement(rng) for r in records)))
+    while len(example.ids) < length - 24:
+        record = rng.choice(records)
+        example.add(encode(f" {record.restatement}"))
+        example.head(encode(f" {record.value}"))
+        example.add(encode("."), RESTATE_LOSS)
+    return example
+

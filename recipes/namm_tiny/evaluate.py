@@ -1,0 +1,140 @@
+"""Scores of an exported model, by greedy generation through the chat template, on held-out text with held-out names."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import asdict, dataclass
+
+import torch
+from transformers import DynamicCache, LlamaForCausalLM
+
+from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
+from recipes.namm_tiny.prose import Corpus
+from recipes.namm_tiny.records import LISTS, QUESTIONS, Record, draw_kinds, draw_missing, draw_records
+
+SPACING = 128
+"""Document tokens per record."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """`right` of `asked`; `value_right` counts answers with the right value, whatever is around it."""
+
+    name: str
+    length: int
+    asked: int
+    right: int
+    value_right: int
+
+    @property
+    def exact(self) -> float:
+        return self.right / max(1, self.asked)
+
+    def row(self) -> dict[str, float | int | str]:
+        return {**asdict(self), "exact": round(self.exact, 4)}
+
+
+class Reader:
+    """Reads a document once, then answers any number of questions about it, each on its own."""
+
+    def __init__(self, model: LlamaForCausalLM, world: World) -> None:
+        self.model, self.world = model, world
+        self.dialogue = Dialogue(world.encode, chat=True)
+
+    @torch.inference_mode()
+    def read(self, document: list[int]) -> None:
+        ids = self.dialogue.opening() + document
+        self.cache, self.length = DynamicCache(config=self.model.config), len(ids)
+        for chunk in torch.tensor([ids]).to(self.model.device).split(2048, dim=1):
+            self.model.model(input_ids=chunk, past_key_values=self.cache)
+
+    @torch.inference_mode()
+    def ask(self, question: str, limit: int = 48) -> str:
+        encode, answer = self.world.encode, list[int]()
+        ids = self.dialogue.question(question, first=True)
+        while len(answer) < limit:
+            inputs = torch.tensor([ids]).to(self.model.device)
+            hidden = self.model.model(input_ids=inputs, past_key_values=self.cache).last_hidden_state
+            token = int(self.model.lm_head(hidden[0, -1]).argmax())
+            if token == encode.end:
+                break
+            answer.append(token)
+            ids = [token]
+        self.cache.crop(self.length)
+        return encode.core.decode(answer)
+
+
+class Examiner:
+    """Draws documents and questions of one seed and counts right answers."""
+
+    def __init__(self, model: LlamaForCausalLM, world: World, seed: int = 1) -> None:
+        self.reader, self.world, self.rng = Reader(model, world), world, random.Random(seed)
+
+    def lookups(self, length: int, questions: int, per_document: int = 16) -> list[Score]:
+        """Single facts, each asked in the two main forms; and as many questions for what is not there."""
+        forms = {form: [0, 0, 0] for form in QUESTIONS[:2]}
+        missing = [0, 0, 0]
+        while missing[0] < questions:
+            records = self._read(length)
+            for record in self.rng.choices(records, k=per_document):
+                for form, counts in forms.items():
+                    self._count(counts, record, record.say(form))
+                absent = draw_missing(self.rng, self.world.names, records)
+                self._count(missing, absent, absent.say(self.rng.choice(QUESTIONS[:2])))
+        named = {**forms, "not stated": missing}
+        return [Score(name, length, *counts) for name, counts in named.items()]
+
+    def _read(self, length: int) -> list[Record]:
+        rng, world = self.rng, self.world
+        kinds = draw_kinds(rng, world.names, rng.randint(1, 6))
+        records = draw_records(rng, world.names, length // SPACING, kinds)
+        self.reader.read(scatter(rng, world, draw_corpus(rng, world), records, length).ids)
+        return records
+
+    def _count(self, counts: list[int], record: Record, question: str) -> None:
+        said = self.reader.ask(question)
+        counts[0] += 1
+        counts[1] += said == record.answer
+        counts[2] += said.endswith(f" {record.value}.")
+
+    def lists(self, length: int, documents: int) -> tuple[Score, Score]:
+        """All records of a kind, two to eight of each of three kinds: whole lists, and single records (in any order)."""
+        whole, single = [0, 0], [0, 0]
+        rng, names = self.rng, self.world.names
+        for _ in range(documents):
+            kinds = draw_kinds(rng, names, 3)
+            records = [r for kind in kinds for r in draw_records(rng, names, rng.randint(2, 8), [kind])]
+            rng.shuffle(records)
+            self.reader.read(scatter(rng, self.world, draw_corpus(rng, self.world), records, length).ids)
+            for kind in kinds:
+                wanted = [record.answer for record in records if record.kind == kind]
+                question = Record(kind, records[0].name, "").say(LISTS[0])
+                said = self.reader.ask(question, limit=320).split("\n")
+                whole[0] += 1
+                whole[1] += said == wanted
+                single[0] += len(wanted)
+                single[1] += len(set(said) & set(wanted))
+        return (
+            Score("list, whole", length, *whole, whole[1]),
+            Score("list, single records", length, *single, single[1]),
+        )
+
+
+@torch.inference_mode()
+def nats(model: LlamaForCausalLM, world: World, corpus: Corpus, windows: int = 40, length: int = 1024) -> dict[str, float]:
+    """Mean loss on windows spread evenly over the corpus, per token and per byte of text."""
+    encode, total, tokens, size = world.encode, 0.0, 0, 0
+    step = max(1, (len(corpus.ids) - length) // windows)
+    for start in range(0, step * windows, step):
+        window = corpus.ids[start : start + length].tolist()
+        ids = torch.tensor([[encode.bos, *window]]).to(model.device)
+        total += model(input_ids=ids, labels=ids).loss.item() * len(window)
+        tokens += len(window)
+        size += len(encode.core.decode(window).encode())
+    return {
+        "nats_per_token": round(total / tokens, 3),
+        "nats_per_byte": round(total / size, 3),
+        "bits_per_byte": round(total / size / math.log(2), 3),
+        "tokens": tokens,
+    }

@@ -1,0 +1,51 @@
+"""The finished model as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, with its model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from recipes.namm_tiny.tokenizer import BOS, END, EOS, PAD
+
+
+def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes bf16 weights, configuration and tokenizer beside the old folder, then swaps."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    copy = LlamaForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.generation_config = generation_config(tokenizer)
+    copy.to(torch.bfloat16).save_pretrained(new)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(new)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    token = tokenizer.convert_tokens_to_ids
+    return GenerationConfig(
+        bos_token_id=token(BOS), eos_token_id=[token(END), token(EOS)], pad_token_id=token(PAD), do_sample=False
+    )
+
+
+def write_card(folder: Path, scores: dict[str, Any], training: dict[str, Any]) -> None:
+    template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    lookups = "\n".join(_row(score) for score in scores["lookups"])
+    lists = "\n".join(_row(score) for score in scores["lists"])
+    perplexity = "\n".join(
+        f"| {name} | {loss['nats_per_token']:.2f} | {loss['nats_per_byte']:.3f} | {loss['bits_per_byte']:.2f} |"
+        for name, loss in scores["perplexity"].items()
+    )
+    text = template.format(lookups=lookups, lists=lists, perplexity=perplexity, **training)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps({**scores, "training": training}, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(score: dict[str, Any]) -> str:
+    return f"| {score['length']} | {score['name']} | {score['exact']:.3f} | {score['right']} of {score['asked']} |"

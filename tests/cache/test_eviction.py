@@ -1,0 +1,233 @@
+"""Evicted = a dense cache with those keys masked out, however ragged; and one result however the text is cut and batched."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from namm_llm.attention.observation import Observation
+from namm_llm.cache import ManagedCache
+from namm_llm.namm import Namm
+from namm_llm.policies import POLICIES, Eviction, NammPolicy, make_eviction
+from namm_llm.policies.base import EvictionPolicy
+from tests import dense
+from tests.cache.test_no_eviction import left_padded
+from tests.models import random_ids, random_llama
+
+
+def random_namm(seed: int = 0) -> Namm:
+    generator = torch.Generator().manual_seed(seed)
+    theta = 0.3 * torch.randn(Namm.zeros().vector.shape, generator=generator)
+    return Namm.from_vector(theta, torch.full((17,), 0.05), torch.full((17,), 0.01))
+
+
+def policy_of(name: str) -> EvictionPolicy:
+    return NammPolicy(random_namm()) if name == "namm" else POLICIES[name]()
+
+
+EVICTING = [name for name in POLICIES if name != "full"]
+
+
+@pytest.mark.parametrize("compete", ["head", "layer", "model"])
+@pytest.mark.parametrize("policy", EVICTING)
+def test_evicted_equals_dense_with_a_mask(llama, policy, compete):
+    eviction = make_eviction(policy_of(policy), budget=0.3, interval=50, compete=compete)
+    assert_equals_masked_dense(llama, eviction, random_ids(2, 333), chunk=25)
+
+
+def test_threshold_and_reference_mode_equal_dense_with_a_mask(llama):
+    for compete in ("head", "padded"):
+        eviction = make_eviction(NammPolicy(random_namm(), exact=True), interval=50, compete=compete)
+        assert_equals_masked_dense(llama, eviction, random_ids(1, 333), chunk=50)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_shape_equals_dense_with_a_mask(data):
+    kv_heads = data.draw(st.sampled_from([1, 2, 4]), "KV heads")
+    model = random_llama(heads=4, kv_heads=kv_heads, head_dim=data.draw(st.sampled_from([8, 20]), "head size"), layers=2)
+    eviction = make_eviction(
+        policy_of(data.draw(st.sampled_from(EVICTING), "policy")),
+        budget=data.draw(st.sampled_from([0.05, 0.5, 1, 7, 61]), "budget"),
+        compete=data.draw(st.sampled_from(["head", "layer"]), "compete"),
+        interval=data.draw(st.integers(1, 40), "interval"),
+        sinks=data.draw(st.integers(0, 5), "sinks"),
+        recent=data.draw(st.integers(0, 9), "recent"),
+    )
+    ids = random_ids(data.draw(st.integers(1, 3), "batch"), data.draw(st.integers(41, 120), "tokens"))
+    assert_equals_masked_dense(model, eviction, ids, chunk=eviction.interval)
+
+
+def assert_equals_masked_dense(model, eviction: Eviction, ids: torch.Tensor, chunk: int) -> None:
+    """Read in chunks, then decode 3 tokens one by one; the dense cache masks what the managed one had evicted before each call."""
+    cache = ManagedCache.for_model(model, eviction=eviction)
+    calls, before = [*ids[:, :-3].split(chunk, 1), *ids[:, -3:].split(1, 1)], []
+    got = []
+    for call in calls:
+        before.append(dense.stored_positions(cache) if cache.managed[0].sequences else {})
+        got.append(model(call, past_key_values=cache).logits)
+    with dense.dense_attention(model) as reference:
+        for call, table, logits in zip(calls, before, got, strict=True):
+            dense.visible.update(table)
+            expected = model(call, past_key_values=reference).logits
+            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+    assert sum(sum(n) for layer in cache.kept_tokens() for n in layer) < ids.numel() * len(cache.managed) * 4 or eviction.budget is None
+
+
+@pytest.mark.parametrize("policy", EVICTING)
+def test_chunks_do_not_change_the_result(llama, policy):
+    ids = random_ids(1, 300)
+    results = []
+    for chunk in (1, 16, 64, 100, 300):
+        cache = ManagedCache.for_model(llama, policy=policy_of(policy), budget=0.25, interval=64)
+        logits = [llama(piece, past_key_values=cache).logits for piece in ids.split(chunk, 1)][-1][:, -1]
+        results.append((logits, dense.stored_positions(cache)))
+    for logits, stored in results[1:]:
+        torch.testing.assert_close(logits, results[0][0], atol=1e-4, rtol=1e-4)
+        assert all(torch.equal(stored[layer], results[0][1][layer]) for layer in stored)
+
+
+@pytest.mark.parametrize("policy", EVICTING)
+def test_a_batch_gives_what_its_sequences_give_alone(llama, policy):
+    ids, mask = left_padded(3, 333)
+    eviction = make_eviction(policy_of(policy), budget=0.25, interval=50)
+    cache = ManagedCache.for_model(llama, eviction=eviction)
+    together = llama.generate(ids, attention_mask=mask, max_new_tokens=70, do_sample=False, past_key_values=cache)
+    for row in range(3):
+        alone = ManagedCache.for_model(llama, eviction=eviction)
+        single = llama.generate(ids[row : row + 1, mask[row].bool()], max_new_tokens=70, do_sample=False, past_key_values=alone)
+        assert together[row, 333:].tolist() == single[0, -70:].tolist()
+        assert [layer[row] for layer in cache.kept_tokens()] == [layer[0] for layer in alone.kept_tokens()]
+
+
+class Recorder(EvictionPolicy):
+    """Random eviction that records, for layer after layer and head after head, the attention that it is shown."""
+
+    name = "recorder"
+    observes = True
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "seen", [])
+
+    def carry(self, seen: int) -> int:
+        return 21
+
+    def score(self, segment, observation: Observation):
+        rows = observation.rows(observation.first, observation.stop)
+        self.seen.append((segment.positions.long(), range(observation.first, observation.stop), rows))
+        return (segment.positions * 7919 % 101).float()
+
+
+def test_recomputed_attention_equals_eager(llama):
+    recorder = Recorder()
+    eviction = make_eviction(recorder, budget=0.3, interval=50, compete="head")
+    ids = random_ids(1, 250)
+    cache = ManagedCache.for_model(llama, eviction=eviction)
+    before = []
+    for call in ids.split(50, 1):
+        before.append(dense.stored_positions(cache) if cache.managed[0].sequences else {})
+        llama(call, past_key_values=cache)
+    with dense.dense_attention(llama) as reference:
+        for call, table in zip(ids.split(50, 1), before, strict=True):
+            dense.visible.update(table)
+            llama(call, past_key_values=reference)
+    eager = {layer: whole_matrix(calls) for layer, calls in dense.probabilities.items()}  # [H, 250, 250]
+    assert len(recorder.seen) == 5 * 3 * 2  # updates x layers x KV heads
+    for number, (positions, queries, rows) in enumerate(recorder.seen):
+        layer, head = number // 2 % 3, number % 2
+        expected = eager[layer][2 * head : 2 * head + 2].mean(0)[queries.start : queries.stop][:, positions]
+        torch.testing.assert_close(rows, expected, atol=1e-5, rtol=0)
+
+
+def whole_matrix(calls: list[torch.Tensor]) -> torch.Tensor:
+    total = calls[-1].shape[-1]
+    return torch.cat([torch.nn.functional.pad(c[0], (0, total - c.shape[-1])) for c in calls], 1)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nbytes_is_all_live_memory(llama, policy):
+    cache = ManagedCache.for_model(llama, policy=policy_of(policy), budget=None if policy == "full" else 0.25, interval=64)
+    for piece in [*random_ids(2, 290).split(96, 1), *random_ids(2, 20, seed=1).split(1, 1)]:
+        llama(piece, past_key_values=cache)
+        assert cache.nbytes == reachable_nbytes(cache)
+    cache.settle()
+    assert cache.nbytes == reachable_nbytes(cache)
+
+
+def reachable_nbytes(cache: ManagedCache) -> int:
+    """Bytes of every tensor that can be reached from the cache, its settings (the NAMM's weights) apart."""
+    found, todo, done = {}, [cache], {id(cache.eviction)}
+    while todo:
+        thing = todo.pop()
+        if id(thing) in done or isinstance(thing, type) or callable(thing) and not isinstance(thing, torch.Tensor):
+            continue
+        done.add(id(thing))
+        if isinstance(thing, torch.Tensor):
+            storage = thing.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        else:
+            todo += gc.get_referents(thing)
+    return sum(found.values())
+
+
+def test_budget_in_tokens_and_bytes_is_respected(llama):
+    ids = random_ids(1, 608)
+    for budget, compete in [(40, "head"), (40, "layer"), (40, "model"), ("60KB", "head"), ("60KB", "layer")]:
+        cache = ManagedCache.for_model(llama, policy=policy_of("namm"), budget=budget, interval=32, compete=compete)
+        for number, piece in enumerate(ids.split(16, 1), 1):
+            llama(piece, past_key_values=cache)
+            if number % 2 == 0 and isinstance(budget, int):
+                limit = {"head": 40, "layer": 2 * 40, "model": 3 * 2 * 40}[compete]
+                kept = cache.kept_tokens()
+                counts = {
+                    "head": [n for layer in kept for n in layer[0]],
+                    "layer": [sum(layer[0]) for layer in kept],
+                    "model": [sum(sum(layer[0]) for layer in kept)],
+                }[compete]
+                assert counts == [min(limit, 16 * number * (limit // 40))] * len(counts)
+            if isinstance(budget, str) and 16 * number > 64:
+                assert cache.nbytes <= 60_000
+    assert cache.nbytes > 30_000  # and it is used
+
+
+def test_sinks_recent_and_protected_spans_stay(llama):
+    cache = ManagedCache.for_model(llama, policy="random", budget=0.1, interval=50, sinks=3, recent=5, protected=[(60, 70)])
+    llama(random_ids(1, 400), past_key_values=cache)
+    must = torch.zeros(400, dtype=torch.bool)
+    must[:3] = must[60:70] = must[395:] = True
+    for stored in dense.stored_positions(cache).values():
+        assert stored[0][:, must].all()
+        assert stored[0].sum(-1).tolist() == [40, 40]
+
+
+def test_short_text_loses_nothing(llama):
+    cache = ManagedCache.for_model(llama, policy="knorm", budget=0.1, interval=64)
+    llama(random_ids(1, 63), past_key_values=cache)
+    cache.settle()
+    assert cache.stats().kept_fraction == 1.0
+    llama(random_ids(1, 2), past_key_values=cache)
+    cache.settle()
+    assert cache.stats().stored_tokens == 6
+
+
+def test_settling_at_any_length_carries_partial_hops(llama):
+    """Updates wherever the text happens to pause give the NAMM the same features as one at the end."""
+    ids = random_ids(1, 203)
+    features = []
+    for cuts in ([203], [64, 96, 43], [17, 50, 1, 100, 35]):
+        policy = NammPolicy(Namm.zeros(), exact=True)
+        cache = ManagedCache.for_model(llama, policy=policy, interval=1000)
+        for layer in cache.managed:
+            layer.eviction = cache.eviction
+        for piece in ids.split(cuts, 1):
+            llama(piece, past_key_values=cache)
+            for row, layer in [(0, layer) for layer in cache.managed]:
+                cache._update([layer], row)
+        features.append([segment.state for layer in cache.managed for segment in layer.sequences[0].settled.segments()])
+    for other in features[1:]:
+        for a, b in zip(features[0], other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

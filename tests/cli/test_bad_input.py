@@ -1,0 +1,164 @@
+"""What a user can get wrong, with a real model: one clear line on stderr, exit code 1 or 2, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from namm_llm import Namm
+from namm_llm.cli.main import main
+
+ONE, WRONG_USE = 1, 2
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Path:
+    """A working folder with a model and a document."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, "model")
+    Path("note.txt").write_text("The lamp is green. The door is red.\n")
+    return tmp_path
+
+
+def call(*arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin, prog_name="namm-llm")
+
+
+def refused(folder: Path, exit_code: int, message: str, *arguments: str, stdin: str = "") -> None:
+    """The command ends with one line that has `message`, and writes no file."""
+    before = sorted(folder.rglob("*"))
+    done = call(*arguments, stdin=stdin)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert done.exit_code == exit_code
+    assert sorted(folder.rglob("*")) == before
+
+
+def ask(*options: str) -> tuple[str, ...]:
+    return ("ask", "note.txt", "What colour is the lamp?", "--model", "./model", "--max-tokens", "3", *options)
+
+
+def test_the_same_call_works_without_a_mistake(folder: Path) -> None:
+    done = call(*ask("--policy", "streaming_llm", "--budget", "8", "--interval", "4", "--seed", "1"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--policy", "h2o", "--budget", "0"], "is not a budget: give a fraction"),
+        (["--policy", "h2o", "--budget", "-1"], "is not a budget: give a fraction"),
+        (["--policy", "h2o", "--budget", "lots"], "'lots' is not a budget: give a fraction"),
+        (["--policy", "h2o", "--budget", "nan"], "is not a budget: give a fraction"),
+        (["--policy", "h2o"], "policy h2o needs a budget, for example 0.25"),
+        (["--policy", "h20", "--budget", "0.25"], "there is no policy 'h20' (did you mean h2o?); choose one of full, "),
+        (["--compete", "everybody"], "compete must be one of "),
+        (["--interval", "0"], "the update interval must be at least 1 token, not 0"),
+        (["--quantization", "q4"], "quantization must be one of nf4, fp4, int8"),
+        (["--dtype", "float8"], "dtype must be auto, float32"),
+        (["--device", "tpu"], "device must be one of auto, cpu, cuda"),
+        (["--temperature", "-1"], "temperature must be 0 or more, not -1.0"),
+        (["--max-tokens", "0"], "max_tokens must be a whole number from 1 on, not 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options(folder: Path, options: list[str], message: str) -> None:
+    refused(folder, WRONG_USE, message, *ask(*options))
+
+
+def cut(path: Path, share: float = 0.5) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda: shutil.rmtree("model"), "./model"),
+        (lambda: Path("model/config.json").unlink(), "config.json"),
+        (lambda: Path("model/config.json").write_text('{"model_type": '), "damaged or cut short"),
+        (lambda: cut(Path("model/model.safetensors")), "damaged or cut short"),
+        (lambda: cut(Path("model/model.safetensors"), 0.0), "./model"),
+        (lambda: Path("model/model.safetensors").unlink(), "model.safetensors"),
+        (lambda: cut(Path("model/tokenizer.json")), "./model"),
+        (lambda: Path("model/tokenizer.json").unlink(), "tokenizer"),
+    ],
+    ids=["no folder", "no config", "broken config", "cut weights", "empty weights", "no weights", "cut tokenizer", "no tokenizer"],
+)
+def test_a_missing_or_broken_model(folder: Path, damage: Callable[[], object], message: str) -> None:
+    damage()
+    refused(folder, ONE, message, *ask())
+
+
+def write(name: str, content: bytes) -> None:
+    Path(name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", b"", "empty.txt"),
+        ("blank.txt", b" \n\t\n", "blank.txt"),
+        ("photo.png", b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe" * 40, "photo.png"),
+        ("latin.txt", "Gr\u00fcn".encode("latin-1"), "latin.txt"),
+        ("long.txt", b"green lamp " * 60_000, "positions"),
+        ("cut.namm", b"\x10\x00\x00\x00", "cut.namm"),
+        ("text.namm", b"The lamp is green. " * 9, "text.namm"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+@pytest.mark.parametrize("command", [["ask", "{}", "What colour?"], ["summarize", "{}"]], ids=["ask", "summarize"])
+def test_bad_documents(folder: Path, command: list[str], name: str, content: bytes, message: str) -> None:
+    write(name, content)
+    refused(folder, ONE, message, *(part.format(name) for part in command), "--model", "./model")
+
+
+@pytest.mark.parametrize("name", ["nowhere.txt", "model", "nowhere.namm"])
+def test_documents_that_are_no_files(folder: Path, name: str) -> None:
+    refused(folder, ONE, name, "ask", name, "What colour?", "--model", "./model")
+
+
+@pytest.mark.parametrize("stdin", ["", "  \n"])
+def test_an_empty_standard_input(folder: Path, stdin: str) -> None:
+    refused(folder, ONE, "standard input is empty", "summarize", "-", "--model", "./model", stdin=stdin)
+
+
+def test_a_document_that_is_too_long_is_not_saved(folder: Path) -> None:
+    write("long.txt", b"green lamp " * 60_000)
+    refused(folder, ONE, "positions", "read", "long.txt", "--model", "./model")
+
+
+def test_a_tokenizer_without_a_chat_template(folder: Path) -> None:
+    for path in Path("model").glob("*template*"):
+        path.unlink()
+    settings = Path("model/tokenizer_config.json")
+    import json
+
+    told = json.loads(settings.read_text())
+    told.pop("chat_template", None)
+    settings.write_text(json.dumps(told))
+    refused(folder, ONE, "chat template", "chat", "--model", "./model", stdin="Hi\n")
+
+
+def test_bad_namm_files(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    Namm.zeros().save("good.safetensors")
+    options = ("--policy", "namm", "--namm")
+    assert call(*ask(*options, "good.safetensors")).exit_code == 0
+    tensors = load_file("good.safetensors")
+    name, tensor = next((name, tensor) for name, tensor in tensors.items() if tensor.numel() > 100)
+    save_file({**tensors, name: tensor.flatten()[:-1].clone()}, "small.safetensors")
+    shutil.copy("good.safetensors", "cut.safetensors")
+    cut(Path("cut.safetensors"))
+    for file in ("small.safetensors", "cut.safetensors", "nowhere.safetensors"):
+        refused(folder, ONE, file, *ask(*options, file))
+    refused(folder, WRONG_USE, "policy namm needs a trained NAMM", *ask("--policy", "namm"))

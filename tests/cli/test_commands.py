@@ -1,0 +1,139 @@
+"""Whole output and exit code of each command, with a fake runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from namm_llm.cli.output import size
+from namm_llm.errors import ContextError
+from namm_llm.runner.sampling import SamplingParams
+from tests.cli.conftest import FakeCommandLine
+from tests.cli.fake import CONTRACT
+
+STATISTICS = "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536 evicted) 34 MB\n"
+
+
+def test_ask_prints_one_answer_for_each_question(cli: FakeCommandLine, handbook: str) -> None:
+    done = cli(["Yes, it is.", "Green."], "ask", handbook, "Is it green?", "What colour?")
+    assert (done.stdout, done.stderr, done.exit_code) == ("Yes, it is.\nGreen.\n", "", 0)
+    assert cli.runner.asked == ["Is it green?", "What colour?"]
+    assert cli.runner.read_texts == ["The lamp is green.\n"]
+
+
+def test_only_given_options_are_passed_on(cli: FakeCommandLine, handbook: str) -> None:
+    cli(["Yes."], "ask", handbook, "Green?", "--policy", "h2o", "--budget", "0.25", "--max-tokens", "7", "--seed", "0")
+    assert cli.settings is not None
+    assert cli.settings.runner == {"policy": "h2o", "budget": "0.25"}
+    assert cli.runner.params == [SamplingParams(max_tokens=7, seed=0)]
+
+
+def test_json_is_one_object_for_each_answer(cli: FakeCommandLine, handbook: str) -> None:
+    done = cli(["Ja, grün.", "Yes."], "ask", handbook, "Green?", "Sure?", "--json")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first == {**CONTRACT, "text": "Ja, grün."}
+    assert second == CONTRACT
+    assert "grün" in done.stdout
+
+
+def test_statistics_go_to_stderr(cli: FakeCommandLine, handbook: str) -> None:
+    done = cli(["Yes."], "ask", handbook, "Green?", "--stats")
+    assert (done.stdout, done.stderr) == ("Yes.\n", STATISTICS)
+
+
+def test_the_document_may_come_from_standard_input(cli: FakeCommandLine) -> None:
+    done = cli(["Yes."], "ask", "-", "Green?", stdin="Grün ist die Lampe.")
+    assert (done.stdout, done.exit_code) == ("Yes.\n", 0)
+    assert cli.runner.read_texts == ["Grün ist die Lampe."]
+    assert cli.runner.asked == ["Green?"]
+
+
+def test_piped_text_goes_before_the_question(cli: FakeCommandLine, handbook: str) -> None:
+    cli(["Yes."], "ask", handbook, "Does this fit?", stdin="a green lamp\n")
+    assert cli.runner.asked == ["a green lamp\n\nDoes this fit?"]
+
+
+def test_a_saved_memory_is_opened_and_not_read(cli: FakeCommandLine) -> None:
+    assert cli(["Yes."], "ask", "handbook.namm", "Green?").stdout == "Yes.\n"
+    assert cli.runner.read_texts == ["memory handbook.namm"]
+
+
+def test_summarize(cli: FakeCommandLine, handbook: str) -> None:
+    done = cli(["A lamp."], "summarize", handbook)
+    assert (done.stdout, done.stderr, done.exit_code) == ("A lamp.\n", "", 0)
+    assert cli.runner.read_texts == ["The lamp is green.\n"]
+
+
+def test_read_saves_beside_the_file_and_prints_where(cli: FakeCommandLine, handbook: str) -> None:
+    memory = handbook.replace(".txt", ".namm")
+    done = cli([], "read", handbook)
+    assert (done.stdout, done.stderr, done.exit_code) == (f"{memory}\n", "", 0)
+    assert Path(memory).read_text() == "memory"
+    told = json.loads(cli([], "read", handbook, "--json").stdout)
+    assert told == {"memory": memory, "model": "fake", "seen_tokens": 2048}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.namm"], "x.namm is a memory already; ask it with: namm-llm ask x.namm QUESTION"),
+        (["-"], "standard input has no name; say where to save its memory with -o MEMORY.namm"),
+        (["x.txt", "-o", "x.bin"], "x.bin must end in .namm, so that `namm-llm ask` knows it for a memory"),
+        (["x.txt", "-o", "no/x.namm"], "no/x.namm cannot be written: name a file in a folder that exists and may be written to"),
+    ],
+)
+def test_read_refuses_a_bad_place_before_reading(cli: FakeCommandLine, arguments: list[str], message: str) -> None:
+    done = cli([], "read", *arguments)
+    assert (done.stdout, done.stderr, done.exit_code) == ("", f"Error: {message}\n", 2)
+
+
+def test_errors_are_one_line_and_their_exit_code(cli: FakeCommandLine, handbook: str) -> None:
+    done = cli([ContextError("4 096 positions, 9 000 tokens")], "ask", handbook, "Green?")
+    assert (done.stdout, done.stderr, done.exit_code) == ("", "Error: 4 096 positions, 9 000 tokens\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ending"),
+    [
+        (["ask", "x.txt"], "Error: Missing argument 'QUESTION...'.\n"),
+        (["ask", "x.txt", "q", "--max-tokens", "some"], "'some' is not a valid integer.\n"),
+        (["frobnicate"], "Error: No such command 'frobnicate'.\n"),
+        (["chat", "--polcy", "h2o"], "Error: No such option '--polcy'. Did you mean '--policy'?\n"),
+    ],
+)
+def test_wrong_use_exits_2(cli: FakeCommandLine, arguments: list[str], ending: str) -> None:
+    done = cli([], *arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Usage: namm-llm")
+    assert done.stderr.endswith(ending)
+
+
+def test_an_unexpected_exception_keeps_its_traceback(cli: FakeCommandLine, handbook: str) -> None:
+    done = cli([], "ask", handbook, "Green?")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, IndexError)  # the fake's queue is empty: a bug, not a user's mistake
+
+
+def test_ctrl_c_keeps_what_was_said_and_exits_130(cli: FakeCommandLine, handbook: str) -> None:
+    words = iter([False, False, True])
+
+    def press() -> None:
+        if next(words, False):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    done = cli(["one two three four", "never"], "ask", handbook, "Count.", "Again.", between=press)
+    assert (done.stdout, done.stderr, done.exit_code) == ("one two\n", "\nInterrupted.\n", 130)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (34_100_000, "34 MB"), (2_500_000_000, "2.5 GB"), (4e13, "40000 GB")],
+)
+def test_sizes(nbytes: float, text: str) -> None:
+    assert size(nbytes) == text
