@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pydoc_data.topics import topics
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from namm_llm import CacheStats, Runner
+from namm_llm import Runner
 
 POLICY, BUDGET = "streaming_llm", 0.25
 RECORDS, SPACING = 64, 128  # a record about every SPACING tokens
@@ -68,18 +69,19 @@ def build(runner: Runner) -> tuple[str, list[Record]]:
     """The document and the records in it, in its order."""
     rng = random.Random(SEED)
     records = draw_records(rng)
-    waiting, lines, tokens = iter(records), [], 0
+    lines: list[str] = []
+    placed = tokens = 0
     for sentences in paragraphs(rng):
         lines.append("")
         for sentence in sentences:
             lines[-1] += f"{sentence} "
-            tokens += runner.count_tokens(sentence)
-            if tokens >= SPACING:
-                record = next(waiting, None)
-                if record is None:
+            tokens += len(runner.encode(sentence))
+            if tokens >= (placed + 1) * SPACING:
+                lines[-1] += f"{records[placed].sentence} "
+                tokens += len(runner.encode(records[placed].sentence))
+                placed += 1
+                if placed == RECORDS:
                     return "\n".join(lines), records
-                lines[-1] += f"{record.sentence} "
-                tokens = runner.count_tokens(record.sentence)
     raise AssertionError("the help pages are too short")
 
 
@@ -90,7 +92,7 @@ class Run:
     label: str
     answers: list[str]
     right: int
-    cache: CacheStats
+    cache: dict[str, Any]  # its numbers
     read_seconds: float
     answer_seconds: float
 
@@ -105,7 +107,7 @@ def run(label: str, runner: Runner, text: str, asked: list[Record]) -> Run:
     answers = [document.ask(record.question).text.strip() for record in asked]
     answer_seconds = time.perf_counter() - began
     right = sum(record.answered_by(answer) for record, answer in zip(asked, answers, strict=True))
-    return Run(label, answers, right, document.stats(), read_seconds, answer_seconds)
+    return Run(label, answers, right, document.info(), read_seconds, answer_seconds)
 
 
 def answers_table(asked: list[Record], runs: list[Run]) -> Table:
@@ -123,8 +125,8 @@ def costs_table(runs: list[Run]) -> Table:
     table = Table("", *(run.label for run in runs), title="Costs")
     rows = {
         "right answers": lambda run: f"{run.right} of {len(run.answers)}",
-        "tokens kept per head": lambda run: f"{run.cache.stored_tokens:,} of {run.cache.seen_tokens:,}",
-        "cache": lambda run: f"{run.cache.nbytes / 1e6:.1f} MB",
+        "tokens kept per head": lambda run: f"{run.cache['stored_tokens']:,} of {run.cache['seen_tokens']:,}",
+        "cache": lambda run: f"{run.cache['nbytes'] / 1e6:.1f} MB",
         "seconds to read": lambda run: f"{run.read_seconds:.1f}",
         "seconds to answer": lambda run: f"{run.answer_seconds:.1f}",
     }
@@ -140,7 +142,7 @@ def main() -> int:
     text, records = build(full)
     asked = random.Random(SEED).sample(records, QUESTIONS)
     console.print(
-        f"A document of {full.count_tokens(text):,} tokens with {len(records)} records in it is read twice by {full.model}:\n"
+        f"A document of {full.count_tokens(text):,} tokens with {len(records)} records in it is read twice by {full.model_id}:\n"
         f"with the full cache, and with policy {POLICY}, which keeps {BUDGET:.0%} of it. Then each is asked the same."
     )
     runs = [run("full cache", full, text, asked), run(f"{POLICY}, budget {BUDGET}", managed, text, asked)]

@@ -148,3 +148,10 @@ def test_the_command_line_writes_no_default_of_its_own() -> None:
             if option.name in real and real[option.name] is not None:
                 assert stated is not None, f"{name} --{option.name} does not state its default"
                 assert stated[1] == f"{real[option.name]:g}" if isinstance(real[option.name], float) else str(real[option.name])
+
+
+def test_the_demo_uses_names_that_the_bundled_model_was_not_trained_on() -> None:
+    from examples.demo import FIRST, SECOND
+    from recipes.namm_tiny.words import split_of
+
+    assert {word: split_of(word) for word in FIRST + SECOND if split_of(word) == "train"} == {}

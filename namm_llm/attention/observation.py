@@ -49,8 +49,8 @@ class Observation:
         query, lse = self.queries[:, window].float(), self.lse[:, window]
         logits = torch.matmul(query * self.scale, self.keys.T)
         mean = logits.sub_(lse[..., None]).exp_().mean(0)
-        # at most stop - start tokens are newer than the first of these queries, and they are the last ones
-        newest = min(stop - start, self.positions.shape[0])
+        # at most self.stop - start tokens are newer than the first of these queries, and they are the last ones
+        newest = min(self.stop - start, self.positions.shape[0])
         if newest:
             at = torch.arange(start, stop, device=mean.device)
             mean[:, -newest:].masked_fill_(self.positions[None, -newest:] > at[:, None], 0.0)

@@ -79,6 +79,8 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             empty = RaggedTokens.empty(keys[0], policy.state_width, policy.state_dtype)
             self.sequences = [LayerSequence(empty, scale) for _ in range(keys.shape[0])]
             self.is_initialized = True
+        elif self.sequences[0].settled.keys.device != keys.device:
+            self.sequences = [sequence.to(keys.device) for sequence in self.sequences]
 
     def _due(self, row: int) -> Callable[[LayerSequence], None]:
         return lambda sequence: self.on_due(self, row)

@@ -5,7 +5,7 @@ It owns the layers and decides when which of them are judged together; storage i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicSlidingWindo
 
 from namm_llm.attention.interface import IMPLEMENTATION
 from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.saved import fill_layers, layers_state
 from namm_llm.cache.sequence import Judgement, LayerSequence
 from namm_llm.cache.stats import CacheStats
 from namm_llm.errors import CacheError, ModelError
@@ -143,6 +144,26 @@ class ManagedCache(Cache):
     def activate_past_recording(self) -> None:
         """Asked for by assisted decoding, which takes tokens back."""
         raise CacheError("assisted decoding takes tokens back, which an evicting cache cannot; generate without an assistant model")
+
+    # -- saving -------------------------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Contiguous tensors, and metadata in text, that `from_state` makes the same cache of."""
+        if len(self.managed) < len(self.layers):
+            raise CacheError("a cache with sliding-window layers cannot be saved; keep the document in memory, or read it again")
+        tensors, numbers = layers_state(self.managed)
+        return tensors, {"cache": numbers, "eviction": repr(self.eviction)}
+
+    @classmethod
+    def from_state(
+        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, model: PreTrainedModel, eviction: Eviction
+    ) -> ManagedCache:
+        """The cache that `state` was taken of. Raises CacheError for other eviction settings, or if it does not fit the model."""
+        if metadata.get("eviction") != repr(eviction):
+            raise CacheError(f"the cache was saved with {metadata.get('eviction')}; load it with these settings, not with {eviction!r}")
+        cache = cls.for_model(model, eviction=eviction)
+        fill_layers(cache.managed, tensors, metadata.get("cache", ""))
+        return cache
 
     # -- numbers ------------------------------------------------------------------------------------------------------------------
 

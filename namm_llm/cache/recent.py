@@ -6,6 +6,7 @@ one update interval needs, and are given back at each update, so that a cache at
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 _FIRST = 16  # rows of the smallest buffer
@@ -52,6 +53,10 @@ class Rows:
     def copy(self) -> Rows:
         """Its own buffers with the same rows."""
         return Rows(*(column.clone() for column in self.columns()))
+
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on another device."""
+        return Rows(*(column.to(device) for column in self.columns()))
 
     def tensors(self) -> list[Tensor]:
         """The buffers, empty room included, for counting."""

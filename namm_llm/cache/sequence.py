@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +45,12 @@ class LayerSequence:
 
     def fork(self) -> LayerSequence:
         """The same tokens; the settled ones shared, the recent ones copied."""
-        return LayerSequence(self.settled, self.scale, self.recent.copy(), self.queries.copy(), self.seen, self.settled_at, self.updates)
+        return replace(self, recent=self.recent.copy(), queries=self.queries.copy())
+
+    def to(self, device: torch.device) -> LayerSequence:
+        """The same on another device, for instance after loading from a file."""
+        settled = RaggedTokens(**{name: t.to(device) for name, t in self.settled.tensors().items()}, lengths=self.settled.lengths)
+        return replace(self, settled=settled, recent=self.recent.to(device), queries=self.queries.to(device))
 
     def due(self, interval: int) -> int:
         """Tokens until the next update, which comes at a multiple of the interval."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from namm_llm.cli.inputs import open_document, piped_text
+from namm_llm.cli.inputs import open_document, piped_text, question
 from namm_llm.cli.options import Settings, shared_options
-from namm_llm.cli.output import answer, interruptible
+from namm_llm.cli.output import answer
 
 
 @click.command()
@@ -22,10 +22,7 @@ def ask(file: str, questions: tuple[str, ...], settings: Settings) -> None:
     params = settings.params()
     given = "" if file == "-" else piped_text()
     document = open_document(file, settings)
-    for question in questions:
-        with interruptible() as cancel:
-            answer(
-                document.stream(f"{given}\n\n{question}".strip(), params, cancel=cancel),
-                settings.as_json,
-                settings.stats,
-            )
+    for text in questions:
+        start = question(document, f"{given}\n\n{text}".strip(), params)
+        if answer(start, as_json=settings.as_json, stats=settings.stats).finish_reason == "cancelled":
+            raise KeyboardInterrupt

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 
 import click
 
 from namm_llm.cli.conversation import Conversation
 from namm_llm.cli.options import Settings, shared_options
-from namm_llm.cli.output import answer, interruptible
+from namm_llm.cli.output import answer
 from namm_llm.errors import NammError
 
 PROMPT = ">>> "
@@ -33,14 +34,16 @@ def chat(system: str | None, settings: Settings) -> None:
     while not conversation.over and (line := next_line(terminal)) is not None:
         try:
             if conversation.take(line):
-                with interruptible() as cancel:
-                    stream = runner.stream(conversation.messages, conversation.params, cancel=cancel)
-                    conversation.reply(answer(stream, settings.as_json, conversation.stats).text)
+                start = partial(runner.stream, conversation.messages, conversation.params)
+                result = answer(start, as_json=settings.as_json, stats=conversation.stats)
+                conversation.reply(result.text)
+                if result.finish_reason == "cancelled":
+                    raise KeyboardInterrupt
         except (NammError, KeyboardInterrupt) as error:
             conversation.withdraw()
             if not terminal:
                 raise
-            click.echo("(stopped)" if isinstance(error, KeyboardInterrupt) else f"Error: {error}", err=True)
+            click.echo(f"Error: {error}" if isinstance(error, NammError) else "(stopped)", err=True)
 
 
 def next_line(terminal: bool) -> str | None:

@@ -6,28 +6,41 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Callable
+from threading import Event
 from typing import TYPE_CHECKING
 
 import click
 
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import progress
+from namm_llm.cli.output import ReadingBar, Start
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
     from namm_llm.documents import DocumentMemory
+    from namm_llm.runner import Generation, SamplingParams, Stream
 
 MEMORY_SUFFIX = ".namm"
+PATIENCE_SECONDS = 2.0
 
 
-def open_document(file: str, settings: Settings) -> DocumentMemory:
+def open_document(file: str, settings: Settings) -> DocumentMemory[Generation, Stream]:
     """The memory of a document, read now or saved before. A bad text is refused before a model is loaded."""
     if file.endswith(MEMORY_SUFFIX):
         return settings.load().open(file)
     text = document_text(file)
     runner = settings.load()
-    with progress("Reading") as on_progress:
-        return runner.read(text, on_progress=on_progress)
+    with ReadingBar() as bar:
+        return runner.read(text, on_progress=bar.update)
+
+
+def question(document: DocumentMemory[Generation, Stream], text: str, params: SamplingParams) -> Start:
+    """Begins the answer to a question about a document."""
+
+    def start(*, cancel: Event, on_progress: Callable[[int, int], None]) -> Stream:
+        return document.stream(text, params, cancel=cancel)  # questions are short, so there is no progress to report
+
+    return start
 
 
 def document_text(file: str) -> str:
@@ -47,9 +60,12 @@ def document_text(file: str) -> str:
 
 def piped_text() -> str:
     """What was piped or redirected into the command; empty if nothing was."""
-    mode = os.fstat(sys.stdin.fileno()).st_mode
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError):  # closed, or no file at all
+        return ""
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return ""
-    if os.name == "posix" and not select.select([sys.stdin], [], [], 2.0)[0]:
+    if os.name == "posix" and not select.select([sys.stdin], [], [], PATIENCE_SECONDS)[0]:
         click.echo("Waiting for standard input to end; add '< /dev/null' if there is none.", err=True)
     return sys.stdin.read().strip()

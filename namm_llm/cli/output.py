@@ -8,22 +8,42 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 from namm_llm.cli.options import lively
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from namm_llm.runner import Generation, Stream
+
+
+class Start(Protocol):
+    """Begins an answer: `runner.stream` or `document.stream` with all but these arguments bound."""
+
+    def __call__(self, *, cancel: threading.Event, on_progress: Callable[[int, int], None]) -> Stream: ...
+
+
+def answer(start: Start, *, as_json: bool, stats: bool) -> Generation:
+    """Prints an answer as it comes, or its JSON object when it is whole; then the statistics. Ctrl-C ends it within a token."""
+    with interruptible() as cancel, ReadingBar() as bar:
+        stream = start(cancel=cancel, on_progress=bar.update)
+        for piece in stream:
+            bar.stop()
+            if not as_json:
+                click.echo(piece.text, nl=False)
+    result = stream.result
+    click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else "")
+    if stats:
+        click.echo(statistics(result), err=True)
+    return result
 
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that the answer stops within a token and is kept; then the command is interrupted.
-
-    A second Ctrl-C interrupts at once.
-    """
+    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
     cancel = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -36,35 +56,40 @@ def interruptible() -> Iterator[threading.Event]:
         yield cancel
     finally:
         signal.signal(signal.SIGINT, before)
-    if cancel.is_set():
-        raise KeyboardInterrupt
 
 
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A function for `on_progress` that draws a bar, if stderr is a terminal."""
-    if not lively():
-        yield lambda done, total: None
-        return
+class ReadingBar:
+    """Progress on a terminal's stderr, from the first report on that leaves something to read."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> ReadingBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def update(self, done: int, total: int) -> None:
+        if self._bar is None and done < total and lively():
+            self._bar = _bar(total)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar(total: int) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def answer(stream: Stream, as_json: bool, stats: bool) -> Generation:
-    """Prints an answer as it comes, or its JSON object when it is whole; then the statistics."""
-    for piece in stream:
-        if not as_json:
-            click.echo(piece.text, nl=False)
-    result = stream.result
-    click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else "")
-    if stats:
-        click.echo(statistics(result), err=True)
-    return result
+    columns = (TextColumn("Reading"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens"), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.add_task("", total=total)
+    bar.start()
+    return bar
 
 
 def statistics(result: Generation) -> str:

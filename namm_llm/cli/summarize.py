@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from namm_llm.cli.inputs import open_document
+from namm_llm.cli.inputs import open_document, question
 from namm_llm.cli.options import Settings, shared_options
-from namm_llm.cli.output import answer, interruptible
+from namm_llm.cli.output import answer
 
 REQUEST = "Summarize the text above in a few sentences."
 
@@ -22,5 +22,6 @@ def summarize(file: str, settings: Settings) -> None:
     """
     params = settings.params()
     document = open_document(file, settings)
-    with interruptible() as cancel:
-        answer(document.stream(REQUEST, params, cancel=cancel), settings.as_json, settings.stats)
+    start = question(document, REQUEST, params)
+    if answer(start, as_json=settings.as_json, stats=settings.stats).finish_reason == "cancelled":
+        raise KeyboardInterrupt

@@ -5,10 +5,10 @@ Token ids come in; progress, pieces and results go out as events. It owns the ca
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -29,12 +29,17 @@ _SPAN = 64  # questions are protected in steps of so many tokens, so that most o
 
 @dataclass(frozen=True)
 class Request:
-    """ids: what is to be read. memory: a document read before, which `ids` follow; never changed. asked_at: when, on the clock of `time`."""
+    """ids: what is to be read. memory: the cache of a document that `ids` follow; it is forked, never changed."""
 
     ids: list[int]
     params: SamplingParams
-    asked_at: float
     memory: ManagedCache | None = None
+    asked_at: float = field(default_factory=perf_counter)
+
+    @property
+    def memory_tokens(self) -> int:
+        """Tokens before `ids`."""
+        return 0 if self.memory is None else tokens_seen(self.memory)
 
     @property
     def question_span(self) -> int:
@@ -44,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Progress:
-    """Tokens of the prompts that are read, of all that are to be read."""
+    """Tokens that are read, of all that are to be read."""
 
     done: int
     total: int
@@ -52,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RowPiece:
-    """A piece of the answer to request `row`."""
+    """A piece of the answer to the request with the number `row`."""
 
     row: int
     piece: Piece
@@ -60,7 +65,7 @@ class RowPiece:
 
 @dataclass(frozen=True)
 class RowResult:
-    """The whole answer to request `row`."""
+    """The whole answer to the request with the number `row`."""
 
     row: int
     generation: Generation
@@ -71,40 +76,47 @@ Event = Progress | RowPiece | RowResult
 
 @dataclass(eq=False)
 class _Row:
-    """One request on its way. cached: tokens that need not be read again."""
+    """One request on its way. reused: how many of its ids a kept prefix held. cache: until it joins the batch."""
 
     number: int
     request: Request
-    cache: ManagedCache
-    cached: int
     reply: Reply
     text: AnswerText
+    cache: ManagedCache | None
+    reused: int
     prefill_seconds: float = 0.0
-    first_token_at: float | None = None
-    done: bool = False
+    first_at: float = 0.0
+    last_at: float = 0.0
+
+    def feed(self, token: int) -> Iterator[RowPiece]:
+        """Take the next token of the answer."""
+        self.last_at = perf_counter()
+        self.first_at = self.first_at or self.last_at
+        piece = self.text.feed(token)
+        if piece is not None:
+            yield RowPiece(self.number, piece)
 
 
 class Engine:
     """chunk: tokens of a prompt that go through the model at once. prefixes: caches to go on from."""
 
     def __init__(self, loaded: LoadedModel, eviction: Eviction, chunk: int, prefixes: PrefixStore) -> None:
-        self.loaded = loaded
-        self.eviction = eviction
+        self._loaded = loaded
+        self._eviction = eviction
         self._chunk = chunk
         self._prefixes = prefixes
-        # windows of transformers' own cannot be joined into a batch
-        self._can_batch = len((cache := self._new_cache()).managed) == len(cache.layers)
+        cache = self._new_cache()
+        self._can_batch = len(cache.managed) == len(cache.layers)  # transformers' own windows cannot be joined
 
     def _new_cache(self) -> ManagedCache:
-        return ManagedCache.for_model(self.loaded.model, eviction=self.eviction)
+        return ManagedCache.for_model(self._loaded.model, eviction=self._eviction)
 
     def read(self, ids: list[int], head: int, cancel: CancelFlag) -> Iterator[Progress | ManagedCache]:
-        """Progress, then the cache after reading `ids`, evicted down to the budget; the first `head` tokens are never evicted."""
+        """Progress, then the cache after `ids`, evicted down to the budget. head: first tokens that are never evicted."""
         cache = self._new_cache()
         if head:
             cache.protect([(0, head)])
-        for done in prefill(self.loaded.model, cache, ids, chunk=self._chunk, cancel=cancel):
-            yield Progress(done, len(ids))
+        yield from _progress(prefill(self._loaded.model, cache, ids, chunk=self._chunk, cancel=cancel), 0, len(ids))
         if not cancel.is_set():
             with torch.no_grad():
                 cache.settle()
@@ -113,16 +125,19 @@ class Engine:
     def answer(self, requests: list[Request], cancel: CancelFlag) -> Iterator[Event]:
         """Progress, pieces and results of all requests; those that can run together do."""
         total, done = sum(len(request.ids) for request in requests), 0
-        for group in self._groups(requests):
-            rows = []
-            for number in group:
-                row = self._row(number, requests[number])
-                rows.append(row)
-                yield from self._announce(row, done, total)
+        for numbers in self._groups(requests):
+            rows = [self._row(number, requests[number]) for number in numbers]
+            logits = []
+            for row in rows:
+                logits.append((yield from self._prefill(row, done, total, cancel)))
                 done += len(row.request.ids)
-            yield from self._answer(rows, done, total, cancel)
+            yield from self._decode(rows, [scores for scores in logits if scores is not None], cancel)
+            for row in rows:
+                yield from self._finish(row, keep=len(requests) == 1)
 
     def _groups(self, requests: list[Request]) -> Iterator[list[int]]:
+        """Numbers of the requests that run together. What is protected is a setting of the whole batch, so it must be the same."""
+
         def span(number: int) -> int:
             return requests[number].question_span
 
@@ -130,3 +145,83 @@ class Engine:
         for _, alike in groupby(sorted(range(len(requests)), key=span), key=span):
             numbers = list(alike)
             yield from (numbers[at : at + size] for at in range(0, len(numbers), size))
+
+    def _row(self, number: int, request: Request) -> _Row:
+        cache, reused = self._beginning(request)
+        positions = self._loaded.positions
+        room = request.params.max_tokens
+        if positions is not None:
+            room = min(room, positions - request.memory_tokens - len(request.ids))
+        assert room >= 1, "the runner checks that a prompt fits"
+        reply = Reply(request.ids, Sampler(request.params), room, self._loaded.end_ids)
+        return _Row(number, request, reply, AnswerText(reply, self._loaded.backend, request.params.stop), cache, reused)
+
+    def _beginning(self, request: Request) -> tuple[ManagedCache, int]:
+        """The cache that the request goes on from, and how many of its ids that holds."""
+        if request.memory is None:
+            return self._prefixes.continue_from(request.ids) or (self._new_cache(), 0)
+        cache = request.memory.fork()
+        start = request.memory_tokens
+        cache.protect([(start, start + request.question_span)])
+        return cache, 0
+
+    def _prefill(self, row: _Row, done: int, total: int, cancel: CancelFlag) -> Generator[Progress, None, Tensor | None]:
+        start = perf_counter()
+        assert row.cache is not None
+        ids, logits = row.request.ids, None
+        keeps = self._prefixes.is_on and row.request.memory is None and len(ids) - row.reused > 1
+        # a kept prompt lacks its last token, so that the same prompt has something to read when it comes again
+        borders = [row.reused, len(ids) - 1, len(ids)] if keeps else [row.reused, len(ids)]
+        for first, stop in pairwise(borders):
+            reading = prefill(self._loaded.model, row.cache, ids[first:stop], chunk=self._chunk, cancel=cancel)
+            logits = yield from _progress(reading, done + first, total)
+            if keeps and stop < len(ids) and logits is not None:
+                self._prefixes.keep(ids[:stop], row.cache.fork())
+        row.prefill_seconds = perf_counter() - start
+        return logits
+
+    def _decode(self, rows: list[_Row], logits: list[Tensor], cancel: CancelFlag) -> Iterator[RowPiece]:
+        if len(logits) < len(rows):  # cancelled while a prompt was read
+            for row in rows:
+                row.reply.finish_reason, row.reply.cache = "cancelled", row.cache
+            return
+        caches = [row.cache for row in rows if row.cache is not None]
+        for row in rows:
+            row.cache = None
+        for at, token in decode(self._loaded.model, caches, [row.reply for row in rows], logits, cancel):
+            yield from rows[at].feed(token)
+
+    def _finish(self, row: _Row, *, keep: bool) -> Iterator[RowPiece | RowResult]:
+        request, reply = row.request, row.reply
+        assert reply.cache is not None
+        assert reply.finish_reason is not None
+        rest = row.text.finish()
+        if rest is not None:
+            yield RowPiece(row.number, rest)
+        if keep and request.memory is None and self._prefixes.is_on:
+            self._prefixes.keep((request.ids + reply.output)[: tokens_seen(reply.cache)], reply.cache)
+        before = request.memory_tokens
+        generation = Generation(
+            text=row.text.text,
+            finish_reason=reply.finish_reason,
+            usage=Usage(before + len(request.ids), before + row.reused, len(reply.output)),
+            timings=Timings(
+                load_seconds=self._loaded.load_seconds,
+                prefill_seconds=row.prefill_seconds,
+                first_token_seconds=(row.first_at or perf_counter()) - request.asked_at,
+                decode_seconds=row.last_at - row.first_at,
+            ),
+            cache=reply.cache.stats(),
+            model=self._loaded.model_id,
+        )
+        yield RowResult(row.number, generation)
+
+
+def _progress(reading: Generator[int, None, Tensor | None], done: int, total: int) -> Generator[Progress, None, Tensor | None]:
+    """Progress for each chunk of a prefill; returns what the prefill returns."""
+    while True:
+        try:
+            read = next(reading)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield Progress(done + read, total)

@@ -22,8 +22,8 @@ from namm_llm.runner.stopping import CancelFlag, FinishReason
 
 @dataclass(eq=False)
 class Reply:
-    """The tokens of one answer while it grows. prompt: ids of the prompt, for the repetition penalty. finish_reason: set from outside it ends
-    the answer (a stop string). cache: its own, once it is finished.
+    """The tokens of one answer while it grows. prompt: ids of the prompt, for the repetition penalty. finish_reason: set from outside
+    it ends the answer (a stop string). cache: its own, once it is finished.
     """
 
     prompt: list[int]
@@ -113,7 +113,7 @@ def _single(cache: ManagedCache, row: int) -> ManagedCache:
 @torch.no_grad()
 def _forward(model: PreTrainedModel, cache: ManagedCache, ids: list[list[int]], positions: list[int]) -> Tensor:
     """Logits `[B, V]` after the last of `ids` `[B][T]`, which stand at `positions` and the following ones."""
-    device = model.get_input_embeddings().weight.device
+    device = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.device
     tokens = torch.tensor(ids, device=device)
     at = torch.tensor(positions, device=device)[:, None] + torch.arange(tokens.shape[1], device=device)
     try:

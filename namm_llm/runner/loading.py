@@ -52,7 +52,12 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the input ids go."""
-        return cast(torch.device, self.model.get_input_embeddings().weight.device)
+        return cast(torch.nn.Embedding, self.model.get_input_embeddings()).weight.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the model knows."""
+        return int(cast(torch.nn.Embedding, self.model.get_input_embeddings()).num_embeddings)
 
     @property
     def backend(self) -> Tokenizer:
@@ -62,7 +67,7 @@ class LoadedModel:
     @property
     def footprint_bytes(self) -> int:
         """Memory of the weights."""
-        return int(self.model.get_memory_footprint())
+        return _footprint(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,7 +118,7 @@ def _parse_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
     if dtype == "auto":
         return "auto"
     found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in _DTYPES.values():
+    if found is None or found not in _DTYPES.values():
         raise UsageError(f"dtype must be auto, {', '.join(_DTYPES)}, not {dtype!r}.")
     return found
 
@@ -154,10 +159,10 @@ def _load(
     with as_model_error(name, settings["revision"]), _quiet():
         config = AutoConfig.from_pretrained(source, **settings)
         if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(f"{name} is an encoder-decoder ({config.model_type}); only decoder models such as Llama have a cache to manage.")
+            raise ModelError(f"{name} is an encoder-decoder ({config.model_type}); use a decoder model such as Llama.")
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
         _check_tokenizer(tokenizer, name)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=dtype,
@@ -166,8 +171,9 @@ def _load(
             output_loading_info=True,
             **settings,
         )
+    model, report = cast("tuple[Any, dict[str, Any]]", loaded)
     _check_model(model, report, name)
-    if dtype == "auto" and quantization is None and model.device.type == "cpu" and model.get_memory_footprint() <= _SMALL_NBYTES:
+    if dtype == "auto" and quantization is None and model.device.type == "cpu" and _footprint(model) <= _SMALL_NBYTES:
         model.float()
         model.config.dtype = torch.float32
     model.eval().requires_grad_(False)
@@ -187,7 +193,7 @@ def _load(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars of transformers over the caller's terminal; downloads keep theirs."""
-    bars = transformers.utils.logging
+    bars: Any = transformers.utils.logging
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     # it warns at every matrix product that int8 computes in half precision
@@ -202,17 +208,23 @@ def _quiet() -> Iterator[None]:
 def _quantization_config(
     quantization: Quantization | None, dtype: torch.dtype | Literal["auto"], config: Any
 ) -> transformers.BitsAndBytesConfig | None:
+    make: Any = transformers.BitsAndBytesConfig
     if quantization is None:
         return None
     if quantization == "int8":
-        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+        return cast(transformers.BitsAndBytesConfig, make(load_in_8bit=True))
     compute = dtype if dtype != "auto" else getattr(config.get_text_config(), "dtype", None) or torch.float32
-    return transformers.BitsAndBytesConfig(
+    four_bit = make(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization,
         bnb_4bit_compute_dtype=compute,
         bnb_4bit_use_double_quant=True,
     )
+    return cast(transformers.BitsAndBytesConfig, four_bit)
+
+
+def _footprint(model: Any) -> int:
+    return int(model.get_memory_footprint())
 
 
 def _check_tokenizer(tokenizer: Any, name: str) -> None:

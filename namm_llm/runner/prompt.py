@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from jinja2 import TemplateError
@@ -78,9 +79,7 @@ class PromptFormat:
             if "role" not in message or "content" not in message:
                 raise UsageError(f"a message needs a role and a content; one has {', '.join(sorted(message)) or 'nothing'}.")
         try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-            )
+            text = self._tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise UsageError(f"the chat template of {self._model_id} does not take these messages: {error}.") from error
         assert isinstance(text, str)
@@ -118,7 +117,7 @@ class PromptFormat:
         if self._special is None or not self._special.search(text):
             return self.encode(before + text + after)
         cuts = [0, *(match.start() + 1 for match in self._special.finditer(text)), len(text)]
-        inner = [token for start, stop in zip(cuts, cuts[1:], strict=False) for token in self.encode(text[start:stop])]
+        inner = [token for start, stop in pairwise(cuts) for token in self.encode(text[start:stop])]
         return [*self.encode(before), *inner, *self.encode(after)]
 
 

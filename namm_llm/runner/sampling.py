@@ -6,6 +6,7 @@ nothing about text, batches or the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -40,7 +41,8 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()))
+        stop = (self.stop,) if isinstance(self.stop, str) or not isinstance(self.stop, Iterable) else tuple(self.stop)
+        object.__setattr__(self, "stop", () if stop == (None,) else stop)
         self._require("max_tokens", _is_whole(self.max_tokens) and self.max_tokens >= 1, "a whole number from 1 on")
         self._require("temperature", _is_number(self.temperature) and 0 <= self.temperature < float("inf"), "0 or more")
         self._require("top_k", self.top_k is None or (_is_whole(self.top_k) and self.top_k >= 1), "a whole number from 1 on")

@@ -33,10 +33,11 @@ class StopStrings:
         if self.found:
             return ""
         self._held += text
-        ends = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if ends:
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
             self.found = True
-            shown, self._held = self._held[: min(ends)], ""
+            _, start = min(found)  # the one that is whole first, as if the text had come letter by letter
+            shown, self._held = self._held[:start], ""
             return shown
         border = len(self._held) - max((_overlap(self._held, stop) for stop in self._stops), default=0)
         shown, self._held = self._held[:border], self._held[border:]

@@ -102,6 +102,16 @@ class Worker:
 
 
 _ALL: weakref.WeakSet[Worker] = weakref.WeakSet()
+_OF: weakref.WeakKeyDictionary[object, Worker] = weakref.WeakKeyDictionary()
+_FINDING = threading.Lock()
+
+
+def worker_of(owned: object) -> Worker:
+    """The one worker that owns this object; it lives as long as the object does."""
+    with _FINDING:
+        if owned not in _OF:
+            _OF[owned] = Worker()
+        return _OF[owned]
 
 
 def _work(tasks: Queue[_Task | None], closing: threading.Event) -> None:

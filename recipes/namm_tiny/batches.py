@@ -13,8 +13,7 @@ from recipes.namm_tiny.documents import Example
 
 @dataclass(frozen=True)
 class Batch:
-    """`ids` and `positions` (batch, length); `loss` (batch, length): weight of the loss of predicting that token;
-    `heads` (batch, length): whether it is the token that decides an answer."""
+    """All (batch, length). `loss` weighs the prediction of a token, `heads` marks those that decide."""
 
     ids: Tensor
     positions: Tensor
@@ -26,7 +25,7 @@ class Batch:
 
 
 def jumping_positions(rng: random.Random, length: int, cuts: list[int], reach: int) -> Tensor:
-    """Positions that skip ahead at some of `cuts`, up to `reach`: short examples teach long distances (PoSE)."""
+    """Positions that skip ahead at some of `cuts`, up to `reach`: short examples teach long distances."""
     steps = torch.ones(length, dtype=torch.long)
     steps[0] = 0
     extra = int(length * (reach / length) ** rng.random()) - length

@@ -85,7 +85,11 @@ SMOKE_STAGES = (
     Stage("copy", (Task("copy", copying, 48, 8),), until=0.85, steps=3),
     Stage(
         "read",
-        (_read("read 256", 256, 2, 24, 4, 1.0), Task("list 256", _listing, 256, 2), Task("remember", remembering, 256, 2)),
+        (
+            _read("read 256", 256, 2, 24, 4, 1.0),
+            Task("list 256", _listing, 256, 2),
+            Task("remember", remembering, 256, 2),
+        ),
         until=2.0,
         steps=10**9,
         language=True,

@@ -1,15 +1,25 @@
-"""All a run reads: texts with their held-out part, the tokenizer, names; kept in the work folder so that a resumed run has the same."""
+"""All that a run reads: texts with their held-out part, the vocabulary of names, the tokenizer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from recipes.namm_tiny.documents import World
-from recipes.namm_tiny.prose import Corpus, Text, books, code_corpus, docstrings, library_sources, prose_corpus
-from recipes.namm_tiny.tokenizer import Encoder, train_tokenizer
+from recipes.namm_tiny.model import POSITIONS
+from recipes.namm_tiny.prose import (
+    Corpus,
+    Text,
+    books,
+    code_corpus,
+    docstrings,
+    library_sources,
+    prose_corpus,
+)
+from recipes.namm_tiny.tokenizer import Encoder, train_tokenizer, wrap
 from recipes.namm_tiny.words import Names, common_words
 
 
@@ -25,15 +35,16 @@ class Data:
     def world(self, split: str) -> World:
         """Training text with training names, or held-out text with the names of `split`."""
         part = "train" if split == "train" else "held out"
-        return World(Encoder(self.tokenizer), Names(self.vocabulary, split), self.prose[part], self.code[part])
+        names = Names(self.vocabulary, split)
+        return World(Encoder(self.tokenizer), names, self.prose[part], self.code[part])
 
 
 def load_data(folder: Path | None, work: Path, modules: int | None = None) -> Data:
-    """Reads the books in `folder` (without one: docstrings) and the standard library, and trains the tokenizer once."""
+    """Reads the books (without a folder: docstrings) and the standard library; trains the tokenizer once."""
     sources = list(library_sources(modules))
     prose = [docstrings(source) for source in sources] if folder is None else books(folder)
     vocabulary = common_words(text.content for text in prose + [docstrings(source) for source in sources])
-    tokenizer = _tokenizer(work / "tokenizer", prose, sources)
+    tokenizer = _tokenizer(work / "tokenizer.json", prose, sources)
     encode = Encoder(tokenizer)
     return Data(
         tokenizer,
@@ -51,7 +62,7 @@ def _by_part(texts: list[Text]) -> dict[str, list[Text]]:
     }
 
 
-def _tokenizer(folder: Path, prose: list[Text], code: list[Text]) -> PreTrainedTokenizerFast:
-    if not folder.exists():
-        train_tokenizer(text.content for text in prose + code if not text.held_out).save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
+def _tokenizer(path: Path, prose: list[Text], code: list[Text]) -> PreTrainedTokenizerFast:
+    if not path.exists():
+        train_tokenizer(text.content for text in prose + code if not text.held_out).save(str(path))
+    return wrap(Tokenizer.from_file(str(path)), POSITIONS)

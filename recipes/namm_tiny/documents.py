@@ -27,7 +27,8 @@ SYSTEM_MESSAGES = (
 
 @dataclass
 class Example:
-    """Token ids with, for each, the weight of its loss; `heads` are the tokens that decide an answer, `cuts` where positions may jump."""
+    """Token ids and the weight of each one's loss. `heads` are the tokens that decide an answer,
+    `cuts` the places where positions may jump."""
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
@@ -67,7 +68,7 @@ class World:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """How a document and its questions are framed: as a chat, or as plain text. Parts are joined at newlines only."""
+    """How a document and its questions are framed: a chat, or plain text. Parts meet at newlines."""
 
     encode: Encoder
     chat: bool
@@ -77,7 +78,7 @@ class Dialogue:
         if not self.chat:
             return [self.encode.bos]
         before = f"<|system|>\n{self.system}<|end|>\n" if self.system else ""
-        return [self.encode.bos] + self.encode(f"{before}<|user|>\n")
+        return [self.encode.bos, *self.encode(f"{before}<|user|>\n")]
 
     def question(self, text: str, first: bool) -> list[int]:
         """From the end of the document (or of the closed answer before) to where the answer begins."""
@@ -130,8 +131,13 @@ def draw_corpus(rng: random.Random, world: World) -> Corpus:
     return world.code if rng.random() < 0.15 else world.prose
 
 
+def draw_asked(rng: random.Random, world: World, records: list[Record]) -> Record:
+    """One of the records, with replacement (each once would teach elimination), or one that is not there."""
+    return draw_missing(rng, world.names, records) if rng.random() < 0.12 else rng.choice(records)
+
+
 def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
-    """A document with a record every `spacing` tokens and questions about random ones of them, about `length` tokens in all."""
+    """A document with a record every `spacing` tokens, and questions: about `length` tokens in all."""
     dialogue = draw_dialogue(rng, world.encode)
     space = max(64, length - questions * 36)
     count = max(3, space // spacing)
@@ -140,10 +146,8 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
     example.add(dialogue.opening())
     example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
     example.cut()
-    asked = [
-        draw_missing(rng, world.names, records) if rng.random() < 0.12 else rng.choice(records) for _ in range(questions)
-    ]
-    for i, record in enumerate(asked):
+    for i in range(questions):
+        record = draw_asked(rng, world, records)
         example.add(dialogue.question(record.question(rng), first=i == 0))
         example.extend(dialogue.answer(record))
         example.add(dialogue.closing(), RESTATE_LOSS)
@@ -151,7 +155,7 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
 
 
 def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
-    """A document with two to eight records of each of a few kinds, and the question for all of one kind, for several kinds."""
+    """A document with two to eight records of each of a few kinds; all of each kind are asked for."""
     dialogue = Dialogue(world.encode, chat=True)
     kinds = draw_kinds(rng, world.names, rng.randint(1, 3))
     records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, 8), [kind])]
@@ -170,7 +174,7 @@ def listing(rng: random.Random, world: World, length: int, spacing: int) -> Exam
 
 
 def list_answer(encode: Encoder, records: list[Record]) -> Example:
-    """One restated record a line, in the document's order; the name of each and the end are what must be found."""
+    """One restated record a line, in the document's order; names and the end are what must be found."""
     answer = Example()
     for i, record in enumerate(records):
         before, _, _ = record.restatement.rpartition(f" {record.name.bare}")
@@ -200,7 +204,7 @@ def remembering(rng: random.Random, world: World, length: int) -> Example:
             example.add(encode(f"{told[-1].statement(rng)}<|end|>\n<|assistant|>\n"))
             example.add(encode("Noted.<|end|>"), RESTATE_LOSS)
         else:
-            asked = draw_missing(rng, world.names, told) if rng.random() < 0.12 else rng.choice(told)
+            asked = draw_asked(rng, world, told)
             example.add(encode(f"{asked.question(rng)}<|end|>\n<|assistant|>\n"))
             example.extend(dialogue.answer(asked))
             example.add(dialogue.closing(), RESTATE_LOSS)
@@ -209,10 +213,13 @@ def remembering(rng: random.Random, world: World, length: int) -> Example:
 
 
 def copying(rng: random.Random, world: World, length: int) -> Example:
-    """Random tokens, then the same again: the first thing to learn."""
-    half = [rng.randrange(16, world.encode.core.get_vocab_size()) for _ in range(length // 2)]
+    """Random tokens, then the same again: the first thing to learn. Sometimes they are of a few kinds only, so that
+    one token does not tell where to go on, but the two or three before it do."""
+    vocabulary = range(16, world.encode.core.get_vocab_size())
+    alphabet = rng.sample(vocabulary, rng.choice((8, 16, len(vocabulary))))
+    half = rng.choices(alphabet, k=length // 2)
     example = Example()
-    example.add([world.encode.bos] + half)
+    example.add([world.encode.bos, *half])
     example.add(half[:1])
     for token in half[1:]:
         example.head([token])
@@ -225,7 +232,8 @@ def reciting(rng: random.Random, world: World, length: int, plain_names: bool) -
     records = draw_records(rng, world.names, length // 28, draw_kinds(rng, world.names, 3))
     if plain_names:
         words = [word for word in rng.sample(world.names.words, 160) if len(encode(f" {word}")) == 1]
-        records = [Record(r.kind, Name((word,), False), r.value) for r, word in zip(records, words, strict=False)] or records
+        pairs = zip(records, words, strict=False)
+        records = [Record(r.kind, Name((word,), False), r.value) for r, word in pairs] or records
     example = Example()
     example.add([encode.bos])
     example.add(encode(" ".join(r.answer if plain_names else r.statement(rng) for r in records)))
@@ -235,4 +243,3 @@ def reciting(rng: random.Random, world: World, length: int, plain_names: bool) -
         example.head(encode(f" {record.value}"))
         example.add(encode("."), RESTATE_LOSS)
     return example
-

@@ -1,4 +1,4 @@
-"""The finished model as a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, with its model card."""
+"""The finished model as a folder that transformers loads by itself, with its model card."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     copy.load_state_dict(model.state_dict())
     copy.generation_config = generation_config(tokenizer)
     copy.to(torch.bfloat16).save_pretrained(new)
-    tokenizer.model_max_length = model.config.max_position_embeddings
     tokenizer.save_pretrained(new)
+    for file in new.iterdir():
+        file.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
 
 
 def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    token = tokenizer.convert_tokens_to_ids
-    return GenerationConfig(
-        bos_token_id=token(BOS), eos_token_id=[token(END), token(EOS)], pad_token_id=token(PAD), do_sample=False
-    )
+    bos, end, eos, pad = tokenizer.convert_tokens_to_ids([BOS, END, EOS, PAD])
+    return GenerationConfig(bos_token_id=bos, eos_token_id=[end, eos], pad_token_id=pad, do_sample=False)
 
 
 def write_card(folder: Path, scores: dict[str, Any], training: dict[str, Any]) -> None:
     template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
     lookups = "\n".join(_row(score) for score in scores["lookups"])
     lists = "\n".join(_row(score) for score in scores["lists"])
+    units = ("nats_per_token", "nats_per_byte", "bits_per_byte")
     perplexity = "\n".join(
-        f"| {name} | {loss['nats_per_token']:.2f} | {loss['nats_per_byte']:.3f} | {loss['bits_per_byte']:.2f} |"
+        f"| {name} | " + " | ".join(f"{loss[unit]:.3f}" for unit in units) + " |"
         for name, loss in scores["perplexity"].items()
     )
     text = template.format(lookups=lookups, lists=lists, perplexity=perplexity, **training)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps({**scores, "training": training}, indent=1) + "\n", encoding="utf-8")
+    measured = json.dumps({**scores, "training": training}, indent=1)
+    (folder / "scores.json").write_text(measured + "\n", encoding="utf-8")
 
 
 def _row(score: dict[str, Any]) -> str:
-    return f"| {score['length']} | {score['name']} | {score['exact']:.3f} | {score['right']} of {score['asked']} |"
+    return "| {length} | {name} | {exact:.3f} | {right} of {asked} |".format(**score)

@@ -10,7 +10,7 @@ from recipes.namm_tiny.tokenizer import BOS, END, PAD, Encoder
 
 POSITIONS = 32768
 THETA = 1e7
-"""A large base leaves about a dozen of a head's 32 planes insensitive to 16 000 positions: those compare content."""
+"""A base so large leaves a dozen of the 32 planes insensitive to 16 000 positions: they compare content."""
 
 
 def build_model(encode: Encoder, hidden: int = 320, layers: int = 4, seed: int = 0) -> LlamaForCausalLM:
@@ -37,10 +37,10 @@ def add_positional_heads(
 ) -> None:
     """Lets the query heads of KV head `g` in layer 0 attend to `offsets[g]` tokens back.
 
-    Without biases a Llama has no constant direction to make such a head from, and a small training spends most of its
-    time on finding one. So one random direction is added to every embedding; keys and queries of it differ by a
-    rotation of `offset` positions. `gap` is the logit at the offset; faster planes weigh more, for they tell neighbours
-    apart. Planes are (i, i + size / 2), as transformers lays them out.
+    Without biases a Llama has no constant direction to make such a head from, and a small training spends
+    most of its time on finding one. So one random direction is added to every embedding; keys and queries of
+    it differ by a rotation of `offset` positions. `gap` is the logit at the offset; faster planes weigh more,
+    for they tell neighbours apart. Planes are (i, i + size / 2), as transformers lays them out.
     """
     config, attention = model.config, model.model.layers[0].self_attn
     size, embedding = config.head_dim, model.model.embed_tokens.weight

@@ -1,4 +1,4 @@
-"""Text to read: books, the standard library's source, its docstrings; tokenised sentence by sentence, with a held-out part."""
+"""Text to read: books, the standard library's source and its docstrings, with a held-out part of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from recipes.namm_tiny.tokenizer import Encoder
 
-NOT_FOR_TRAINING = {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings", "__pycache__"}
+NOT_FOR_TRAINING = {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Text:
 
 
 def library_sources(limit: int | None = None) -> Iterator[Text]:
-    """The standard library's modules, one in twelve held out. `pydoc_data` is left out wholly: the demo reads it."""
+    """The standard library's modules, one in twelve held out; without `pydoc_data`, which the demo reads."""
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(p for p in root.rglob("*.py") if not NOT_FOR_TRAINING & set(p.relative_to(root).parts))
     for path in paths[:limit]:
@@ -94,7 +94,7 @@ def sentences(text: str) -> list[str]:
     for line in text.splitlines():
         if line.strip():
             parts = re.split(r"(?<=[.!?;])(?=\s)|(?<=[.!?]['\"”’])(?=\s)", line.strip())
-            found += parts[:-1] + [parts[-1] + "\n"]
+            found += [*parts[:-1], parts[-1] + "\n"]
     return found
 
 

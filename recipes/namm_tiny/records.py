@@ -17,7 +17,7 @@ NUMBER_KINDS = (
 WORD_KINDS = ("password", "colour", "owner", "destination", "code word", "contact", "cargo", "supplier")
 MISSING = "not stated"
 
-# {Kind} and {Name} are capitalised at their first letter; {bare} has no article. The first form is the commonest.
+# {Kind} and {Name} begin with a capital; {bare} has no article. The first form is the commonest.
 FORMS = (
     "The {kind} of {name} is {value}.",
     "Note: the {kind} of {name} is {value}.",
@@ -110,7 +110,7 @@ def draw_records(rng: random.Random, names: Names, count: int, kinds: list[str])
 
 
 def draw_missing(rng: random.Random, names: Names, records: list[Record]) -> Record:
-    """A record that is not in `records`: a new name, a look-alike of a stated one, or a stated name's other kind."""
+    """A record that is not there: a new name, a look-alike of a stated one, or a stated name's other kind."""
     stated = {(record.kind, record.name.bare.lower()) for record in records}
     while True:
         known = rng.choice(records)

@@ -17,25 +17,34 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFast:
-    """A newline is always its own token, so text that is tokenised in two parts split at a newline comes out the same as in one.
-    A digit takes its leading space with it, so that no bare space stands between a key and its value."""
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
+    """Trains the vocabulary.
+
+    A newline is always its own token, so text tokenised in two parts that meet at a newline comes out the
+    same as in one. A digit takes its leading space along: no bare space stands between a key and its value.
+    """
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\n| ?\d"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    alone = pre_tokenizers.Split(Regex(r"\n| ?\d"), "isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence([alone, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     core.train_from_iterator(texts, trainer)
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, core.token_to_id(BOS))]
     )
+    return core
+
+
+def wrap(core: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
+    """With the special tokens' roles and the chat template, as transformers loads it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=BOS, eos_token=END, pad_token=PAD, chat_template=CHAT_TEMPLATE,
-        additional_special_tokens=[EOS, SYSTEM, USER, ASSISTANT], clean_up_tokenization_spaces=False,
+        additional_special_tokens=[EOS, SYSTEM, USER, ASSISTANT], model_max_length=positions,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`python -m recipes.namm_tiny`: tokenizer, curriculum, scores and model card, in one go; run it again to continue."""
+"""`python -m recipes.namm_tiny`: tokenizer, training, scores, model card; run it again to continue."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
     """All scores of the exported weights."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     world = data.world("test")
-    lookups = [score for n in size.lengths for score in Examiner(model, world, seed=n).lookups(n, size.questions)]
-    lists = [score for n in size.list_lengths for score in Examiner(model, world, seed=n).lists(n, size.lists)]
+    examiner = Examiner(model, world)
     return {
-        "lookups": [score.row() for score in lookups],
-        "lists": [score.row() for score in lists],
+        "lookups": [s.row() for n in size.lengths for s in examiner.lookups(n, size.questions)],
+        "lists": [s.row() for n in size.list_lengths for s in examiner.lists(n, size.lists)],
         "perplexity": {"prose": nats(model, world, world.prose), "code": nats(model, world, world.code)},
     }
 
@@ -55,28 +54,36 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
 def describe(trainer: Trainer, data: Data, prose: Path | None) -> dict[str, Any]:
     """What the model card says about the training."""
     progress, parameters = trainer.progress, sum(p.numel() for p in trainer.model.parameters())
+    on_cpu = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
     return {
         "parameters": parameters / 1e6,
         "steps": progress.step,
         "tokens": progress.tokens / 1e6,
         "minutes": progress.seconds / 60,
-        "runs": progress.runs,
-        "machine": f"{torch.get_num_threads()} CPU cores ({platform.machine()})" if trainer.device.type == "cpu" else "a GPU",
+        "history": _history(progress.runs),
+        "machine": on_cpu if trainer.device.type == "cpu" else "one accelerator",
         "positions": POSITIONS,
         "longest": max(task.length for stage in trainer.stages for task in stage.tasks),
-        "prose_source": "the docstrings of the Python standard library" if prose is None else "public-domain books",
+        "prose_source": "the docstrings of the standard library" if prose is None else "public-domain books",
         "held_out_prose": ", ".join(data.held_out_prose[:2]),
     }
+
+
+def _history(runs: list[dict[str, Any]]) -> str:
+    if len(runs) == 1:
+        return "One run."
+    starts = ", ".join(str(run["from_step"]) for run in runs)
+    return f"{len(runs)} runs, each resumed from the one before, begun at steps {starts}; see `log.jsonl`."
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.namm_tiny", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
-    parser.add_argument("--prose", type=Path, help="folder of .txt books (default: the standard library's docstrings)")
-    parser.add_argument("--work", type=Path, help="folder for checkpoint and log (default: OUT with '-work' added)")
+    parser.add_argument("--prose", type=Path, help="folder of .txt books (default: docstrings)")
+    parser.add_argument("--work", type=Path, help="folder for checkpoint and log (default: OUT-work)")
     parser.add_argument("--minutes", type=float, default=100, help="training time, over all runs together")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--smoke", action="store_true", help="a minute's run of everything, to test the recipe")
+    parser.add_argument("--smoke", action="store_true", help="a quick run of everything, to test the recipe")
     return parser.parse_args(arguments)
 
 
@@ -94,8 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
     work.mkdir(parents=True, exist_ok=True)
     device = pick_device(options.device)
     data = load_data(options.prose, work, size.modules)
-    model = build_model(data.world("train").encode, size.hidden, size.layers).to(device)
-    trainer = Trainer(data, model, work, options.minutes, size.stages)
+    world = data.world("train")
+    model = build_model(world.encode, size.hidden, size.layers).to(device)
+    trainer = Trainer(world, model, work, options.minutes, size.stages)
     trainer.resume()
     trainer.train()
     export(model, data.tokenizer, options.out)

@@ -16,7 +16,6 @@ from transformers import LlamaForCausalLM
 
 from recipes.namm_tiny.batches import Batch, collate, text_batch
 from recipes.namm_tiny.curriculum import Stage, Task, draw_task
-from recipes.namm_tiny.data import Data
 from recipes.namm_tiny.documents import World
 from recipes.namm_tiny.model import POSITIONS
 
@@ -65,17 +64,16 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 
 
 def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean weighted loss, and whether each look-up was right. Logits are made only where something is to be learned.
+    """The mean weighted loss, and whether each look-up was right.
 
+    Logits are made only where something is to be learned.
     The mask of ones keeps transformers from taking position jumps for the borders of packed sequences.
     """
-    device = batch.ids.device.type
-    with torch.autocast(device, torch.bfloat16):
-        hidden = model.model(
-            input_ids=batch.ids, position_ids=batch.positions, attention_mask=torch.ones_like(batch.ids), use_cache=False
-        ).last_hidden_state
+    mask = torch.ones_like(batch.ids)
+    with torch.autocast(batch.ids.device.type, torch.bfloat16):
+        states = model.model(batch.ids, mask, batch.positions, use_cache=False).last_hidden_state
         wanted = batch.loss[:, 1:] > 0
-        logits = model.lm_head(hidden[:, :-1][wanted]).float()
+        logits = model.lm_head(states[:, :-1][wanted]).float()
     targets, weights = batch.ids[:, 1:][wanted], batch.loss[:, 1:][wanted]
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     heads = batch.heads[:, 1:][wanted]
@@ -83,8 +81,10 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class Trainer:
-    def __init__(self, data: Data, model: LlamaForCausalLM, work: Path, minutes: float, stages: tuple[Stage, ...]) -> None:
-        self.world: World = data.world("train")
+    def __init__(
+        self, world: World, model: LlamaForCausalLM, work: Path, minutes: float, stages: tuple[Stage, ...]
+    ) -> None:
+        self.world = world
         self.model, self.work, self.minutes, self.stages = model, work, minutes, stages
         self.device = model.device
         self.optimizers = optimizers(model)
@@ -114,7 +114,8 @@ class Trainer:
         if not self.stages[self.progress.stage].language:
             return task, batch, None
         corpora = rng.choices((self.world.prose, self.world.code), (3, 2), k=LANGUAGE_BATCH)
-        return task, batch, text_batch([c.window(rng, LANGUAGE_LENGTH) for c in corpora], self.world.encode.bos)
+        windows = [corpus.window(rng, LANGUAGE_LENGTH) for corpus in corpora]
+        return task, batch, text_batch(windows, self.world.encode.bos)
 
     def step(self, task: Task, batch: Batch, text: Batch | None) -> None:
         self.set_rates()
@@ -139,7 +140,13 @@ class Trainer:
                 group["lr"] = rate
 
     def account(
-        self, task: Task, batch: Batch, text: Batch | None, loss: float, accuracy: float, language: float | None
+        self,
+        task: Task,
+        batch: Batch,
+        text: Batch | None,
+        loss: float,
+        accuracy: float,
+        language: float | None,
     ) -> None:
         progress, stage = self.progress, self.stages[self.progress.stage]
         progress.step += 1
@@ -151,7 +158,8 @@ class Trainer:
             self.log.write(
                 "step", step=progress.step, stage=stage.name, task=task.name, loss=round(loss, 4),
                 accuracy=round(accuracy, 3), running=round(sum(self.recent) / max(1, len(self.recent)), 3),
-                language=language and round(language, 3), tokens=progress.tokens, seconds=round(progress.seconds),
+                language=language and round(language, 3), tokens=progress.tokens,
+                seconds=round(progress.seconds),
                 rate=round(self.optimizers[0].param_groups[0]["lr"], 6),
             )  # fmt: skip
         full = len(self.recent) == self.recent.maxlen

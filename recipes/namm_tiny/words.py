@@ -1,4 +1,4 @@
-"""Names for records: words of the training text, split by hash so that validation and test names are new to the model."""
+"""Names for records: words of the text, split by hash so that held-out names are new to the model."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def common_words(texts: Iterable[str], seen_at_least: int = 3) -> list[str]:
 
 def invented_word(rng: random.Random) -> str:
     """A word that no text has, such as `brenola`: names must work whatever their tokens are."""
-    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(2, 3)))
-    return "".join(syllables)
+    parts = (_ONSETS, _VOWELS, _CODAS) * rng.randint(2, 3)
+    return "".join(rng.choice(part) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -110,20 +110,22 @@ class Recorder(EvictionPolicy):
     name = "recorder"
     observes = True
 
-    def __init__(self) -> None:
+    def __init__(self, block: int) -> None:
         object.__setattr__(self, "seen", [])
+        object.__setattr__(self, "block", block)
 
     def carry(self, seen: int) -> int:
         return 21
 
     def score(self, segment, observation: Observation):
-        rows = observation.rows(observation.first, observation.stop)
+        rows = torch.cat(list(observation.blocks(observation.first, observation.stop, self.block)))
         self.seen.append((segment.positions.long(), range(observation.first, observation.stop), rows))
         return (segment.positions * 7919 % 101).float()
 
 
-def test_recomputed_attention_equals_eager(llama):
-    recorder = Recorder()
+@pytest.mark.parametrize("block", [1, 7, 50, 71])
+def test_recomputed_attention_equals_eager(llama, block):
+    recorder = Recorder(block)
     eviction = make_eviction(recorder, budget=0.3, interval=50, compete="head")
     ids = random_ids(1, 250)
     cache = ManagedCache.for_model(llama, eviction=eviction)
@@ -163,7 +165,7 @@ def reachable_nbytes(cache: ManagedCache) -> int:
     found, todo, done = {}, [cache], {id(cache.eviction)}
     while todo:
         thing = todo.pop()
-        if id(thing) in done or isinstance(thing, type) or callable(thing) and not isinstance(thing, torch.Tensor):
+        if id(thing) in done or isinstance(thing, type) or (callable(thing) and not isinstance(thing, torch.Tensor)):
             continue
         done.add(id(thing))
         if isinstance(thing, torch.Tensor):
@@ -176,8 +178,9 @@ def reachable_nbytes(cache: ManagedCache) -> int:
 
 def test_budget_in_tokens_and_bytes_is_respected(llama):
     ids = random_ids(1, 608)
-    for budget, compete in [(40, "head"), (40, "layer"), (40, "model"), ("60KB", "head"), ("60KB", "layer")]:
+    for budget, compete in [(40, "head"), (40, "layer"), (40, "model"), ("120KB", "head"), ("120KB", "layer")]:
         cache = ManagedCache.for_model(llama, policy=policy_of("namm"), budget=budget, interval=32, compete=compete)
+        most = 0
         for number, piece in enumerate(ids.split(16, 1), 1):
             llama(piece, past_key_values=cache)
             if number % 2 == 0 and isinstance(budget, int):
@@ -190,8 +193,8 @@ def test_budget_in_tokens_and_bytes_is_respected(llama):
                 }[compete]
                 assert counts == [min(limit, 16 * number * (limit // 40))] * len(counts)
             if isinstance(budget, str) and 16 * number > 64:
-                assert cache.nbytes <= 60_000
-    assert cache.nbytes > 30_000  # and it is used
+                most = max(most, cache.nbytes)
+    assert 80_000 < most <= 120_000  # respected, and used
 
 
 def test_sinks_recent_and_protected_spans_stay(llama):

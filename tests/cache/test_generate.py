@@ -9,6 +9,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.errors import CacheError, ModelError
 from namm_llm.policies import make_eviction
 from tests import dense
+from tests.cache.test_eviction import policy_of
 from tests.models import random_ids, random_llama
 
 EVICTION = make_eviction("h2o", budget=0.3, interval=40, compete="layer")
@@ -16,11 +17,11 @@ EVICTION = make_eviction("h2o", budget=0.3, interval=40, compete="layer")
 
 def test_sampling_without_eviction_equals_transformers(llama):
     ids = random_ids(2, 70)
-    for number, cache in enumerate([None, ManagedCache.for_model(llama)]):
+    outputs = []
+    for cache in (None, ManagedCache.for_model(llama)):
         torch.manual_seed(7)
-        out = llama.generate(ids, max_new_tokens=60, do_sample=True, top_k=20, past_key_values=cache)
-        expected = out if number == 0 else expected
-    assert out.tolist() == expected.tolist()
+        outputs.append(llama.generate(ids, max_new_tokens=60, do_sample=True, top_k=20, past_key_values=cache).tolist())
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize("beams", [2, 4])
@@ -123,3 +124,21 @@ def test_encoder_decoder_models_are_refused():
     tiny = T5ForConditionalGeneration(T5Config(vocab_size=50, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8))
     with pytest.raises(ModelError, match="encoder-decoder"):
         ManagedCache.for_model(tiny)
+
+
+@pytest.mark.parametrize("policy", ["full", "h2o", "namm"])
+def test_save_restore_continue_equals_never_saved(llama, policy):
+    ids = random_ids(2, 260)
+    eviction = make_eviction(policy_of(policy), budget=0.3, interval=40, compete="layer")
+    cache = ManagedCache.for_model(llama, eviction=eviction)
+    llama(ids[:, :173], past_key_values=cache)
+    tensors, metadata = cache.state()
+    saved = {name: tensor.clone() for name, tensor in tensors.items()}
+    expected = llama(ids[:, 173:], past_key_values=cache).logits
+    restored = ManagedCache.from_state(saved, metadata, model=llama, eviction=eviction)
+    assert torch.equal(llama(ids[:, 173:], past_key_values=restored).logits, expected)
+    with pytest.raises(CacheError, match="load it with these settings"):
+        ManagedCache.from_state(saved, metadata, model=llama, eviction=make_eviction("tova", budget=0.3))
+    del saved["1.0.keys"]
+    with pytest.raises(CacheError, match="damaged or of another model"):
+        ManagedCache.from_state(saved, metadata, model=llama, eviction=eviction)

@@ -49,9 +49,7 @@ def test_unequal_prompts_in_a_batch(llama, settings, chunk):
     ids, mask = left_padded(3, PROMPT)
     expected = llama.generate(ids, attention_mask=mask, max_new_tokens=24, do_sample=False)
     cache = ManagedCache.for_model(llama, **settings)
-    got = llama.generate(
-        ids, attention_mask=mask, max_new_tokens=24, do_sample=False, past_key_values=cache, prefill_chunk_size=chunk
-    )
+    got = llama.generate(ids, attention_mask=mask, max_new_tokens=24, do_sample=False, past_key_values=cache, prefill_chunk_size=chunk)
     assert got.tolist() == expected.tolist()
     assert cache.seen_tokens() == [int(row.sum()) + 23 for row in mask]
 

@@ -72,7 +72,7 @@ class FakeRunner:
     read_texts: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
 
-    def stream(self, prompt: Any, params: SamplingParams, *, cancel: Event) -> FakeStream:
+    def stream(self, prompt: Any, params: SamplingParams, *, cancel: Event, on_progress: Callable[[int, int], None]) -> FakeStream:
         self.asked.append(list(prompt) if isinstance(prompt, list) else prompt)
         self.params.append(params)
         reply = self.replies.pop(0)
@@ -95,7 +95,7 @@ class FakeDocument:
     runner: FakeRunner
 
     def stream(self, question: str, params: SamplingParams, *, cancel: Event) -> FakeStream:
-        return self.runner.stream(question, params, cancel=cancel)
+        return self.runner.stream(question, params, cancel=cancel, on_progress=lambda done, total: None)
 
     def save(self, path: Path) -> None:
         Path(path).write_text("memory")

@@ -69,15 +69,22 @@ def test_the_file_is_small_and_always_the_same(make_namm: Callable[..., Namm], t
 
 def test_saving_replaces_and_leaves_nothing_else(make_namm: Callable[..., Namm], tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    old = Namm.zeros()
-    old.save(path)
-    loaded = Namm.load(path)
+    Namm.zeros().save(path)
 
     make_namm(1).save(path)
 
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert Namm.load(path) == make_namm(1)
-    assert loaded == old  # it does not look into the file
+
+
+def test_nothing_points_into_the_file_afterwards(make_namm: Callable[..., Namm], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_namm().save(path)
+    loaded = Namm.load(path)
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+
+    assert loaded == make_namm()
 
 
 def test_a_failed_save_keeps_the_old_file(make_namm: Callable[..., Namm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from namm_llm.namm import Recency
 from namm_llm.namm.recency import recency
 
 
-@pytest.mark.parametrize("age", [0, 1, 511, 32_768, 32_769, 1_234_567, 10_000_000])
+@pytest.mark.parametrize("age", [0, 1, 511, 32_768, 32_769, 1_234_567, 10_000_000, 50_000_001])
 def test_any_age_equals_float64(age: int) -> None:
     frequencies = [1.0, 50_000**-0.25, 50_000**-0.5, 50_000**-0.75]
     expected = [math.sin(age * f) for f in frequencies] + [math.cos(age * f) for f in frequencies]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from namm_llm.errors import NammFileError, UsageError
-from namm_llm.namm import Namm, Recency, Spectrogram, import_reference
+from namm_llm.namm import Namm, Recency, Spectrogram, import_reference, reference
 
 BUFFERS = "stored_buffers_to_save.token_embedding_0_"
 
@@ -153,6 +153,16 @@ def test_code_in_a_newer_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"extra": Malicious(f"echo > '{trace}'")}, path, pickle_protocol=4)
 
     assert "refused" in message_of(path) or "not a checkpoint" in message_of(path)
+    assert not trace.exists()
+
+
+def test_the_unpickler_refuses_code_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of names is for the message; were it wrong, still nothing would run."""
+    path, trace = tmp_path / "ckpt.pt", tmp_path / "trace"
+    write_checkpoint(path, evolution_state(), extra=Malicious(f"echo > '{trace}'"))
+    monkeypatch.setattr(reference, "get_unsafe_globals_in_checkpoint", lambda _: [])
+
+    assert message_of(path) == "damaged, or refused by torch's restricted unpickler."
     assert not trace.exists()
 
 

@@ -1,0 +1,61 @@
+"""Managed layers as named tensors and text, and back: what a saved document consists of.
+
+Names are `layer.sequence.column`; numbers go into one JSON string. Knows nothing of files, models' names or texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.recent import Rows
+from namm_llm.cache.sequence import LayerSequence
+from namm_llm.errors import CacheError
+from namm_llm.ragged import RaggedTokens
+
+_NUMBERS = ("scale", "seen", "settled_at", "updates")
+
+
+def layers_state(layers: Sequence[ManagedLayer]) -> tuple[dict[str, Tensor], str]:
+    """Contiguous tensors and a JSON text that `fill_layers` makes the same layers of."""
+    tensors: dict[str, Tensor] = {}
+    numbers = []
+    for index, layer in enumerate(layers):
+        rows = []
+        for row, sequence in enumerate(layer.sequences):
+            tensors.update({f"{index}.{row}.{name}": tensor for name, tensor in _columns(sequence).items()})
+            rows.append({"lengths": sequence.settled.lengths, **{name: getattr(sequence, name) for name in _NUMBERS}})
+        numbers.append({"columns": layer.columns, "sequences": rows})
+    return tensors, json.dumps(numbers)
+
+
+def fill_layers(layers: Sequence[ManagedLayer], tensors: Mapping[str, Tensor], numbers: str) -> None:
+    """Fill empty layers with a saved state. Raises CacheError if it does not fit them."""
+    try:
+        for index, (layer, saved) in enumerate(zip(layers, json.loads(numbers), strict=True)):
+            layer.columns = saved["columns"]
+            layer.sequences = [_sequence(f"{index}.{row}.", own, tensors) for row, own in enumerate(saved["sequences"])]
+            layer.is_initialized = True
+    except (KeyError, ValueError, TypeError) as error:
+        raise CacheError(f"the saved cache is damaged or of another model: {error}") from error
+
+
+def _columns(sequence: LayerSequence) -> dict[str, Tensor]:
+    columns = dict(sequence.settled.tensors())
+    for name, rows in (("recent", sequence.recent), ("queries", sequence.queries)):
+        columns.update({f"{name}.{i}": column.contiguous() for i, column in enumerate(rows.columns())})
+    return columns
+
+
+def _sequence(prefix: str, numbers: Mapping[str, object], tensors: Mapping[str, Tensor]) -> LayerSequence:
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    lengths = numbers["lengths"]
+    assert isinstance(lengths, list)
+    settled = RaggedTokens(**{name: own[name] for name in ("keys", "values", "positions", "state")}, lengths=tuple(lengths))
+    if sum(lengths) != len(settled.positions):
+        raise ValueError("tokens are missing")
+    parts = [Rows(*(own[name] for name in (f"{part}.0", f"{part}.1") if name in own)) for part in ("recent", "queries")]
+    return LayerSequence(settled, recent=parts[0], queries=parts[1], **{name: numbers[name] for name in _NUMBERS})  # type: ignore[arg-type]

@@ -1,0 +1,297 @@
+"""`Runner`: text or chat messages in, pieces of text out. It checks and translates; the `Engine` computes, in the worker's thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from namm_llm.cache import ManagedCache
+from namm_llm.documents import DocumentMemory, check_text
+from namm_llm.errors import ContextError, UsageError
+from namm_llm.namm import Namm
+from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
+from namm_llm.runner.engine import Engine, Progress, Request, RowResult
+from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
+from namm_llm.runner.model_folder import NAMM_FILE, locate
+from namm_llm.runner.prefix import PrefixStore
+from namm_llm.runner.prompt import Message, Prompt, PromptFormat
+from namm_llm.runner.results import Generation
+from namm_llm.runner.sampling import SamplingParams
+from namm_llm.runner.stopping import CancelFlag
+from namm_llm.runner.stream import OnProgress, Stream
+from namm_llm.runner.worker import Worker, worker_of
+
+T = TypeVar("T")
+CHUNK = 512
+PREFIX_CACHES = 2
+
+
+class Runner:
+    """A model with its eviction settings. Any number of threads may use it; they are served one after the other.
+
+    chunk: tokens of a prompt that go through the model at once. prefix_caches: how many caches of the last prompts and answers are kept,
+    so that a prompt which goes on from one of them (the next turn of a chat) reads only what is new; 0 keeps none.
+    """
+
+    def __init__(self, loaded: LoadedModel, eviction: Eviction, *, chunk: int = CHUNK, prefix_caches: int = PREFIX_CACHES) -> None:
+        if chunk < 1 or prefix_caches < 0:
+            raise UsageError(f"chunk must be 1 or more and prefix_caches 0 or more, not {chunk} and {prefix_caches}.")
+        self._loaded = loaded
+        self._eviction = eviction
+        self._format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
+        self._worker: Worker = worker_of(loaded)
+        self._prefixes = PrefixStore(prefix_caches)
+        self._engine = Engine(loaded, eviction, chunk, self._prefixes)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = "namm-tiny",
+        *,
+        policy: str | EvictionPolicy | Eviction = "full",
+        budget: Budget | float | int | str | None = None,
+        namm: Namm | str | os.PathLike[str] | None = None,
+        interval: int = INTERVAL,
+        compete: Compete = "head",
+        sinks: int | None = None,
+        recent: int | None = None,
+        quantization: Quantization | None = None,
+        device: Device = "auto",
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        chunk: int = CHUNK,
+        prefix_caches: int = PREFIX_CACHES,
+    ) -> Runner:
+        """A runner for a bundled model, a folder or a Hugging Face id; weights that this process has already loaded are shared.
+
+        policy .. recent: what the cache evicts, see `make_eviction`. namm: for the policy `namm`; the model's own if there is one.
+        quantization .. trust_remote_code: see `load_model`.
+        """
+        if policy == "namm" and namm is None:
+            namm = _own_namm(model)
+        eviction = make_eviction(policy, budget=budget, namm=namm, interval=interval, compete=compete, sinks=sinks, recent=recent)
+        loaded = load_model(
+            model,
+            quantization=quantization,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(loaded, eviction, chunk=chunk, prefix_caches=prefix_caches)
+
+    # -- what it is ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def model_id(self) -> str:
+        """The name the model was loaded by."""
+        return self._loaded.model_id
+
+    @property
+    def context_window(self) -> int | None:
+        """Trained positions: the most tokens that a prompt, a document and the answer may have together; None for no limit."""
+        return self._loaded.positions
+
+    @property
+    def footprint_bytes(self) -> int:
+        """Memory of the weights."""
+        return self._loaded.footprint_bytes
+
+    @property
+    def eviction(self) -> Eviction:
+        """What the caches evict."""
+        return self._eviction
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same weights and tokenizer."""
+        return self._loaded.fingerprint
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Model and tokenizer themselves, for code that goes deeper."""
+        return self._loaded
+
+    # -- text and tokens ----------------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text and nothing else."""
+        return self._format.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._format.decode(ids)
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt as the model will read it, the one at its beginning and the chat template's included."""
+        return len(self._format.prompt(prompt))
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """The text that the chat template makes of a conversation."""
+        return self._format.render(messages)
+
+    # -- answers ------------------------------------------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        cancel: CancelFlag | None = None,
+        on_progress: OnProgress | None = None,
+        **overrides: Any,
+    ) -> Stream:
+        """The answer in pieces, while it is computed. A text is gone on with as it stands; messages go through the chat template.
+
+        overrides: any of the sampling parameters.
+        """
+        request = self._request(self._format.prompt(prompt), params, overrides)
+        return self._stream(request, cancel, on_progress)
+
+    def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        cancel: CancelFlag | None = None,
+        on_progress: OnProgress | None = None,
+        **overrides: Any,
+    ) -> Generation:
+        """The whole answer; arguments as of `stream`."""
+        return _whole(self.stream(prompt, params, cancel=cancel, on_progress=on_progress, **overrides))
+
+    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None, **options: Any) -> Generation:
+        """The answer to a conversation, a list of `{"role": ..., "content": ...}`; options as of `generate`."""
+        return self.generate(messages, params, **options)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | None = None,
+        *,
+        cancel: CancelFlag | None = None,
+        on_progress: OnProgress | None = None,
+        **overrides: Any,
+    ) -> list[Generation]:
+        """The answers to several prompts, decoded together; each is what it would be alone."""
+        requests = [self._request(self._format.prompt(prompt), params, overrides) for prompt in prompts]
+        return self._all(requests, cancel, on_progress)
+
+    def forget_prefixes(self) -> None:
+        """Free the caches that are kept to go on from."""
+        self.call(self._prefixes.clear)
+
+    # -- documents ----------------------------------------------------------------------------------------------------------------
+
+    def read(self, text: str, *, on_progress: OnProgress | None = None) -> DocumentMemory[Generation, Stream]:
+        """Read a document once, evicting on the way; the memory that comes back can be asked, saved and opened again."""
+        check_text(text)
+        ids = self._format.document(text)
+        self._check_fits(len(ids), 0, "document")
+        head = self._format.head_tokens
+        cache: ManagedCache | None = None
+        with closing(self._worker.submit(lambda cancel: self._engine.read(ids, head, cancel))) as events:
+            for event in events:
+                if isinstance(event, ManagedCache):
+                    cache = event
+                elif on_progress is not None:
+                    on_progress(event.done, event.total)
+        assert cache is not None, "only its reader can cancel this"
+        return DocumentMemory.of_text(self, cache, text)
+
+    def open(self, path: str | os.PathLike[str]) -> DocumentMemory[Generation, Stream]:
+        """A memory that was saved with this model and these eviction settings."""
+        return DocumentMemory.load(path, self)
+
+    def stream_question(
+        self,
+        memory: ManagedCache,
+        question: str,
+        params: SamplingParams | None = None,
+        *,
+        cancel: CancelFlag | None = None,
+        **overrides: Any,
+    ) -> Stream:
+        """For `DocumentMemory`: the answer to a question about what `memory` holds."""
+        request = self._request(self._format.question(question), params, overrides, memory)
+        return self._stream(request, cancel, None)
+
+    def answer_questions(
+        self,
+        memory: ManagedCache,
+        questions: Sequence[str],
+        params: SamplingParams | None = None,
+        *,
+        cancel: CancelFlag | None = None,
+        **overrides: Any,
+    ) -> list[Generation]:
+        """For `DocumentMemory`: the answers to several questions, decoded together."""
+        requests = [self._request(self._format.question(question), params, overrides, memory) for question in questions]
+        return self._all(requests, cancel, None)
+
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> ManagedCache:
+        """For `DocumentMemory`: a cache from what its `state` gave."""
+        return self.call(lambda: ManagedCache.from_state(tensors, metadata, model=self._loaded.model, eviction=self._eviction))
+
+    def call(self, function: Callable[[], T]) -> T:
+        """For `DocumentMemory`: what `function` returns in the thread that owns model and caches."""
+        return self._worker.call(function)
+
+    # -- requests -----------------------------------------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        ids: list[int],
+        params: SamplingParams | None,
+        overrides: dict[str, Any],
+        memory: ManagedCache | None = None,
+    ) -> Request:
+        request = Request(ids, (params or SamplingParams()).override(overrides), memory)
+        if not 0 <= min(ids) <= max(ids) < self._loaded.vocabulary:
+            raise UsageError(f"token ids go from 0 to {self._loaded.vocabulary - 1} with {self.model_id}, not to {max(ids)}.")
+        self._check_fits(len(ids), request.memory_tokens, "prompt" if memory is None else "question")
+        return request
+
+    def _check_fits(self, tokens: int, before: int, what: str) -> None:
+        positions = self._loaded.positions
+        if positions is None or before + tokens < positions:
+            return
+        sofar = f" after the {before} of the document" if before else ""
+        raise ContextError(
+            f"the {what} has {tokens} tokens{sofar}, but {self.model_id} was trained on {positions} positions, one of them for the "
+            f"answer: shorten the {what}, or use a model with more positions. (A budget saves memory, not positions.)"
+        )
+
+    def _stream(self, request: Request, cancel: CancelFlag | None, on_progress: OnProgress | None) -> Stream:
+        return Stream(self._worker.submit(lambda flag: self._engine.answer([request], flag), cancel), on_progress)
+
+    def _all(self, requests: list[Request], cancel: CancelFlag | None, on_progress: OnProgress | None) -> list[Generation]:
+        results: dict[int, Generation] = {}
+        with closing(self._worker.submit(lambda flag: self._engine.answer(requests, flag), cancel)) as events:
+            for event in events:
+                if isinstance(event, RowResult):
+                    results[event.row] = event.generation
+                elif isinstance(event, Progress) and on_progress is not None:
+                    on_progress(event.done, event.total)
+        return [results[row] for row in range(len(requests))]
+
+
+def _whole(stream: Stream) -> Generation:
+    with stream:
+        for _ in stream:
+            pass
+    return stream.result
+
+
+def _own_namm(model: str | os.PathLike[str]) -> os.PathLike[str] | None:
+    """The NAMM that lies beside the model's weights."""
+    folder = locate(model)
+    return folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None

@@ -1,0 +1,61 @@
+"""The reader's view of one answer: an iterator over its pieces, with the whole result at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from namm_llm.errors import UsageError
+from namm_llm.runner.engine import Event, Progress, RowPiece, RowResult
+from namm_llm.runner.results import Generation, Piece
+from namm_llm.runner.worker import Ticket
+
+OnProgress = Callable[[int, int], None]
+
+
+class Stream:
+    """Iterate over it for the pieces; then `result` is the `Generation`. Closing or dropping it stops the model within one token.
+
+    Computing begins at once, not with the first piece that is asked for. on_progress: called with the tokens of the prompt that are read
+    and all of them, in the thread that iterates.
+    """
+
+    def __init__(self, ticket: Ticket[Event], on_progress: OnProgress | None = None) -> None:
+        self._ticket = ticket
+        self._on_progress = on_progress
+        self._result: Generation | None = None
+        self._closed = False
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Piece:
+        if self._closed:
+            raise StopIteration
+        for event in self._ticket:
+            match event:
+                case RowPiece(piece=piece):
+                    return piece
+                case RowResult(generation=generation):
+                    self._result = generation
+                case Progress(done, total) if self._on_progress is not None:
+                    self._on_progress(done, total)
+        raise StopIteration
+
+    @property
+    def result(self) -> Generation:
+        """The whole answer, once all pieces have been read."""
+        if self._result is None:
+            raise UsageError("the answer is not whole: read the stream to its end before asking for its result.")
+        return self._result
+
+    def close(self) -> None:
+        """Stop the model; nothing more comes."""
+        self._closed = True
+        self._ticket.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

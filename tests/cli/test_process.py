@@ -1,0 +1,114 @@
+"""The real process: pipes, signals and a terminal, with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "namm_llm"]
+SECONDS = 120
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> str:
+    path = tmp_path / "note.txt"
+    path.write_text("The lamp is green. The door is red.\n")
+    return str(path)
+
+
+def start(*arguments: str, **pipes: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, **pipes)
+
+
+def test_stdout_has_the_answer_alone_and_piped_text_reaches_the_model(tiny_folder: Path, note: str) -> None:
+    arguments = ["ask", note, "What colour?", "--model", str(tiny_folder), "--max-tokens", "5", "--json", "--stats"]
+    lengths = []
+    for piped in ("", "a much longer question"):
+        done = subprocess.run([*COMMAND, *arguments], input=piped, capture_output=True, text=True, timeout=SECONDS, check=True)
+        answer = json.loads(done.stdout)
+        assert list(answer) == ["text", "finish_reason", "usage", "timings", "cache", "model"]
+        assert done.stderr.count("\n") == 1
+        assert " tok · " in done.stderr
+        assert "\x1b" not in done.stderr
+        lengths.append(answer["usage"]["input_tokens"])
+    assert lengths[1] > lengths[0]
+
+
+def test_a_memory_that_was_read_answers_like_the_text(tiny_folder: Path, note: str) -> None:
+    model = ["--model", str(tiny_folder)]
+    memory = subprocess.run([*COMMAND, "read", note, *model], capture_output=True, text=True, timeout=SECONDS, check=True).stdout.strip()
+    assert memory == note.replace(".txt", ".namm")
+    answers = [
+        subprocess.run(
+            [*COMMAND, "ask", file, "What colour?", *model, "--max-tokens", "9"], capture_output=True, timeout=SECONDS, check=True
+        ).stdout
+        for file in (note, memory)
+    ]
+    assert answers[0] == answers[1] != b""
+
+
+def test_a_reader_that_leaves_is_no_traceback(tiny_folder: Path, note: str) -> None:
+    process = start(
+        "ask", note, "Talk.", "--model", str(tiny_folder), "--max-tokens", "500", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(SECONDS) == 1
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_ctrl_c_ends_an_answer_with_130(tiny_folder: Path, note: str) -> None:
+    process = start(
+        "ask", note, "Talk.", "--model", str(tiny_folder), "--max-tokens", "3000", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    first = process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SECONDS) == 130
+    assert process.stderr.read() == b"\nInterrupted.\n"
+    assert (first + process.stdout.read()).endswith(b"\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_chat_in_a_terminal(tiny_folder: Path, tmp_path: Path) -> None:
+    import pexpect
+
+    arguments = ["-m", "namm_llm", "chat", "--model", str(tiny_folder), "--max-tokens", "3000"]
+    environment = {**os.environ, "TERM": "dumb"}
+    terminal = pexpect.spawn(sys.executable, arguments, timeout=SECONDS, encoding="utf-8", cwd=tmp_path, env=environment)
+    terminal.expect_exact("/help lists the commands")
+    terminal.expect_exact(">>> ")
+    terminal.sendline("/help")
+    terminal.expect_exact("/file PATH")
+    terminal.expect_exact(">>> ")
+    terminal.sendline("/frobnicate")
+    terminal.expect_exact("Error: there is no command /frobnicate")
+    terminal.expect_exact(">>> ")
+    terminal.sendintr()
+    terminal.expect_exact("(Ctrl-D or /exit leaves)")
+    terminal.expect_exact(">>> ")
+    terminal.sendline("Talk.")
+    terminal.expect_exact("Talk.")
+    terminal.expect(r"\S")  # the answer has begun
+    terminal.sendintr()
+    terminal.expect_exact("(stopped)")
+    terminal.expect_exact(">>> ")
+    terminal.sendline("/set max_tokens 3")
+    terminal.sendline("/stats")
+    terminal.sendline("And now?")
+    terminal.expect_exact("3 tok · ")
+    terminal.expect_exact(">>> ")
+    terminal.sendeof()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0

@@ -1,0 +1,74 @@
+"""Budgets and eviction settings from what a user writes, and the messages for what cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from namm_llm.errors import BudgetError, NammFileError, PolicyError, UsageError
+from namm_llm.namm import Namm
+from namm_llm.policies import POLICIES, make_eviction, parse_budget
+from namm_llm.policies.budget import ByteBudget, FractionBudget, Room, TokenBudget
+
+
+@pytest.mark.parametrize(
+    ("written", "budget"),
+    [
+        (0.25, FractionBudget(0.25)),
+        ("0.25", FractionBudget(0.25)),
+        (1.0, FractionBudget(1.0)),
+        ("1.0", FractionBudget(1.0)),
+        (1, TokenBudget(1)),
+        ("2048", TokenBudget(2048)),
+        ("2GiB", ByteBudget(2**31, "2GiB")),
+        ("1.5 MB", ByteBudget(1_500_000, "1.5 MB")),
+        ("800b", ByteBudget(800, "800b")),
+        (None, None),
+    ],
+)
+def test_budgets(written, budget):
+    assert parse_budget(written) == budget
+
+
+@pytest.mark.parametrize("written", [0, -1, 0.0, 1.5, -0.25, "0", "-1", "lots", "", "0GB", "nan", "inf", True, "25%"])
+def test_what_is_no_budget(written):
+    with pytest.raises(BudgetError, match=r"is not a budget: give a fraction above 0 and up to 1\.0 \(0\.25\), a number of tokens"):
+        parse_budget(written)
+
+
+def test_tokens_of_a_budget():
+    room = Room(token_nbytes=100, heads=8, fixed_nbytes=1000)
+    assert FractionBudget(0.25).tokens(1002, room) == 250
+    assert FractionBudget(0.001).tokens(10, room) == 1
+    assert TokenBudget(7).tokens(1002, room) == 7
+    assert ByteBudget(5000, "5000B").tokens(1002, room) == 5
+    with pytest.raises(BudgetError, match="a budget of 1000B is too small: this model needs at least 1800 bytes"):
+        ByteBudget(1000, "1000B").tokens(1002, room)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"policy": "h20", "budget": 5}, PolicyError, r"no policy 'h20' \(did you mean h2o\?\); choose one of full, streaming_llm"),
+        ({"policy": "h2o"}, PolicyError, "policy h2o needs a budget, for example 0.25"),
+        ({"policy": "namm"}, PolicyError, r"needs a trained NAMM: name its file \(--namm FILE\)"),
+        ({"policy": "namm", "namm": "nowhere.safetensors"}, NammFileError, "nowhere.safetensors"),
+        ({"policy": "h2o", "budget": 5, "compete": "all"}, UsageError, "compete must be one of head, layer, model, padded"),
+        ({"policy": "h2o", "budget": 5, "compete": "padded"}, PolicyError, "takes no budget"),
+        ({"policy": "h2o", "budget": 5, "interval": 0}, UsageError, "at least 1 token, not 0"),
+        ({"policy": "h2o", "budget": 5, "sinks": -1}, UsageError, "sinks must be 0 or more"),
+        ({"policy": "h2o", "budget": 5, "protected": [(5, 5)]}, UsageError, "a protected span is"),
+    ],
+)
+def test_settings_that_cannot_be(settings, error, message):
+    with pytest.raises(error, match=message) as caught:
+        make_eviction(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_describe_themselves_and_compare():
+    assert make_eviction("full").describe() == "full"
+    assert make_eviction("h2o", budget="2048", compete="layer").describe() == "h2o, budget 2048, layer"
+    namm = Namm.zeros()
+    assert make_eviction("namm", namm=namm).describe() == "namm, threshold 0, head"
+    assert make_eviction("namm", namm=namm) == make_eviction("namm", namm=Namm.zeros())
+    assert set(POLICIES) == {"full", "streaming_llm", "h2o", "snapkv", "tova", "knorm", "keydiff", "random", "namm"}
