@@ -29,7 +29,8 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(READY)  ## measure speed and memory on this machine
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks speed
+	$(BIN)/python -m benchmarks memory
 
 format: $(READY)  ## sort imports and format the code
 	$(BIN)/ruff check --fix .

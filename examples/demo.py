@@ -98,7 +98,7 @@ class Run:
 
 
 def run(label: str, runner: Runner, text: str, asked: list[Record]) -> Run:
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
+    with Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"Reading, {label}")
         began = time.perf_counter()
         document = runner.read(text, on_progress=lambda done, total: bar.update(task, completed=done, total=total))

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
-from namm_llm.errors import DocumentError, NammError
+from namm_llm.errors import CacheError, DocumentError
 from namm_llm.namm import Namm
 from namm_llm.policies import Eviction
 
@@ -48,7 +48,7 @@ class Reader(Protocol[AnswerT, StreamT]):
 
     def answer_questions(self, memory: ManagedCache, questions: Sequence[str], *args: Any, **sampling: Any) -> list[AnswerT]: ...
 
-    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> ManagedCache: ...
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], protected: Sequence[Sequence[int]]) -> ManagedCache: ...
 
     def call(self, function: Callable[[], T]) -> T: ...
 
@@ -64,6 +64,7 @@ class _Header:
     policy: str
     seen_tokens: int
     text_sha256: str
+    protected: list[list[int]]
     cache: dict[str, str]
 
 
@@ -121,9 +122,10 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
             policy=stats.policy,
             seen_tokens=stats.seen_tokens,
             text_sha256=self._text_sha256,
+            protected=[list(span) for span in self._cache.eviction.protected],
             cache=cache,
         )
-        saved = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        saved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         _write(Path(path), saved, json.dumps(asdict(header), sort_keys=True))
 
     @classmethod
@@ -133,11 +135,9 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
         header, tensors = _read(path)
         _check_belongs(path, header, runner)
         try:
-            cache = runner.restore(tensors, header.cache)
-        except NammError:
-            raise
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise DocumentError(f"{path} is damaged: {type(error).__name__}: {error}. Read the document again.") from error
+            cache = runner.restore(tensors, header.cache, header.protected)
+        except (CacheError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise DocumentError(f"{path} is damaged ({error}). Read the document again.") from error
         seen = cache.stats().seen_tokens
         if seen != header.seen_tokens:
             raise DocumentError(f"{path} is damaged: {seen} tokens instead of {header.seen_tokens}. Read the document again.")

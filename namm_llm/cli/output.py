@@ -95,14 +95,16 @@ def _bar(total: int) -> Progress:
 def statistics(result: Generation) -> str:
     """`142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536 evicted) 34 MB`."""
     usage, timings, cache = result.usage, result.timings, result.cache
-    parts = [
+    evicted = cache.seen_tokens - cache.stored_tokens
+    parts = (
         f"{grouped(usage.output_tokens)} tok",
-        f"{usage.output_tokens / timings.decode_seconds:.1f} tok/s" if timings.decode_seconds > 0 else "",
+        f"{usage.output_tokens / timings.decode_seconds:.1f} tok/s" if timings.decode_seconds else "",
         f"ttft {timings.first_token_seconds:.2f} s",
-        f"prompt {grouped(usage.input_tokens)} ({grouped(usage.cached_tokens)} cached)",
-        f"KV {grouped(cache.stored_tokens)}/{grouped(cache.seen_tokens)} kept "
-        f"(−{grouped(cache.seen_tokens - cache.stored_tokens)} evicted) {size(cache.nbytes)}",
-    ]
+        f"prompt {grouped(usage.input_tokens)}" + (f" ({grouped(usage.cached_tokens)} cached)" if usage.cached_tokens else ""),
+        f"KV {grouped(cache.stored_tokens)}/{grouped(cache.seen_tokens)} kept"
+        + (f" (−{grouped(evicted)} evicted)" if evicted else "")
+        + f" {size(cache.nbytes)}",
+    )
     return " · ".join(part for part in parts if part)
 
 

@@ -20,7 +20,7 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     config = {key: value for key, value in model.config.to_dict().items() if key not in _VOLATILE}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.named_parameters()):
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if weight.is_meta:  # kept on disk by a device map
             continue
         flat = weight.detach().flatten()

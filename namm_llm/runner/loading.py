@@ -105,10 +105,10 @@ def load_model(
     }
     source = str(folder.resolve()) if folder else str(name_or_path)
     where = tuple(sorted((part, str(at)) for part, at in placement.items())) if isinstance(placement, dict) else placement
-    key = (source, _changed(folder), quantization, where, dtype, *settings.values())
+    key = (source, str(name_or_path), _changed(folder), quantization, where, dtype, *settings.values())
     with _LOADING:  # two threads that want the same weights must not both load them
         loaded = _LOADED.get(key)
-        if loaded is None or loaded.model_id != str(name_or_path):
+        if loaded is None:
             loaded = _load(str(name_or_path), folder, quantization, placement, dtype, settings)
             _LOADED[key] = loaded
     return loaded
@@ -169,6 +169,7 @@ def _load(
             device_map=placement,
             quantization_config=_quantization_config(quantization, dtype, config),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to say which in one line
             **settings,
         )
     model, report = cast("tuple[Any, dict[str, Any]]", loaded)
@@ -192,17 +193,20 @@ def _load(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars of transformers over the caller's terminal; downloads keep theirs."""
-    bars: Any = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    # it warns at every matrix product that int8 computes in half precision
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    """No bars and no reports of transformers on the caller's terminal, as we check what they say; downloads keep their bars."""
+    output: Any = transformers.utils.logging
+    bars, level = output.is_progress_bar_enabled(), output.get_verbosity()
+    output.disable_progress_bar()
+    output.set_verbosity(output.CRITICAL)
+    # it warns at every matrix product that int8 computes in half precision, and that an optional package is not there
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
-        if shown:
-            bars.enable_progress_bar()
+        output.set_verbosity(level)
+        if bars:
+            output.enable_progress_bar()
 
 
 def _quantization_config(
@@ -239,6 +243,13 @@ def _check_model(model: PreTrainedModel, report: dict[str, Any], name: str) -> N
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(f"the weights of {name} lack {len(missing)} tensors, first {missing[0]}; they do not belong to its config.json.")
+    wrong = sorted(report["mismatched_keys"])
+    if wrong:
+        weight, found, expected = wrong[0]
+        raise ModelError(
+            f"{len(wrong)} weights of {name} have another shape than its config.json says, first {weight} with {tuple(found)} "
+            f"instead of {tuple(expected)}; they do not belong together."
+        )
     if model._is_stateful:
         raise ModelError(f"{name} ({model.config.model_type}) has a state in the place of a cache; use a Llama-like model.")
     ManagedCache.for_model(model)  # says if its attention cannot be managed

@@ -39,6 +39,7 @@ class PromptFormat:
     def encode(self, text: str) -> list[int]:
         """The ids of the text and nothing else."""
         try:
+            text.encode()  # the tokenizer does not say what is wrong
             return self._backend.encode(text, add_special_tokens=False).ids
         except UnicodeEncodeError as error:
             raise UsageError(f"the text holds half a character at position {error.start}; decode it as UTF-8 first.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -237,9 +238,11 @@ class Runner:
         requests = [self._request(self._format.question(question), params, overrides, memory) for question in questions]
         return self._all(requests, cancel, None)
 
-    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> ManagedCache:
-        """For `DocumentMemory`: a cache from what its `state` gave."""
-        return self.call(lambda: ManagedCache.from_state(tensors, metadata, model=self._loaded.model, eviction=self._eviction))
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], protected: Sequence[Sequence[int]]) -> ManagedCache:
+        """For `DocumentMemory`: a cache from what its `state` gave, and the spans that it protects."""
+        eviction = replace(self._eviction, protected=tuple((start, end) for start, end in protected))
+        placed = {name: tensor.to(self._loaded.device) for name, tensor in tensors.items()}
+        return self.call(lambda: ManagedCache.from_state(placed, metadata, model=self._loaded.model, eviction=eviction))
 
     def call(self, function: Callable[[], T]) -> T:
         """For `DocumentMemory`: what `function` returns in the thread that owns model and caches."""

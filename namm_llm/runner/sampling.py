@@ -41,8 +41,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) or not isinstance(self.stop, Iterable) else tuple(self.stop)
-        object.__setattr__(self, "stop", () if stop == (None,) else stop)
+        object.__setattr__(self, "stop", _texts(self.stop))
         self._require("max_tokens", _is_whole(self.max_tokens) and self.max_tokens >= 1, "a whole number from 1 on")
         self._require("temperature", _is_number(self.temperature) and 0 <= self.temperature < float("inf"), "0 or more")
         self._require("top_k", self.top_k is None or (_is_whole(self.top_k) and self.top_k >= 1), "a whole number from 1 on")
@@ -64,6 +63,13 @@ class SamplingParams:
         if unknown := sorted(set(changes) - set(names)):
             raise UsageError(f"there is no sampling parameter {unknown[0]!r}; there are {', '.join(names)}.")
         return replace(self, **changes)
+
+
+def _texts(given: object) -> tuple[object, ...]:
+    """One text, several or None, as a tuple."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
 
 
 def _is_whole(value: object) -> bool:

@@ -213,16 +213,19 @@ def remembering(rng: random.Random, world: World, length: int) -> Example:
 
 
 def copying(rng: random.Random, world: World, length: int) -> Example:
-    """Random tokens, then the same again: the first thing to learn. Sometimes they are of a few kinds only, so that
-    one token does not tell where to go on, but the two or three before it do."""
+    """Random tokens, then pieces of them again: the first thing to learn. Pieces begin anywhere, so that distance does
+    not help; sometimes the tokens are of a few kinds only, so that one token does not tell how to go on, but the two
+    or three before it do."""
     vocabulary = range(16, world.encode.core.get_vocab_size())
-    alphabet = rng.sample(vocabulary, rng.choice((8, 16, len(vocabulary))))
-    half = rng.choices(alphabet, k=length // 2)
+    alphabet = rng.sample(vocabulary, rng.choice((8, 24, len(vocabulary))))
+    source = rng.choices(alphabet, k=length // 2)
     example = Example()
-    example.add([world.encode.bos, *half])
-    example.add(half[:1])
-    for token in half[1:]:
-        example.head([token])
+    example.add([world.encode.bos, *source])
+    while len(example.ids) < length - 12:
+        start = rng.randrange(len(source) - 12)
+        example.add(source[start : start + 3])
+        for token in source[start + 3 : start + 12]:
+            example.head([token])
     return example
 
 

@@ -19,8 +19,9 @@ from recipes.namm_tiny.curriculum import Stage, Task, draw_task
 from recipes.namm_tiny.documents import World
 from recipes.namm_tiny.model import POSITIONS
 
-LEARNING_RATE = 3e-3
-WARM_UP = 30
+MATRIX_RATE, OTHER_RATE = 1.5e-3, 5e-4
+"""Muon's and AdamW's learning rates; larger ones break the circuits that the model starts with."""
+WARM_UP = 60
 LANGUAGE_LOSS = 0.3
 LANGUAGE_BATCH, LANGUAGE_LENGTH = 10, 256
 LONGEST_STEP = 20.0
@@ -58,8 +59,8 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     matrices = {id(p) for p in inner}
     others = [p for p in model.parameters() if id(p) not in matrices]
     return [
-        torch.optim.Muon(inner, lr=LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.95)),
+        torch.optim.Muon(inner, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=OTHER_RATE, weight_decay=0.01, betas=(0.9, 0.95)),
     ]
 
 
@@ -134,10 +135,10 @@ class Trainer:
     def set_rates(self) -> None:
         """A short warm-up, a plateau, and a linear way down over the last 60 % of the minutes."""
         left = 1 - self.progress.seconds / (60 * self.minutes)
-        rate = LEARNING_RATE * min(1.0, (self.progress.step + 1) / WARM_UP, max(0.02, left / 0.6))
-        for optimizer in self.optimizers:
+        share = min(1.0, (self.progress.step + 1) / WARM_UP, max(0.02, left / 0.6))
+        for optimizer, rate in zip(self.optimizers, (MATRIX_RATE, OTHER_RATE), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * share
 
     def account(
         self,

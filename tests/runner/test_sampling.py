@@ -73,4 +73,5 @@ def test_override_refuses_unknown_names() -> None:
 
 def test_one_stop_text_may_stand_alone() -> None:
     assert SamplingParams(stop="end").stop == ("end",)  # type: ignore[arg-type]
+    assert SamplingParams(stop=None).stop == ()  # type: ignore[arg-type]
     assert SamplingParams(stop=["a", "b"]).stop == ("a", "b")  # type: ignore[arg-type]

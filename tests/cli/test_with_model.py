@@ -1,13 +1,15 @@
-"""What a user can get wrong, with a real model: one clear line on stderr, exit code 1 or 2, no traceback, nothing half-written."""
+"""The commands with a real model, and what a user can get wrong: one clear line on stderr, exit code 1 or 2, nothing half-written."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from namm_llm import Namm
 from namm_llm.cli.main import main
@@ -74,6 +76,14 @@ def test_bad_options(folder: Path, options: list[str], message: str) -> None:
     refused(folder, WRONG_USE, message, *ask(*options))
 
 
+def test_a_memory_that_was_read_answers_like_the_text(folder: Path) -> None:
+    done = call("read", "note.txt", "--model", "./model")
+    assert (done.exit_code, done.stdout) == (0, "note.namm\n")
+    from_text, from_memory = call(*ask()), call("ask", "note.namm", *ask()[2:])
+    assert from_memory.exit_code == 0
+    assert from_memory.stdout == from_text.stdout
+
+
 def cut(path: Path, share: float = 0.5) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -86,9 +96,9 @@ def cut(path: Path, share: float = 0.5) -> None:
         (lambda: Path("model/config.json").unlink(), "config.json"),
         (lambda: Path("model/config.json").write_text('{"model_type": '), "damaged or cut short"),
         (lambda: cut(Path("model/model.safetensors")), "damaged or cut short"),
-        (lambda: cut(Path("model/model.safetensors"), 0.0), "./model"),
-        (lambda: Path("model/model.safetensors").unlink(), "model.safetensors"),
-        (lambda: cut(Path("model/tokenizer.json")), "./model"),
+        (lambda: cut(Path("model/model.safetensors"), 0.0), "damaged or cut short"),
+        (lambda: Path("model/model.safetensors").unlink(), "holds no weights"),
+        (lambda: cut(Path("model/tokenizer.json")), "damaged or cut short"),
         (lambda: Path("model/tokenizer.json").unlink(), "tokenizer"),
     ],
     ids=["no folder", "no config", "broken config", "cut weights", "empty weights", "no weights", "cut tokenizer", "no tokenizer"],
@@ -140,8 +150,6 @@ def test_a_tokenizer_without_a_chat_template(folder: Path) -> None:
     for path in Path("model").glob("*template*"):
         path.unlink()
     settings = Path("model/tokenizer_config.json")
-    import json
-
     told = json.loads(settings.read_text())
     told.pop("chat_template", None)
     settings.write_text(json.dumps(told))
@@ -149,8 +157,6 @@ def test_a_tokenizer_without_a_chat_template(folder: Path) -> None:
 
 
 def test_bad_namm_files(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     Namm.zeros().save("good.safetensors")
     options = ("--policy", "namm", "--namm")
     assert call(*ask(*options, "good.safetensors")).exit_code == 0
