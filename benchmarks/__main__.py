@@ -28,7 +28,9 @@ def main() -> None:
 @click.option("--runs", default=5, show_default=True)
 def speed_command(**settings: object) -> None:
     """Prefill and decoding, ours over transformers' full cache (below 1 is faster)."""
-    _report("speed", speed.compare(**settings), ["measure", "shape", "dtype", "policy", "tokens", "ratio", "ratios", "seconds", "full_seconds"])  # type: ignore[arg-type]
+    _report(
+        "speed", speed.compare(**settings), ["measure", "shape", "dtype", "policy", "tokens", "ratio", "ratios", "seconds", "full_seconds"]
+    )  # type: ignore[arg-type]
 
 
 @main.command("memory")

@@ -14,7 +14,9 @@ from benchmarks.reading import decode, managed_cache, read, transformers_cache
 from benchmarks.rows import Row
 
 
-def compare(shape: str, dtype: str, *, policy: str, budget: float, compete: str, prefill: int, context: int, tokens: int, runs: int) -> list[Row]:
+def compare(
+    shape: str, dtype: str, *, policy: str, budget: float, compete: str, prefill: int, context: int, tokens: int, runs: int
+) -> list[Row]:
     """Rows for a prefill of `prefill` tokens and for decoding `tokens` after reading `context`, or none where the length is 0."""
     model = random_model(shape, getattr(torch, dtype))
     namm = random_namm() if policy == "namm" else None

@@ -38,7 +38,7 @@ class ManagedCache(Cache):
         self.eviction = eviction
 
     @classmethod
-    def for_model(cls, model: PreTrainedModel, policy: str | EvictionPolicy | Eviction = "full", **settings: Any) -> ManagedCache:
+    def for_model(cls, model: PreTrainedModel, policy: str | EvictionPolicy | Eviction | None = None, **settings: Any) -> ManagedCache:
         """An empty cache for `model`; switches the model to the attention that can read it.
 
         settings: as of `make_eviction` (budget, namm, compete, interval, sinks, recent, protected). The model goes on working with any

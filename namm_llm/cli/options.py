@@ -23,7 +23,9 @@ BUNDLED = "namm-tiny"
 
 RUNNER_OPTIONS = (
     click.option("--model", metavar="NAME", help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]"),
-    click.option("--policy", metavar="NAME", help="How the tokens that stay are chosen; full keeps all.  [default: full]"),
+    click.option(
+        "--policy", metavar="NAME", help="How the tokens that stay are chosen.  [default: full, or by the model if a budget is given]"
+    ),
     click.option("--budget", metavar="B", help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB)."),
     click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
     click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),
@@ -69,6 +71,8 @@ class Settings:
                 "Name a real one with --model, such as meta-llama/Llama-3.2-1B-Instruct.",
                 err=True,
             )
+        if "budget" in self.runner and "policy" not in self.runner:
+            click.echo(f"Tokens are chosen by: {runner.eviction.describe()} (--policy chooses another way).", err=True)
         return runner
 
 

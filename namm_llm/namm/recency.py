@@ -33,7 +33,8 @@ def recency(ages: Tensor, settings: Recency = PUBLISHED) -> Tensor:
 
     ages: [...], in tokens: the newest token's position minus the token's own. Returns [..., size] in float32.
     """
-    exponents = torch.arange(settings.size // 2, dtype=torch.float64, device=ages.device) * (-2.0 / settings.size)
+    device = torch.device("cpu") if ages.device.type == "mps" else ages.device  # which has no float64
+    exponents = torch.arange(settings.size // 2, dtype=torch.float64, device=device) * (-2.0 / settings.size)
     # float32 angles of a million and more are a sixteenth of a radian apart
-    angles = ages.double()[..., None] * settings.max_freq**exponents
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+    angles = ages.to(device).double()[..., None] * settings.max_freq**exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(ages.device)

@@ -4,9 +4,10 @@ from namm_llm.policies.base import EvictionPolicy
 from namm_llm.policies.budget import Budget, parse_budget
 from namm_llm.policies.eviction import INTERVAL, Compete, Eviction
 from namm_llm.policies.namm import NammPolicy
-from namm_llm.policies.registry import POLICIES, make_eviction, make_policy
+from namm_llm.policies.registry import DEFAULT_POLICY, POLICIES, make_eviction, make_policy
 
 __all__ = [
+    "DEFAULT_POLICY",
     "INTERVAL",
     "POLICIES",
     "Budget",

@@ -44,6 +44,8 @@ class Eviction:
                 raise UsageError(f"{name} must be 0 or more tokens, not {getattr(self, name)}")
         if any(start < 0 or end <= start for start, end in self.protected):
             raise UsageError(f"a protected span is (start, end) with 0 <= start < end, not {self.protected}")
+        if self.budget is not None and not self.policy.evicts:
+            raise PolicyError(f"policy {self.policy.name} keeps every token and takes no budget; leave out one of the two")
         if self.budget is None and self.policy.threshold is None:
             raise PolicyError(f"policy {self.policy.name} needs a budget, for example 0.25 (a quarter of the tokens) or 2048 (tokens)")
         if self.compete == "padded" and (self.budget is not None or self.policy.threshold is None):

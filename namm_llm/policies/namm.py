@@ -57,4 +57,5 @@ class NammPolicy(EvictionPolicy):
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
         ages = observation.stop - 1 - segment.positions
-        return self.namm.scores(self.namm.features(segment.state.float(), ages))
+        namm = self.namm if self.namm.theta.device == ages.device else self.namm.to(ages.device)
+        return namm.scores(namm.features(segment.state, ages))

@@ -21,6 +21,8 @@ from namm_llm.policies.snapkv import SnapKV
 from namm_llm.policies.streaming_llm import StreamingLLM
 from namm_llm.policies.tova import TOVA
 
+DEFAULT_POLICY = SnapKV  # for a budget without a policy, where there is no NAMM of the model's own
+
 POLICIES: dict[str, type[EvictionPolicy]] = {
     policy.name: policy for policy in (Full, StreamingLLM, H2O, SnapKV, TOVA, KNorm, KeyDiff, Random, NammPolicy)
 }
@@ -42,7 +44,7 @@ def make_policy(name: str | EvictionPolicy, namm: Namm | str | os.PathLike[str] 
 
 
 def make_eviction(
-    policy: str | EvictionPolicy | Eviction = "full",
+    policy: str | EvictionPolicy | Eviction | None = None,
     *,
     budget: Budget | float | int | str | None = None,
     namm: Namm | str | os.PathLike[str] | None = None,
@@ -52,9 +54,14 @@ def make_eviction(
     recent: int | None = None,
     protected: Sequence[tuple[int, int]] = (),
 ) -> Eviction:
-    """Settings of an evicting cache; see `Eviction` for each. Raises PolicyError, BudgetError or UsageError."""
+    """Settings of an evicting cache; see `Eviction` for each. Raises PolicyError, BudgetError or UsageError.
+
+    Without a policy: the full cache if there is no budget either, else `namm` if one is given, else `DEFAULT_POLICY`.
+    """
     if isinstance(policy, Eviction):
         return policy
+    if policy is None:
+        policy = NammPolicy.name if namm is not None else Full.name if budget is None else DEFAULT_POLICY.name
     return Eviction(
         policy=make_policy(policy, namm, exact=compete == "padded"),  # the published rule, in the published precision
         budget=parse_budget(budget),

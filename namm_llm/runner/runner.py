@@ -54,7 +54,7 @@ class Runner:
         cls,
         model: str | os.PathLike[str] = "namm-tiny",
         *,
-        policy: str | EvictionPolicy | Eviction = "full",
+        policy: str | EvictionPolicy | Eviction | None = None,
         budget: Budget | float | int | str | None = None,
         namm: Namm | str | os.PathLike[str] | None = None,
         interval: int = INTERVAL,
@@ -72,10 +72,11 @@ class Runner:
     ) -> Runner:
         """A runner for a bundled model, a folder or a Hugging Face id; weights that this process has already loaded are shared.
 
-        policy .. recent: what the cache evicts, see `make_eviction`. namm: for the policy `namm`; the model's own if there is one.
+        policy .. recent: what the cache evicts, see `make_eviction`; nothing, if neither policy nor budget is given. namm: for the policy
+        `namm`; the model's own if there is one, which is then the default for a budget without a policy.
         quantization .. trust_remote_code: see `load_model`.
         """
-        if policy == "namm" and namm is None:
+        if namm is None and (policy == "namm" or (policy is None and budget is not None)):
             namm = _own_namm(model)
         eviction = make_eviction(policy, budget=budget, namm=namm, interval=interval, compete=compete, sinks=sinks, recent=recent)
         loaded = load_model(

@@ -137,9 +137,7 @@ class Examiner:
 
 
 @torch.inference_mode()
-def nats(
-    model: LlamaForCausalLM, world: World, corpus: Corpus, windows: int = 40, length: int = 1024
-) -> dict[str, float]:
+def nats(model: LlamaForCausalLM, world: World, corpus: Corpus, windows: int = 40, length: int = 1024) -> dict[str, float]:
     """Mean loss on windows spread evenly over the corpus, per token and per byte of text."""
     encode, total, tokens, size = world.encode, 0.0, 0, 0
     step = max(1, (len(corpus.ids) - length) // windows)

@@ -39,8 +39,7 @@ def write_card(folder: Path, scores: dict[str, Any], training: dict[str, Any]) -
     lists = "\n".join(_row(score) for score in scores["lists"])
     units = ("nats_per_token", "nats_per_byte", "bits_per_byte")
     perplexity = "\n".join(
-        f"| {name} | " + " | ".join(f"{loss[unit]:.3f}" for unit in units) + " |"
-        for name, loss in scores["perplexity"].items()
+        f"| {name} | " + " | ".join(f"{loss[unit]:.3f}" for unit in units) + " |" for name, loss in scores["perplexity"].items()
     )
     text = template.format(lookups=lookups, lists=lists, perplexity=perplexity, **training)
     (folder / "README.md").write_text(text, encoding="utf-8")

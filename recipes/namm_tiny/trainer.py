@@ -82,9 +82,7 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class Trainer:
-    def __init__(
-        self, world: World, model: LlamaForCausalLM, work: Path, minutes: float, stages: tuple[Stage, ...]
-    ) -> None:
+    def __init__(self, world: World, model: LlamaForCausalLM, work: Path, minutes: float, stages: tuple[Stage, ...]) -> None:
         self.world = world
         self.model, self.work, self.minutes, self.stages = model, work, minutes, stages
         self.device = model.device

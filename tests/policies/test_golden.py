@@ -25,9 +25,7 @@ def logits_of(update: int, kept: int) -> torch.Tensor:
 
 def observe(queries: list[torch.Tensor], lse: list[torch.Tensor], positions: torch.Tensor, stop: int) -> Observation:
     """Queries whose products with the keys, unit vectors, are the given logits `[R, T, N]`."""
-    return Observation(
-        torch.cat(queries, 1), torch.cat(lse, 1), torch.eye(len(positions)), positions, 1.0, stop=stop, fresh=stop - NEW
-    )
+    return Observation(torch.cat(queries, 1), torch.cat(lse, 1), torch.eye(len(positions)), positions, 1.0, stop=stop, fresh=stop - NEW)
 
 
 def test_features_scores_and_selection_of_every_update():

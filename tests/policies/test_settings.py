@@ -6,7 +6,7 @@ import pytest
 
 from namm_llm.errors import BudgetError, NammFileError, PolicyError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import POLICIES, make_eviction, parse_budget
+from namm_llm.policies import DEFAULT_POLICY, POLICIES, make_eviction, parse_budget
 from namm_llm.policies.budget import ByteBudget, FractionBudget, Room, TokenBudget
 
 
@@ -49,6 +49,7 @@ def test_tokens_of_a_budget():
     ("settings", "error", "message"),
     [
         ({"policy": "h20", "budget": 5}, PolicyError, r"no policy 'h20' \(did you mean h2o\?\); choose one of full, streaming_llm"),
+        ({"policy": "full", "budget": 0.5}, PolicyError, "policy full keeps every token and takes no budget"),
         ({"policy": "h2o"}, PolicyError, "policy h2o needs a budget, for example 0.25"),
         ({"policy": "namm"}, PolicyError, r"needs a trained NAMM: name its file \(--namm FILE\)"),
         ({"policy": "namm", "namm": "nowhere.safetensors"}, NammFileError, "nowhere.safetensors"),
@@ -63,6 +64,12 @@ def test_settings_that_cannot_be(settings, error, message):
     with pytest.raises(error, match=message) as caught:
         make_eviction(**settings)
     assert "\n" not in str(caught.value)
+
+
+def test_defaults():
+    assert make_eviction().describe() == "full"
+    assert make_eviction(budget=0.5).policy == DEFAULT_POLICY()
+    assert make_eviction(budget=0.5, namm=Namm.zeros()).policy.name == "namm"
 
 
 def test_settings_describe_themselves_and_compare():
