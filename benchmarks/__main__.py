@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed|memory`: measure, print a table, append the rows to `benchmarks/results/`."""
+"""`python -m benchmarks speed|memory|quality`: measure, print a table, append the rows to `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import memory, rows, speed
+from benchmarks import memory, quality, rows, speed
 
 BUDGET_BYTES, BUDGET_FLAT = 0.25, 2048
 
@@ -28,9 +28,8 @@ def main() -> None:
 @click.option("--runs", default=5, show_default=True)
 def speed_command(**settings: object) -> None:
     """Prefill and decoding, ours over transformers' full cache (below 1 is faster)."""
-    _report(
-        "speed", speed.compare(**settings), ["measure", "shape", "dtype", "policy", "tokens", "ratio", "ratios", "seconds", "full_seconds"]
-    )  # type: ignore[arg-type]
+    columns = ["measure", "shape", "dtype", "policy", "tokens", "ratio", "ratios", "seconds", "full_seconds"]
+    _report("speed", speed.compare(**settings), columns)  # type: ignore[arg-type]
 
 
 @main.command("memory")
@@ -40,6 +39,21 @@ def memory_command() -> None:
     _report("memory", found, ["measure", "shape", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"])
     flat = memory.peak_process_bytes("tiny", "bfloat16", "namm", BUDGET_FLAT, (8000, 32_000))
     _report("memory", flat, ["measure", "shape", "policy", "budget", "tokens", "nbytes", "ratio"])
+
+
+@main.command("quality")
+@click.option("--model", default="namm-tiny", show_default=True)
+@click.option("--policy", "policies", multiple=True, help="May be repeated; all that need no training, if left out.")
+@click.option("--budget", "budgets", multiple=True, type=float, default=(0.5, 0.25, 0.125), show_default=True)
+@click.option("--compete", "competes", multiple=True, default=("head", "layer", "model"), show_default=True)
+@click.option("--records", default=64, show_default=True, help="One for every 128 tokens of a document.")
+@click.option("--documents", default=4, show_default=True)
+@click.option("--questions", default=16, show_default=True, help="Asked of each document, after it has been read.")
+@click.option("--namm", default=None, help="NAMM file, for the policy namm.")
+def quality_command(**settings: object) -> None:
+    """Exact match of answers after eviction, policy by policy; the questions come after the reading."""
+    columns = ["policy", "budget", "compete", "tokens", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"]
+    _report("quality", quality.compare(**settings), columns)  # type: ignore[arg-type]
 
 
 def _report(name: str, found: list[rows.Row], columns: list[str]) -> None:

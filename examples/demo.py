@@ -51,8 +51,8 @@ class Record:
         return re.findall(r"\d+", text)[:1] == [self.value]
 
 
-def draw_records(rng: random.Random) -> list[Record]:
-    names = rng.sample([f"{first} {second}" for first in FIRST for second in SECOND], RECORDS)
+def draw_records(rng: random.Random, count: int) -> list[Record]:
+    names = rng.sample([f"{first} {second}" for first in FIRST for second in SECOND], count)
     return [Record(rng.choice(KINDS), name, str(rng.randrange(10_000, 100_000))) for name in names]
 
 
@@ -65,10 +65,10 @@ def paragraphs(rng: random.Random) -> Iterator[list[str]]:
                 yield re.split(r"(?<=[.:]) ", text)
 
 
-def build(runner: Runner) -> tuple[str, list[Record]]:
+def build(runner: Runner, seed: int = SEED, count: int = RECORDS) -> tuple[str, list[Record]]:
     """The document and the records in it, in its order."""
-    rng = random.Random(SEED)
-    records = draw_records(rng)
+    rng = random.Random(seed)
+    records = draw_records(rng, count)
     lines: list[str] = []
     placed = tokens = 0
     for sentences in paragraphs(rng):
@@ -80,7 +80,7 @@ def build(runner: Runner) -> tuple[str, list[Record]]:
                 lines[-1] += f"{records[placed].sentence} "
                 tokens += len(runner.encode(records[placed].sentence))
                 placed += 1
-                if placed == RECORDS:
+                if placed == count:
                     return "\n".join(lines), records
     raise AssertionError("the help pages are too short")
 

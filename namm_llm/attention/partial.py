@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_MOST_LOGITS = 2**27  # half a GiB
 _FUSED_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -24,7 +25,11 @@ def partial_attention(
 def reference(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The definition. Needs memory for H x T x N float32 logits."""
+    """The definition. Needs memory for H x T x N float32 logits, of one item of the batch at a time where they are many."""
+    if len(query) > 1 and query.numel() // query.shape[-1] * key.shape[-2] > _MOST_LOGITS:
+        items = zip(query.split(1), key.split(1), value.split(1), strict=True)
+        parts = [reference(*item, scale=scale, causal=causal, mask=mask) for item in items]
+        return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
     logits = query.float() @ key.float().transpose(-1, -2) * scale
     if causal:
         mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()

@@ -23,9 +23,7 @@ BUNDLED = "namm-tiny"
 
 RUNNER_OPTIONS = (
     click.option("--model", metavar="NAME", help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]"),
-    click.option(
-        "--policy", metavar="NAME", help="How the tokens that stay are chosen.  [default: full, or by the model if a budget is given]"
-    ),
+    click.option("--policy", metavar="NAME", help="How the tokens that stay are chosen; all stay without policy and budget."),
     click.option("--budget", metavar="B", help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB)."),
     click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
     click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),

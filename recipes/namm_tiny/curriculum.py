@@ -73,9 +73,9 @@ LONG = (
     Task("list 1024", _listing, 1024, 6, 0.12),
 )
 STAGES = (
-    Stage("copy", (COPY,), until=0.85, steps=600),
-    Stage("recite plain", (RECITE_PLAIN,), until=0.90, steps=500),
-    Stage("recite", (RECITE,), until=0.85, steps=500),
+    Stage("copy", (COPY,), until=0.85, steps=300),
+    Stage("recite plain", (RECITE_PLAIN,), until=0.90, steps=200),
+    Stage("recite", (RECITE,), until=0.85, steps=100),
     Stage("read short", (READ_SHORT, LIST_SHORT, REMEMBER), until=0.85, steps=700, language=True),
     Stage("mixture", MIXTURE, until=0.97, steps=2500, language=True),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),

@@ -1,0 +1,57 @@
+"""Labels, collection and learning, on a random model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from namm_llm.namm import Namm
+from namm_llm.policies import NammPolicy, make_eviction
+from namm_llm.training import DistilSettings, Lesson, distil
+from namm_llm.training.collection import collect
+from namm_llm.training.lessons import later_attention
+from tests.models import random_ids, random_llama
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return random_llama(layers=2)
+
+
+def lesson(length: int = 200, seed: int = 0) -> Lesson:
+    return Lesson(random_ids(1, length, seed)[0].tolist(), random_ids(1, 150, seed + 1)[0].tolist())
+
+
+def test_labels_are_the_most_that_any_later_query_paid(llama):
+    given = lesson()
+    found = later_attention(llama, given)
+    before = llama.config._attn_implementation
+    llama.set_attn_implementation("eager")
+    whole = llama(torch.tensor([given.document + given.queries]), output_attentions=True).attentions
+    llama.set_attn_implementation(before)
+    for layer, attention in enumerate(whole):
+        paid = attention[0, :, 200:, :200].amax(1)
+        expected = torch.stack([paid[:2].amax(0), paid[2:].amax(0)])
+        torch.testing.assert_close(found[layer], expected, atol=1e-5, rtol=0)
+
+
+def test_a_sample_is_one_head_at_one_update(llama):
+    given, wanted = lesson(), later_attention(llama, lesson())
+    samples = collect(llama, given, make_eviction(NammPolicy(Namm.zeros()), interval=64))
+    assert [len(sample.ages) for sample in samples] == [64] * 4 + [128] * 4 + [192] * 4
+    assert torch.equal(samples[-1].wanted, wanted[1][1][:192])
+    assert samples[-1].ages.tolist() == list(range(191, -1, -1))
+    evicting = make_eviction(NammPolicy(Namm.zeros()), budget=0.5, interval=64)
+    assert [len(sample.ages) for sample in collect(llama, given, evicting)] == [64] * 4 + [96] * 4 + [128] * 4
+
+
+def test_distilling_learns_and_is_repeatable(llama):
+    lessons, rows = [lesson(seed=seed) for seed in (0, 10)], []
+    settings = DistilSettings(steps=200, rounds=1, interval=64, batch=4)
+    namm = distil(llama, lessons, settings, rows.append)
+    assert rows[1]["loss"] < 0.9 * rows[0]["loss"]
+    assert namm == distil(llama, lessons, settings)
+    states = torch.cat(
+        [s.state.float() for text in lessons for s in collect(llama, text, make_eviction(NammPolicy(Namm.zeros()), interval=64))]
+    )
+    torch.testing.assert_close(namm.mean, states.mean(0), atol=1e-5, rtol=1e-4)
