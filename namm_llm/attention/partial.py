@@ -27,7 +27,7 @@ def reference(
 ) -> tuple[Tensor, Tensor]:
     """The definition. Needs memory for H x T x N float32 logits, of one item of the batch at a time where they are many."""
     if len(query) > 1 and query.numel() // query.shape[-1] * key.shape[-2] > _MOST_LOGITS:
-        items = zip(query.split(1), key.split(1), value.split(1), strict=True)
+        items = zip(*(torch.split(tensor, 1) for tensor in (query, key, value)), strict=True)
         parts = [reference(*item, scale=scale, causal=causal, mask=mask) for item in items]
         return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
     logits = query.float() @ key.float().transpose(-1, -2) * scale

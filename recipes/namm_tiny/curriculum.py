@@ -77,7 +77,7 @@ STAGES = (
     Stage("recite plain", (RECITE_PLAIN,), until=0.90, steps=200),
     Stage("recite", (RECITE,), until=0.85, steps=100),
     Stage("read short", (READ_SHORT, LIST_SHORT, REMEMBER), until=0.85, steps=700, language=True),
-    Stage("mixture", MIXTURE, until=0.97, steps=2500, language=True),
+    Stage("mixture", MIXTURE, until=0.95, steps=350, language=True),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),
 )
 
@@ -99,7 +99,7 @@ SMOKE_STAGES = (
 
 
 def draw_task(rng: random.Random, stage: int, stages: tuple[Stage, ...] = STAGES) -> Task:
-    """A task of the stage, or, for a fifth of the steps of the early ones, of a stage before it."""
-    early = 0 < stage < len(stages) - 2
+    """A task of the stage, or, for a fifth of the steps until documents are read, of a stage before it."""
+    early = stage > 0 and not stages[stage].language
     chosen = stages[rng.randrange(stage)] if early and rng.random() < 0.2 else stages[stage]
     return rng.choices(chosen.tasks, [task.share for task in chosen.tasks])[0]
