@@ -67,7 +67,7 @@ LONG = (
     _read("read 2048", 2048, 3, 64, 20, 0.18),
     _read("read 4096", 4096, 2, 112, 32, 0.16),
     _read("read 8192", 8192, 1, 128, 48, 0.10),
-    _read("read 16384", 16384, 1, 128, 64, 0.01),
+    _read("read 16384", 16384, 1, 128, 64, 0.015),
     REMEMBER,
     LIST_SHORT,
     Task("list 1024", _listing, 1024, 6, 0.12),
@@ -80,6 +80,24 @@ STAGES = (
     Stage("mixture", MIXTURE, until=0.95, steps=350, language=True),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),
 )
+
+CONTINUED_STAGES = (
+    Stage(
+        "chat",
+        (
+            _read("read 512", 512, 12, 24, 6, 0.25),
+            _read("read 1024", 1024, 6, 32, 12, 0.35),
+            _read("read 2048", 2048, 3, 48, 18, 0.15),
+            REMEMBER,
+            LIST_SHORT,
+        ),
+        until=0.95,
+        steps=350,
+        language=True,
+    ),
+    Stage("long", LONG, until=2.0, steps=10**9, language=True),
+)
+"""For a model that looks records up already."""
 
 SMOKE_STAGES = (
     Stage("copy", (Task("copy", copying, 48, 8),), until=0.85, steps=3),

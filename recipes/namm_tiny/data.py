@@ -19,7 +19,7 @@ from recipes.namm_tiny.prose import (
     library_sources,
     prose_corpus,
 )
-from recipes.namm_tiny.tokenizer import Encoder, train_tokenizer, wrap
+from recipes.namm_tiny.tokenizer import Encoder, extend_tokenizer, train_tokenizer, wrap
 from recipes.namm_tiny.words import Names, common_words
 
 
@@ -39,12 +39,13 @@ class Data:
         return World(Encoder(self.tokenizer), names, self.prose[part], self.code[part])
 
 
-def load_data(folder: Path | None, work: Path, modules: int | None = None) -> Data:
-    """Reads the books (without a folder: docstrings) and the standard library; trains the tokenizer once."""
+def load_data(folder: Path | None, work: Path, modules: int | None = None, start: Path | None = None) -> Data:
+    """Reads the books (without a folder: docstrings) and the standard library; trains the tokenizer once, or takes the one of the
+    model to start from."""
     sources = list(library_sources(modules))
     prose = [docstrings(source) for source in sources] if folder is None else books(folder)
     vocabulary = common_words(text.content for text in prose + [docstrings(source) for source in sources])
-    tokenizer = _tokenizer(work / "tokenizer.json", prose, sources)
+    tokenizer = _tokenizer(work / "tokenizer.json", prose, sources, start)
     encode = Encoder(tokenizer)
     return Data(
         tokenizer,
@@ -62,7 +63,9 @@ def _by_part(texts: list[Text]) -> dict[str, list[Text]]:
     }
 
 
-def _tokenizer(path: Path, prose: list[Text], code: list[Text]) -> PreTrainedTokenizerFast:
-    if not path.exists():
+def _tokenizer(path: Path, prose: list[Text], code: list[Text], start: Path | None) -> PreTrainedTokenizerFast:
+    if not path.exists() and start is not None:
+        extend_tokenizer(Tokenizer.from_file(str(start / "tokenizer.json"))).save(str(path))
+    elif not path.exists():
         train_tokenizer(text.content for text in prose + code if not text.held_out).save(str(path))
     return wrap(Tokenizer.from_file(str(path)), POSITIONS)

@@ -133,7 +133,7 @@ def draw_corpus(rng: random.Random, world: World) -> Corpus:
 
 def draw_asked(rng: random.Random, world: World, records: list[Record]) -> Record:
     """One of the records, with replacement (each once would teach elimination), or one that is not there."""
-    return draw_missing(rng, world.names, records) if rng.random() < 0.12 else rng.choice(records)
+    return draw_missing(rng, world.names, records) if rng.random() < 0.1 else rng.choice(records)
 
 
 def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:

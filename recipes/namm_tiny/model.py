@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -11,6 +13,7 @@ from recipes.namm_tiny.tokenizer import BOS, END, PAD, Encoder
 POSITIONS = 32768
 THETA = 1e7
 """A base so large leaves a dozen of the 32 planes insensitive to 16 000 positions: they compare content."""
+CONTINUED_THETA = 5e5
 OFFSETS = (1, 2, 3, 4)
 
 
@@ -35,6 +38,19 @@ def build_model(encode: Encoder, hidden: int = 320, layers: int = 4, seed: int =
     )
     model = LlamaForCausalLM(config)
     Circuits(model).install()
+    return model
+
+
+def continue_model(folder: Path, encode: Encoder) -> LlamaForCausalLM:
+    """A trained model with room for the special tokens that its tokenizer lacked, and this recipe's RoPE base and positions."""
+    token = encode.core.token_to_id
+    config = LlamaConfig.from_pretrained(folder)
+    config.rope_parameters = {"rope_type": "default", "rope_theta": CONTINUED_THETA}
+    config.max_position_embeddings = POSITIONS
+    model = LlamaForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
+    model.resize_token_embeddings(encode.core.get_vocab_size(), mean_resizing=True)
+    for ids in (model.config, model.generation_config):
+        ids.bos_token_id, ids.eos_token_id, ids.pad_token_id = token(BOS), token(END), token(PAD)
     return model
 
 

@@ -18,17 +18,15 @@ WORD_KINDS = ("password", "colour", "owner", "destination", "code word", "contac
 MISSING = "not stated"
 
 # {Kind} and {Name} begin with a capital; {bare} has no article. The first form is the commonest.
+# In all of them the name stands right before the value: with forms where it does not ("Note: {name} has the {kind} {value}"), a
+# model of this size stays at the share of the others.
 FORMS = (
     "The {kind} of {name} is {value}.",
     "Note: the {kind} of {name} is {value}.",
     "The {kind} for {name} is {value}.",
     "Remember that the {kind} of {name} is {value}.",
-    "{Kind} of {name}: {value}.",
-    "{Name}'s {kind} is {value}.",
-    "Note: {name} has the {kind} {value}.",
-    "As for {name}, its {kind} is {value}.",
 )
-FORM_WEIGHTS = (10, 2, 2, 2, 2, 2, 2, 1)
+FORM_WEIGHTS = (12, 2, 2, 2)
 QUESTIONS = (
     "What is the {kind} of {name}?",
     "Tell me the {kind} of {name}.",
@@ -79,11 +77,11 @@ def plural(kind: str) -> str:
     return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
-def draw_kind(rng: random.Random, names: Names, invented: float = 0.15) -> str:
+def draw_kind(rng: random.Random, names: Names, invented: float = 0.1) -> str:
     """Mostly a kind of the lists above, sometimes any two words, so that new kinds work."""
     if rng.random() < invented:
         return f"{names.word(rng)} {names.word(rng)}"
-    return rng.choice(WORD_KINDS if rng.random() < 0.12 else NUMBER_KINDS)
+    return rng.choice(WORD_KINDS if rng.random() < 0.03 else NUMBER_KINDS)
 
 
 def draw_value(rng: random.Random, kind: str, names: Names) -> str:

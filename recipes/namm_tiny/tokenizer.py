@@ -34,6 +34,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Tokenizer:
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
+    return extend_tokenizer(core)
+
+
+def extend_tokenizer(core: Tokenizer) -> Tokenizer:
+    """With the special tokens that it lacks, and `<bos>` before a text."""
+    core.add_special_tokens(list(SPECIAL))
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, core.token_to_id(BOS))]
     )

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
-from recipes.namm_tiny.curriculum import SMOKE_STAGES, STAGES, Stage
+from recipes.namm_tiny.curriculum import CONTINUED_STAGES, SMOKE_STAGES, STAGES, Stage
 from recipes.namm_tiny.data import Data, load_data
 from recipes.namm_tiny.evaluate import Examiner, nats
 from recipes.namm_tiny.export import export, write_card
-from recipes.namm_tiny.model import POSITIONS, build_model
+from recipes.namm_tiny.model import POSITIONS, build_model, continue_model
 from recipes.namm_tiny.trainer import Trainer
 
 
@@ -83,6 +83,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="folder for checkpoint and log (default: OUT-work)")
     parser.add_argument("--minutes", type=float, default=100, help="training time, over all runs together")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from, instead of from nothing")
     parser.add_argument("--smoke", action="store_true", help="a quick run of everything, to test the recipe")
     return parser.parse_args(arguments)
 
@@ -100,10 +101,12 @@ def main(arguments: list[str] | None = None) -> None:
     work = options.work or options.out.with_name(f"{options.out.name}-work")
     work.mkdir(parents=True, exist_ok=True)
     device = pick_device(options.device)
-    data = load_data(options.prose, work, size.modules)
+    data = load_data(options.prose, work, size.modules, options.start)
     world = data.world("train")
-    model = build_model(world.encode, size.hidden, size.layers).to(device)
-    trainer = Trainer(world, model, work, options.minutes, size.stages)
+    model, stages = build_model(world.encode, size.hidden, size.layers), size.stages
+    if options.start is not None:
+        model, stages = continue_model(options.start, world.encode), CONTINUED_STAGES
+    trainer = Trainer(world, model.to(device), work, options.minutes, stages)
     trainer.resume()
     trainer.train()
     export(model, data.tokenizer, options.out)

@@ -19,7 +19,7 @@ from recipes.namm_tiny.curriculum import Stage, Task, draw_task
 from recipes.namm_tiny.documents import World
 from recipes.namm_tiny.model import POSITIONS
 
-MATRIX_RATE, OTHER_RATE = 1.5e-3, 1e-3
+MATRIX_RATE, OTHER_RATE = 1.5e-3, 4e-4
 """Muon's and AdamW's learning rates; larger ones break the circuits that the model starts with."""
 WARM_UP = 60
 LANGUAGE_LOSS = 0.3

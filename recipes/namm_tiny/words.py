@@ -21,7 +21,7 @@ def split_of(word: str) -> str:
     return {0: "validation", 1: "test"}.get(bucket, "train")
 
 
-def common_words(texts: Iterable[str], seen_at_least: int = 3) -> list[str]:
+def common_words(texts: Iterable[str], seen_at_least: int = 12) -> list[str]:
     """Lowercase words of three to ten letters, sorted."""
     counts: Counter[str] = Counter()
     for text in texts:
@@ -58,15 +58,15 @@ class Names:
         self.words = [word for word in vocabulary if split_of(word) == split]
 
     def word(self, rng: random.Random) -> str:
-        if rng.random() < 0.9:
+        if rng.random() < 0.97:
             return rng.choice(self.words)
         while split_of(word := invented_word(rng)) != self.split:
             pass
         return word
 
     def name(self, rng: random.Random) -> Name:
-        size = rng.choices((1, 2, 3), (2, 6, 2))[0]
-        return Name(tuple(self.word(rng) for _ in range(size)), rng.random() < 0.25)
+        size = rng.choices((1, 2, 3), (1, 8, 1))[0]
+        return Name(tuple(self.word(rng) for _ in range(size)), rng.random() < 0.15)
 
     def look_alike(self, rng: random.Random, name: Name) -> Name:
         """A name that shares all words but one with `name`."""
@@ -77,7 +77,7 @@ class Names:
             words[rng.randrange(len(words))] = self.word(rng)
         return Name(tuple(words), name.capitalised)
 
-    def distinct(self, rng: random.Random, count: int, look_alikes: float = 0.25) -> list[Name]:
+    def distinct(self, rng: random.Random, count: int, look_alikes: float = 0.2) -> list[Name]:
         """`count` different names, a share of which look like an earlier one."""
         names: dict[str, Name] = {}
         while len(names) < count:
