@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import memory, quality, rows, speed
+from benchmarks import memory, quality, report, rows, speed
 
 BUDGET_BYTES, BUDGET_FLAT = 0.25, 2048
 
@@ -54,6 +54,12 @@ def quality_command(**settings: object) -> None:
     """Exact match of answers after eviction, policy by policy; the questions come after the reading."""
     columns = ["policy", "budget", "compete", "tokens", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"]
     _report("quality", quality.compare(**settings), columns)  # type: ignore[arg-type]
+
+
+@main.command("report")
+def report_command() -> None:
+    """Write the tables of benchmarks/README.md from the committed rows."""
+    click.echo(report.write())
 
 
 def _report(name: str, found: list[rows.Row], columns: list[str]) -> None:

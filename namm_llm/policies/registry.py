@@ -21,7 +21,8 @@ from namm_llm.policies.snapkv import SnapKV
 from namm_llm.policies.streaming_llm import StreamingLLM
 from namm_llm.policies.tova import TOVA
 
-DEFAULT_POLICY = SnapKV  # for a budget without a policy, where there is no NAMM of the model's own
+# for a budget without a policy, where the model has no NAMM of its own: the best that needs no training (benchmarks/README.md)
+DEFAULT_POLICY = KeyDiff
 
 POLICIES: dict[str, type[EvictionPolicy]] = {
     policy.name: policy for policy in (Full, StreamingLLM, H2O, SnapKV, TOVA, KNorm, KeyDiff, Random, NammPolicy)

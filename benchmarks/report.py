@@ -1,0 +1,52 @@
+"""Tables from the committed rows: `benchmarks/README.md` between its two marks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.rows import RESULTS, Row
+
+PAGE = RESULTS.parent / "README.md"
+START, END = "<!-- tables: python -m benchmarks report -->", "<!-- end of tables -->"
+COLUMNS = {
+    "quality": ("policy", "compete", "budget", "tokens", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"),
+    "speed": ("measure", "shape", "dtype", "policy", "budget", "tokens", "ratio", "ratios", "seconds", "full_seconds"),
+    "memory": ("measure", "shape", "dtype", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"),
+}
+FIGURES = ("score", "full_score", "kept_fraction", "ratio", "ratios", "seconds", "full_seconds", "nbytes", "full_nbytes")
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The newest row of each measurement, in the order in which they were first made."""
+    newest: dict[str, Row] = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        settings = {name: value for name, value in row.items() if name in COLUMNS[path.stem] and name not in FIGURES}
+        newest[json.dumps(settings, sort_keys=True)] = row
+    return list(newest.values())
+
+
+def table(name: str) -> str:
+    """A markdown table of `results/NAME.jsonl`."""
+    rows = rows_of(RESULTS / f"{name}.jsonl")
+    lines = [COLUMNS[name], ["---"] * len(COLUMNS[name]), *([_cell(row.get(column)) for column in COLUMNS[name]] for row in rows)]
+    made = sorted({f"{row['date']}, {row['machine']}, torch {row['torch']}, transformers {row['transformers']}" for row in rows})
+    return f"## {name.capitalize()}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{'; '.join(made)}.\n"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def write() -> Path:
+    """Put the tables into the page."""
+    before, _, rest = PAGE.read_text().partition(START)
+    after = rest.partition(END)[2]
+    tables = "\n".join(table(name) for name in COLUMNS if (RESULTS / f"{name}.jsonl").exists())
+    PAGE.write_text(f"{before}{START}\n\n{tables}\n{END}{after}")
+    return PAGE
