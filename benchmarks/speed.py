@@ -5,13 +5,20 @@ Figures are ratios of seconds, ours over theirs; below 1 we are faster. Median, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from statistics import median
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks.models import random_ids, random_model, random_namm
-from benchmarks.reading import decode, managed_cache, read, transformers_cache
+from benchmarks.reading import MakeCache, decode, managed_cache, read, transformers_cache
 from benchmarks.rows import Row
+from namm_llm import ManagedCache
+
+WARM_UP = 1024
+Timed = Callable[[], float]
 
 
 def compare(
@@ -21,35 +28,42 @@ def compare(
     model = random_model(shape, getattr(torch, dtype))
     namm = random_namm() if policy == "namm" else None
     makers = (managed_cache(model, policy=policy, budget=budget, compete=compete, namm=namm), transformers_cache(model))
+    common = {"shape": shape, "dtype": dtype, "policy": policy, "budget": budget, "compete": compete, "runs": runs}
     rows = []
-    for measure, length in (("prefill", prefill), ("decode", context)):
-        if not length:
-            continue
-        ids = random_ids(model, length)
-        pairs = []
-        for run in range(runs + (measure == "prefill")):
-            seconds = []
-            for make in makers:
-                cache = make()
-                took, logits = read(model, ids if run or measure == "decode" else ids[:, :1024], cache)
-                seconds.append(took if measure == "prefill" else decode(model, logits, cache, tokens))
-            pairs.append((seconds[0], seconds[1]))
-        pairs = pairs[measure == "prefill" :]  # the first is for warming up
-        rows.append(
-            {
-                "measure": measure,
-                "shape": shape,
-                "dtype": dtype,
-                "policy": policy,
-                "budget": budget,
-                "compete": compete,
-                "tokens": length,
-                "decoded": tokens if measure == "decode" else 0,
-                "runs": runs,
-                "ratio": median(ours / theirs for ours, theirs in pairs),
-                "ratios": [round(ours / theirs, 3) for ours, theirs in pairs],
-                "seconds": median(ours for ours, _ in pairs),
-                "full_seconds": median(theirs for _, theirs in pairs),
-            }
-        )
+    for make in makers:
+        read(model, random_ids(model, WARM_UP), make())
+    if prefill:
+        timed = tuple(_prefill(model, make, prefill) for make in makers)
+        rows.append({"measure": "prefill", **common, "tokens": prefill, **_pairs(timed, runs)})
+    if context:
+        timed = tuple(_decode(model, make, context, tokens) for make in makers)
+        rows.append({"measure": "decode", **common, "tokens": context, "decoded": tokens, **_pairs(timed, runs)})
     return rows
+
+
+def _prefill(model: PreTrainedModel, make: MakeCache, length: int) -> Timed:
+    ids = random_ids(model, length)
+    return lambda: read(model, ids, make())[0]
+
+
+def _decode(model: PreTrainedModel, make: MakeCache, length: int, tokens: int) -> Timed:
+    """Reads once; each run decodes from a copy."""
+    cache = make()
+    _, logits = read(model, random_ids(model, length), cache)
+
+    def run() -> float:
+        own = cache.fork() if isinstance(cache, ManagedCache) else deepcopy(cache)
+        make()  # switches the model to the attention that this cache needs
+        return decode(model, logits, own, tokens)
+
+    return run
+
+
+def _pairs(timed: tuple[Timed, ...], runs: int) -> Row:
+    pairs = [(ours(), theirs()) for ours, theirs in [timed] for _ in range(runs)]
+    return {
+        "ratio": median(ours / theirs for ours, theirs in pairs),
+        "ratios": [round(ours / theirs, 3) for ours, theirs in pairs],
+        "seconds": median(ours for ours, _ in pairs),
+        "full_seconds": median(theirs for _, theirs in pairs),
+    }

@@ -51,11 +51,12 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
     }
 
 
-def describe(trainer: Trainer, data: Data, prose: Path | None) -> dict[str, Any]:
+def describe(trainer: Trainer, data: Data, prose: Path | None, start: Path | None) -> dict[str, Any]:
     """What the model card says about the training."""
     progress, parameters = trainer.progress, sum(p.numel() for p in trainer.model.parameters())
     on_cpu = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
     return {
+        "start": "nothing" if start is None else "an earlier checkpoint (`--start`, see recipes/namm_tiny/README.md)",
         "parameters": parameters / 1e6,
         "steps": progress.step,
         "tokens": progress.tokens / 1e6,
@@ -112,5 +113,5 @@ def main(arguments: list[str] | None = None) -> None:
     export(model, data.tokenizer, options.out)
     scores = evaluate(options.out, data, device, size)
     trainer.log.write("scores", **scores)
-    write_card(options.out, scores, describe(trainer, data, options.prose))
+    write_card(options.out, scores, describe(trainer, data, options.prose, options.start))
     shutil.copy(trainer.log.path, options.out / "log.jsonl")
