@@ -36,15 +36,15 @@ class _NewTokens(ManagedKeys):
 class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Settled and recent tokens of one layer for every sequence of the batch.
 
-    on_due: called with this layer and the row of a sequence whose update falls due. columns: how many columns went through, left padding
+    evictions: settings of the sequences to come, one for all of them or one for each. on_due: called with this layer and the row of a sequence whose update falls due. columns: how many columns went through, left padding
     included, which is the length that transformers asks for.
     """
 
     is_sliding = False
 
-    def __init__(self, eviction: Eviction, on_due: OnDue) -> None:
+    def __init__(self, evictions: Sequence[Eviction], on_due: OnDue) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.eviction = eviction
+        self.evictions = tuple(evictions)
         self.on_due = on_due
         self.sequences: list[LayerSequence] = []
         self.columns = 0
@@ -67,20 +67,30 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         out = query.new_zeros(batch, heads, new, values.shape[-1])
         for row, sequence in enumerate(self.sequences):
             real = slice(None) if padding is None else _real_columns(padding[row])
-            out[row, :, real] = sequence.extend(
-                query[row, :, real], keys[row, :, real], values[row, :, real], self.eviction, self._due(row)
-            )
+            out[row, :, real] = sequence.extend(query[row, :, real], keys[row, :, real], values[row, :, real], self._due(row))
         self.columns += new
         return out.transpose(1, 2)
 
     def _initialize(self, keys: Tensor, scale: float) -> None:
         if not self.sequences:
-            policy = self.eviction.policy
-            empty = RaggedTokens.empty(keys[0], policy.state_width, policy.state_dtype)
-            self.sequences = [LayerSequence(empty, scale) for _ in range(keys.shape[0])]
+            for eviction in self.evictions_of(keys.shape[0]):
+                empty = RaggedTokens.empty(keys[0], eviction.policy.state_width, eviction.policy.state_dtype)
+                self.sequences.append(LayerSequence(eviction, empty, scale))
             self.is_initialized = True
         elif self.sequences[0].settled.keys.device != keys.device:
             self.sequences = [sequence.to(keys.device) for sequence in self.sequences]
+
+    def evictions_of(self, rows: int) -> tuple[Eviction, ...]:
+        """Settings of `rows` new sequences. Raises CacheError if the cache was made for another number of them."""
+        if len(self.evictions) not in (1, rows):
+            raise CacheError(f"the cache has settings for {len(self.evictions)} sequences, the model was given {rows}")
+        return self.evictions * rows if len(self.evictions) == 1 else self.evictions
+
+    def protect(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Never evict the tokens at these positions."""
+        self.evictions = tuple(eviction.protect(spans) for eviction in self.evictions)
+        for sequence in self.sequences:
+            sequence.eviction = sequence.eviction.protect(spans)
 
     def _due(self, row: int) -> Callable[[LayerSequence], None]:
         return lambda sequence: self.on_due(self, row)

@@ -33,10 +33,6 @@ class ManagedCache(Cache):
     Layers with full attention are managed; layers with a sliding window keep transformers' own window, which is bounded anyway.
     """
 
-    def __init__(self, eviction: Eviction, layers: list[CacheLayerMixin]) -> None:
-        super().__init__(layers=list(layers))
-        self.eviction = eviction
-
     @classmethod
     def for_model(cls, model: PreTrainedModel, policy: str | EvictionPolicy | Eviction | None = None, **settings: Any) -> ManagedCache:
         """An empty cache for `model`; switches the model to the attention that can read it.
@@ -44,11 +40,29 @@ class ManagedCache(Cache):
         settings: as of `make_eviction` (budget, namm, compete, interval, sinks, recent, protected). The model goes on working with any
         other cache. Raises ModelError if the model cannot use it, PolicyError or BudgetError for wrong settings.
         """
+        return cls.for_population(model, [make_eviction(settings.pop("eviction", policy), **settings)])
+
+    @classmethod
+    def for_population(cls, model: PreTrainedModel, evictions: Sequence[Eviction]) -> ManagedCache:
+        """An empty cache for a batch whose sequences each have settings of their own; each is what it would be in a cache alone.
+
+        evictions: one for each row of the batch, or a single one for all of them.
+        """
         prepare_model(model)
-        eviction = make_eviction(settings.pop("eviction", policy), **settings)
-        cache = cls(eviction, [])
-        cache.layers = list(_layers_for(model, eviction, cache._on_due))
+        cache = cls(layers=[])
+        cache.layers = list(_layers_for(model, evictions, cache._on_due))
         return cache
+
+    @property
+    def evictions(self) -> tuple[Eviction, ...]:
+        """Settings of each sequence; before the first token those that the cache was made for."""
+        layer = self.managed[0]
+        return tuple(sequence.eviction for sequence in layer.sequences) or layer.evictions
+
+    @property
+    def eviction(self) -> Eviction:
+        """Settings of the first sequence; of all, unless the cache is a population's."""
+        return self.evictions[0]
 
     # -- updates ------------------------------------------------------------------------------------------------------------------
 
@@ -58,7 +72,7 @@ class ManagedCache(Cache):
         return [layer for layer in self.layers if isinstance(layer, ManagedLayer)]
 
     def _on_due(self, layer: ManagedLayer, row: int) -> None:
-        if not self.eviction.waits_for_model:
+        if not layer.sequences[row].eviction.waits_for_model:
             self._update([layer], row)
         elif layer is self.managed[-1]:
             self._update(self.managed, row)
@@ -66,25 +80,26 @@ class ManagedCache(Cache):
     def _update(self, layers: Sequence[ManagedLayer], row: int) -> None:
         """Judge the sequence `row` in these layers together, and evict."""
         sequences = [layer.sequences[row] for layer in layers]
-        judgements = [sequence.judge(self.eviction) for sequence in sequences]
+        judgements = [sequence.judge() for sequence in sequences]
         keep = self._select(sequences, judgements)
         heads = 0
         for sequence, judgement in zip(sequences, judgements, strict=True):
             count = len(judgement.segments)
-            sequence.settle(judgement.segments, keep[heads : heads + count], self.eviction)
+            sequence.settle(judgement.segments, keep[heads : heads + count])
             heads += count
 
     def _select(self, sequences: Sequence[LayerSequence], judgements: Sequence[Judgement]) -> list[Tensor | None]:
+        eviction = sequences[0].eviction
         segments = [segment for judgement in judgements for segment in judgement.segments]
-        if not self.eviction.policy.evicts:
+        if not eviction.policy.evicts:
             return [None] * len(segments)
         scores = [score for judgement in judgements for score in judgement.scores]
         device = scores[0].device
-        kept = self.eviction.select(
+        kept = eviction.select(
             [score.to(device) for score in scores],
             [segment.positions.to(device) for segment in segments],
             sequences[0].seen,
-            sequences[0].room(segments[0], len(self.managed), self.eviction),
+            sequences[0].room(segments[0], len(self.managed)),
         )
         return [None if k is None else k.to(s.positions.device) for k, s in zip(kept, segments, strict=True)]
 
@@ -94,9 +109,9 @@ class ManagedCache(Cache):
         A sequence shorter than one update interval is left as it is: nothing of a short text is evicted.
         """
         for row, sequence in enumerate(self.managed[0].sequences if self.managed else []):
-            if not sequence.recent.count or sequence.seen < self.eviction.interval:
+            if not sequence.recent.count or sequence.seen < sequence.eviction.interval:
                 continue
-            if self.eviction.waits_for_model:
+            if sequence.eviction.waits_for_model:
                 self._update(self.managed, row)
             else:
                 for layer in self.managed:
@@ -104,9 +119,8 @@ class ManagedCache(Cache):
 
     def protect(self, spans: Sequence[tuple[int, int]]) -> None:
         """Never evict the tokens at these positions `(start, end)`; what is already gone stays gone."""
-        self.eviction = self.eviction.protect(spans)
         for layer in self.managed:
-            layer.eviction = self.eviction
+            layer.protect(spans)
 
     # -- forks and batches --------------------------------------------------------------------------------------------------------
 
@@ -116,11 +130,8 @@ class ManagedCache(Cache):
 
     @classmethod
     def join(cls, caches: Sequence[ManagedCache]) -> ManagedCache:
-        """Forks of all sequences of these caches side by side, as one batch. They must have the same settings."""
-        first = caches[0]
-        if any(cache.eviction != first.eviction for cache in caches):
-            raise CacheError("caches with different eviction settings cannot be one batch")
-        joined = cls(first.eviction, [])
+        """Forks of all sequences of these caches side by side, as one batch; each keeps its settings."""
+        joined = cls(layers=[])
         joined.layers = [joined._join_layer(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)]
         return joined
 
@@ -129,7 +140,7 @@ class ManagedCache(Cache):
             if len(layers) > 1:
                 raise CacheError("a model with sliding-window layers cannot join caches into a batch; ask one question at a time")
             return cast(CacheLayerMixin, deepcopy(layers[0]))
-        joined = ManagedLayer(self.eviction, self._on_due)
+        joined = ManagedLayer(layers[0].evictions, self._on_due)
         for layer in layers:
             assert isinstance(layer, ManagedLayer)
             joined.sequences += [sequence.fork() for sequence in layer.sequences]
@@ -210,7 +221,7 @@ class ManagedCache(Cache):
             nbytes=self.nbytes,
             full_nbytes=self.full_nbytes,
             updates=sum(s.updates for s in self.managed[0].sequences) if rows else 0,
-            policy=self.eviction.describe(),
+            policy="; ".join(dict.fromkeys(eviction.describe() for eviction in self.evictions)),
         )
 
 
@@ -229,12 +240,12 @@ def prepare_model(model: PreTrainedModel) -> None:
         model.set_attn_implementation(IMPLEMENTATION)
 
 
-def _layers_for(model: PreTrainedModel, eviction: Eviction, on_due: Any) -> list[CacheLayerMixin]:
+def _layers_for(model: PreTrainedModel, evictions: Sequence[Eviction], on_due: Any) -> list[CacheLayerMixin]:
     types, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
     layers: list[CacheLayerMixin] = []
     for kind, arguments in zip(types, kwargs, strict=True):
         if kind == _MANAGED:
-            layers.append(ManagedLayer(eviction, on_due))
+            layers.append(ManagedLayer(evictions, on_due))
         elif kind in _SLIDING:
             layers.append(DynamicSlidingWindowLayer(**arguments))
         else:

@@ -14,6 +14,7 @@ from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.recent import Rows
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.errors import CacheError
+from namm_llm.policies import Eviction
 from namm_llm.ragged import RaggedTokens
 
 _NUMBERS = ("scale", "seen", "settled_at", "updates")
@@ -37,7 +38,8 @@ def fill_layers(layers: Sequence[ManagedLayer], tensors: Mapping[str, Tensor], n
     try:
         for index, (layer, saved) in enumerate(zip(layers, json.loads(numbers), strict=True)):
             layer.columns = saved["columns"]
-            layer.sequences = [_sequence(f"{index}.{row}.", own, tensors) for row, own in enumerate(saved["sequences"])]
+            rows = zip(layer.evictions_of(len(saved["sequences"])), saved["sequences"], strict=True)
+            layer.sequences = [_sequence(f"{index}.{row}.", eviction, own, tensors) for row, (eviction, own) in enumerate(rows)]
             layer.is_initialized = True
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"the saved cache is damaged or of another model: {error}") from error
@@ -50,7 +52,7 @@ def _columns(sequence: LayerSequence) -> dict[str, Tensor]:
     return columns
 
 
-def _sequence(prefix: str, numbers: Mapping[str, object], tensors: Mapping[str, Tensor]) -> LayerSequence:
+def _sequence(prefix: str, eviction: Eviction, numbers: Mapping[str, object], tensors: Mapping[str, Tensor]) -> LayerSequence:
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     lengths = numbers["lengths"]
     assert isinstance(lengths, list)
@@ -58,4 +60,4 @@ def _sequence(prefix: str, numbers: Mapping[str, object], tensors: Mapping[str, 
     if sum(lengths) != len(settled.positions):
         raise ValueError("tokens are missing")
     parts = [Rows(*(own[name] for name in (f"{part}.0", f"{part}.1") if name in own)) for part in ("recent", "queries")]
-    return LayerSequence(settled, recent=parts[0], queries=parts[1], **{name: numbers[name] for name in _NUMBERS})  # type: ignore[arg-type]
+    return LayerSequence(eviction, settled, recent=parts[0], queries=parts[1], **{name: numbers[name] for name in _NUMBERS})  # type: ignore[arg-type]

@@ -30,11 +30,12 @@ class Judgement:
 
 @dataclass
 class LayerSequence:
-    """settled: judged tokens, shared by forks. recent: keys and values `[G, C, D]` since the last update. queries: rotated queries
+    """eviction: its own settings. settled: judged tokens, shared by forks. recent: keys and values `[G, C, D]` since the last update. queries: rotated queries
     `[H, Q, D]` and their log-sum-exp `[H, Q]`, only if the policy observes. seen: tokens that went through. settled_at: `seen` at the last
     update. scale: factor of the attention logits.
     """
 
+    eviction: Eviction
     settled: RaggedTokens
     scale: float
     recent: Rows = field(default_factory=Rows)
@@ -52,28 +53,29 @@ class LayerSequence:
         settled = RaggedTokens(**{name: t.to(device) for name, t in self.settled.tensors().items()}, lengths=self.settled.lengths)
         return replace(self, settled=settled, recent=self.recent.to(device), queries=self.queries.to(device))
 
-    def due(self, interval: int) -> int:
+    def due(self) -> int:
         """Tokens until the next update, which comes at a multiple of the interval."""
-        return interval - self.seen % interval
+        return self.eviction.interval - self.seen % self.eviction.interval
 
-    def extend(self, query: Tensor, keys: Tensor, values: Tensor, eviction: Eviction, on_due: Callable[[LayerSequence], None]) -> Tensor:
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor, on_due: Callable[[LayerSequence], None]) -> Tensor:
         """Append keys and values `[G, T, D]`, attend with queries `[H, T, D]`; `on_due` is called wherever an update falls due."""
         out = query.new_empty(*query.shape[:2], values.shape[-1])
-        start = 0
+        start, interval = 0, self.eviction.interval
         while start < query.shape[1]:
-            if self.seen - self.settled_at >= eviction.interval:
+            if self.seen - self.settled_at >= interval:
                 raise CacheError(
                     "a budget shared by the whole model needs every layer at the same token: read in chunks that end at multiples of "
-                    f"{eviction.interval} (generation_config.prefill_chunk_size={eviction.interval}), one sequence at a time"
+                    f"{interval} (generation_config.prefill_chunk_size={interval}), one sequence at a time"
                 )
-            piece = slice(start, min(query.shape[1], start + self.due(eviction.interval)))
-            out[:, piece] = self._attend(query[:, piece], keys[:, piece], values[:, piece], eviction)
+            piece = slice(start, min(query.shape[1], start + self.due()))
+            out[:, piece] = self._attend(query[:, piece], keys[:, piece], values[:, piece])
             start = piece.stop
-            if self.seen % eviction.interval == 0:
+            if self.seen % interval == 0:
                 on_due(self)
         return out
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, eviction: Eviction) -> Tensor:
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        eviction = self.eviction
         self.recent.append(keys, values, limit=eviction.interval)
         out, lse = grouped_attention(query, self.settled, *self.recent.columns(), scale=self.scale)
         if eviction.policy.observes:
@@ -81,9 +83,9 @@ class LayerSequence:
         self.seen += query.shape[1]
         return out
 
-    def judge(self, eviction: Eviction) -> Judgement:
+    def judge(self) -> Judgement:
         """All tokens with the policy's new state and scores, nothing evicted yet."""
-        policy = eviction.policy
+        policy = self.eviction.policy
         if not policy.evicts:
             return Judgement(self._all_segments(), [])
         segments, scores = [], []
@@ -95,11 +97,11 @@ class LayerSequence:
             scores.append(policy.score(segment, observation))
         return Judgement(segments, scores)
 
-    def settle(self, segments: list[Segment], keep: list[Tensor | None], eviction: Eviction) -> None:
+    def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:
         """Move recent into settled, evicting all tokens but `keep`, in one gather."""
         self.settled = RaggedTokens.gather(segments, keep)
         self.recent.keep_last(0)
-        self.queries.keep_last(eviction.policy.carry(self.seen))
+        self.queries.keep_last(self.eviction.policy.carry(self.seen))
         self.settled_at = self.seen
         self.updates += 1
 
@@ -147,10 +149,10 @@ class LayerSequence:
         """Every tensor that is held, empty room included."""
         return [*self.settled.tensors().values(), *self.recent.tensors(), *self.queries.tensors()]
 
-    def room(self, segment: Segment, layers: int, eviction: Eviction) -> Room:
+    def room(self, segment: Segment, layers: int) -> Room:
         """What the sequence costs at most in `layers` layers like this one; segment: any of its judged heads."""
         columns = (segment.keys, segment.values, segment.positions, segment.state)
         token = sum(column[0].nbytes for column in columns)
         row = sum(column[:, 0].nbytes for rows in (self.recent, self.queries) for column in rows.columns())
-        most = eviction.interval + eviction.policy.carry(self.seen)
+        most = self.eviction.interval + self.eviction.policy.carry(self.seen)
         return Room(token, layers * len(self.settled.lengths), layers * row * most)
