@@ -36,8 +36,9 @@ class _NewTokens(ManagedKeys):
 class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Settled and recent tokens of one layer for every sequence of the batch.
 
-    evictions: settings of the sequences to come, one for all of them or one for each. on_due: called with this layer and the row of a sequence whose update falls due. columns: how many columns went through, left padding
-    included, which is the length that transformers asks for.
+    evictions: settings of the sequences to come, one for all of them or one for each. on_due: called with this layer and the row of a
+    sequence whose update falls due. columns: how many columns went through, left padding included, which is the length that transformers
+    asks for.
     """
 
     is_sliding = False

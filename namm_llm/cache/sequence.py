@@ -30,9 +30,9 @@ class Judgement:
 
 @dataclass
 class LayerSequence:
-    """eviction: its own settings. settled: judged tokens, shared by forks. recent: keys and values `[G, C, D]` since the last update. queries: rotated queries
-    `[H, Q, D]` and their log-sum-exp `[H, Q]`, only if the policy observes. seen: tokens that went through. settled_at: `seen` at the last
-    update. scale: factor of the attention logits.
+    """eviction: its own settings. settled: judged tokens, shared by forks. recent: keys and values `[G, C, D]` since the last update.
+    queries: rotated queries `[H, Q, D]` and their log-sum-exp `[H, Q]`, only if the policy observes. seen: tokens that went through.
+    settled_at: `seen` at the last update. scale: factor of the attention logits.
     """
 
     eviction: Eviction
