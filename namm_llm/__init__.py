@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     )
     from namm_llm.namm import Namm
     from namm_llm.policies import make_eviction
-    from namm_llm.runner import Generation, Runner
+    from namm_llm.runner import Generation, Piece, Runner, Stream
     from namm_llm.runner.sampling import SamplingParams
+    from namm_llm.runner.tools import ToolCall, parse_tool_calls
 
 __version__ = "0.1.0"
 
@@ -40,12 +41,16 @@ __all__ = [
     "Namm",
     "NammError",
     "NammFileError",
+    "Piece",
     "PolicyError",
     "Runner",
     "SamplingParams",
+    "Stream",
+    "ToolCall",
     "UsageError",
     "__version__",
     "make_eviction",
+    "parse_tool_calls",
 ]
 
 _HOME = {
@@ -54,9 +59,13 @@ _HOME = {
     "Generation": "namm_llm.runner",
     "ManagedCache": "namm_llm.cache",
     "Namm": "namm_llm.namm",
+    "Piece": "namm_llm.runner",
     "Runner": "namm_llm.runner",
     "SamplingParams": "namm_llm.runner.sampling",
+    "Stream": "namm_llm.runner",
+    "ToolCall": "namm_llm.runner.tools",
     "make_eviction": "namm_llm.policies",
+    "parse_tool_calls": "namm_llm.runner.tools",
 }
 
 

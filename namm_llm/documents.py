@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +27,7 @@ from namm_llm.policies import Eviction
 
 VERSION = 1
 _HEADER = "namm_document"  # a single entry of the metadata, because safetensors does not keep the order of several
+Question = str | Sequence[Mapping[str, Any]]  # a text, or chat messages
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT")
 StreamT = TypeVar("StreamT", covariant=True)
@@ -44,9 +45,9 @@ class Reader(Protocol[AnswerT, StreamT]):
     @property
     def eviction(self) -> Eviction: ...
 
-    def stream_question(self, memory: ManagedCache, question: str, *args: Any, **sampling: Any) -> StreamT: ...
+    def stream_question(self, memory: ManagedCache, question: Question, *args: Any, **sampling: Any) -> StreamT: ...
 
-    def answer_questions(self, memory: ManagedCache, questions: Sequence[str], *args: Any, **sampling: Any) -> list[AnswerT]: ...
+    def answer_questions(self, memory: ManagedCache, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]: ...
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], protected: Sequence[Sequence[int]]) -> ManagedCache: ...
 
@@ -83,15 +84,15 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
 
     # -- asking -------------------------------------------------------------------------------------------------------------------
 
-    def ask(self, question: str, *args: Any, **sampling: Any) -> AnswerT:
-        """The whole answer. Takes `SamplingParams`, or any of them as keywords, and `cancel`."""
+    def ask(self, question: Question, *args: Any, **sampling: Any) -> AnswerT:
+        """The whole answer to a question, a text or chat messages. Takes `SamplingParams`, or any of them as keywords, and `cancel`."""
         return self._runner.answer_questions(self._cache, [question], *args, **sampling)[0]
 
-    def stream(self, question: str, *args: Any, **sampling: Any) -> StreamT:
+    def stream(self, question: Question, *args: Any, **sampling: Any) -> StreamT:
         """The answer in pieces; arguments as of `ask`."""
         return self._runner.stream_question(self._cache, question, *args, **sampling)
 
-    def ask_many(self, questions: Sequence[str], *args: Any, **sampling: Any) -> list[AnswerT]:
+    def ask_many(self, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]:
         """The answers to several questions, decoded together; each is what it would be alone."""
         return self._runner.answer_questions(self._cache, questions, *args, **sampling)
 

@@ -5,7 +5,7 @@ Token ids come in; progress, pieces and results go out as events. It owns the ca
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from time import perf_counter
@@ -16,12 +16,13 @@ from torch import Tensor
 from namm_llm.cache import ManagedCache
 from namm_llm.policies import Eviction
 from namm_llm.runner.answer import AnswerText
+from namm_llm.runner.constraint import Constraint
 from namm_llm.runner.generation import Reply, decode, prefill, tokens_seen
 from namm_llm.runner.loading import LoadedModel
 from namm_llm.runner.prefix import PrefixStore
 from namm_llm.runner.results import Generation, Piece, Timings, Usage
 from namm_llm.runner.sampling import Sampler, SamplingParams
-from namm_llm.runner.stopping import CancelFlag
+from namm_llm.runner.stopping import AnyOf, CancelFlag
 
 BATCH = 16  # sequences that are decoded together
 _SPAN = 64  # questions are protected in steps of so many tokens, so that most of them can share a batch
@@ -29,11 +30,15 @@ _SPAN = 64  # questions are protected in steps of so many tokens, so that most o
 
 @dataclass(frozen=True)
 class Request:
-    """ids: what is to be read. memory: the cache of a document that `ids` follow; it is forked, never changed."""
+    """ids: what is to be read. memory: the cache of a document that `ids` follow; it is forked, never changed. constraint: what the answer
+    must be; it serves this request alone. cancel: ends this answer alone.
+    """
 
     ids: list[int]
     params: SamplingParams
     memory: ManagedCache | None = None
+    constraint: Constraint | None = None
+    cancel: CancelFlag | None = None
     asked_at: float = field(default_factory=perf_counter)
 
     @property
@@ -49,10 +54,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Progress:
-    """Tokens that are read, of all that are to be read."""
+    """Tokens that are read, of all that are to be read. row: the request that is read, where each has its own count."""
 
     done: int
     total: int
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Engine:
         cache = self._new_cache()
         if head:
             cache.protect([(0, head)])
-        yield from _progress(prefill(self._loaded.model, cache, ids, chunk=self._chunk, cancel=cancel), 0, len(ids))
+        yield from _progress(prefill(self._loaded.model, cache, ids, chunk=self._chunk, cancel=cancel), 0, 0, len(ids))
         if not cancel.is_set():
             with torch.no_grad():
                 cache.settle()
@@ -131,9 +137,25 @@ class Engine:
             for row in rows:
                 logits.append((yield from self._prefill(row, done, total, cancel)))
                 done += len(row.request.ids)
-            yield from self._decode(rows, [scores for scores in logits if scores is not None], cancel)
+            yield from self._decode(rows, logits, cancel)
             for row in rows:
                 yield from self._finish(row, keep=len(requests) == 1)
+
+    def serve(self, first: Request, more: Callable[[Request], list[Request]], cancel: CancelFlag) -> Iterator[Event]:
+        """Events of `first` and of requests that come while prompts are read: `more(first)` gives those that can run beside it, once each.
+
+        Rows are numbered as they come.
+        """
+        waiting, rows, logits = [first], list[_Row](), list[Tensor | None]()
+        while waiting:
+            row = self._row(len(rows), waiting.pop(0))
+            rows.append(row)
+            logits.append((yield from self._prefill(row, 0, len(row.request.ids), cancel)))
+            if self._can_batch and len(rows) + len(waiting) < BATCH:
+                waiting += more(first)
+        yield from self._decode(rows, logits, cancel)
+        for row in rows:
+            yield from self._finish(row, keep=True)
 
     def _groups(self, requests: list[Request]) -> Iterator[list[int]]:
         """Numbers of the requests that run together. What is protected is a setting of the whole batch, so it must be the same."""
@@ -153,7 +175,7 @@ class Engine:
         if positions is not None:
             room = min(room, positions - request.memory_tokens - len(request.ids))
         assert room >= 1, "the runner checks that a prompt fits"
-        reply = Reply(request.ids, Sampler(request.params), room, self._loaded.end_ids)
+        reply = Reply(request.ids, Sampler(request.params), room, self._loaded.end_ids, request.constraint, request.cancel)
         return _Row(number, request, reply, AnswerText(reply, self._loaded.backend, request.params.stop), cache, reused)
 
     def _beginning(self, request: Request) -> tuple[ManagedCache, int]:
@@ -169,27 +191,34 @@ class Engine:
         start = perf_counter()
         assert row.cache is not None
         ids, logits = row.request.ids, None
-        keeps = self._prefixes.is_on and row.request.memory is None and len(ids) - row.reused > 1
-        # a kept prompt lacks its last token, so that the same prompt has something to read when it comes again
-        borders = [row.reused, len(ids) - 1, len(ids)] if keeps else [row.reused, len(ids)]
-        for first, stop in pairwise(borders):
-            reading = prefill(self._loaded.model, row.cache, ids[first:stop], chunk=self._chunk, cancel=cancel)
-            logits = yield from _progress(reading, done + first, total)
-            if keeps and stop < len(ids) and logits is not None:
+        keeps = self._prefixes.is_on and row.request.memory is None
+        borders = self._prefixes.borders(ids, row.reused) if keeps else []
+        stopped = AnyOf(cancel, row.request.cancel)
+        for first, stop in pairwise([row.reused, *borders, len(ids)]):
+            reading = prefill(self._loaded.model, row.cache, ids[first:stop], chunk=self._chunk, cancel=stopped)
+            logits = yield from _progress(reading, row.number, done + first, total)
+            if logits is None:
+                break
+            if stop < len(ids):
                 self._prefixes.keep(ids[:stop], row.cache.fork())
         row.prefill_seconds = perf_counter() - start
         return logits
 
-    def _decode(self, rows: list[_Row], logits: list[Tensor], cancel: CancelFlag) -> Iterator[RowPiece]:
-        if len(logits) < len(rows):  # cancelled while a prompt was read
-            for row in rows:
+    def _decode(self, rows: list[_Row], logits: list[Tensor | None], cancel: CancelFlag) -> Iterator[RowPiece]:
+        going, scores, caches = list[_Row](), list[Tensor](), list[ManagedCache]()
+        for row, last in zip(rows, logits, strict=True):
+            assert row.cache is not None
+            if last is None:  # cancelled while its prompt was read
                 row.reply.finish_reason, row.reply.cache = "cancelled", row.cache
-            return
-        caches = [row.cache for row in rows if row.cache is not None]
-        for row in rows:
+            else:
+                going.append(row)
+                scores.append(last)
+                caches.append(row.cache)
             row.cache = None
-        for at, token in decode(self._loaded.model, caches, [row.reply for row in rows], logits, cancel):
-            yield from rows[at].feed(token)
+        if not going:
+            return
+        for at, token in decode(self._loaded.model, caches, [row.reply for row in going], scores, cancel):
+            yield from going[at].feed(token)
 
     def _finish(self, row: _Row, *, keep: bool) -> Iterator[RowPiece | RowResult]:
         request, reply = row.request, row.reply
@@ -217,11 +246,11 @@ class Engine:
         yield RowResult(row.number, generation)
 
 
-def _progress(reading: Generator[int, None, Tensor | None], done: int, total: int) -> Generator[Progress, None, Tensor | None]:
+def _progress(reading: Generator[int, None, Tensor | None], row: int, done: int, total: int) -> Generator[Progress, None, Tensor | None]:
     """Progress for each chunk of a prefill; returns what the prefill returns."""
     while True:
         try:
             read = next(reading)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        yield Progress(done + read, total)
+        yield Progress(done + read, total, row)

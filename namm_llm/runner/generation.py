@@ -16,34 +16,49 @@ from transformers import PreTrainedModel
 
 from namm_llm.cache import ManagedCache
 from namm_llm.errors import ModelError
+from namm_llm.runner.constraint import Constraint
 from namm_llm.runner.sampling import Sampler
 from namm_llm.runner.stopping import CancelFlag, FinishReason
 
 
 @dataclass(eq=False)
 class Reply:
-    """The tokens of one answer while it grows. prompt: ids of the prompt, for the repetition penalty. finish_reason: set from outside
-    it ends the answer (a stop string). cache: its own, once it is finished.
+    """The tokens of one answer while it grows. prompt: ids of the prompt, for the repetition penalty. constraint: what the answer must
+    be. cancel: ends this answer alone. finish_reason: set from outside it ends the answer (a stop string). cache: its own, once it is
+    finished.
     """
 
     prompt: list[int]
     sampler: Sampler
     max_tokens: int
     end_ids: frozenset[int]
+    constraint: Constraint | None = None
+    cancel: CancelFlag | None = None
     output: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     cache: ManagedCache | None = None
 
     def choose(self, logits: Tensor) -> int | None:
         """The next token; None if it is an end of text."""
-        token = self.sampler.choose(logits, self.prompt, self.output)
+        token = self._allowed(logits) if self.constraint else self.sampler.choose(logits, self.prompt, self.output)
         self.output.append(token)
         if token in self.end_ids:
             self.finish_reason = "stop"
             return None
-        if len(self.output) >= self.max_tokens:
+        if self.constraint and self.constraint.complete:
+            self.finish_reason = "stop"
+        elif len(self.output) >= self.max_tokens:
             self.finish_reason = "length"
         return token
+
+    def _allowed(self, logits: Tensor) -> int:
+        assert self.constraint is not None
+        token = self.sampler.choose(self.constraint.mask(logits), self.prompt, self.output)
+        return self.constraint.take(token, self.max_tokens - len(self.output))
+
+    def is_cancelled(self) -> bool:
+        """Whether its reader has left."""
+        return self.cancel is not None and self.cancel.is_set()
 
 
 def tokens_seen(cache: ManagedCache) -> int:
@@ -78,7 +93,7 @@ def decode(
     caches.clear()  # else what the batch evicts would stay alive in them
     while True:
         for row, scores in zip(rows, logits, strict=True):
-            if cancel.is_set():
+            if cancel.is_set() or replies[row].is_cancelled():
                 replies[row].finish_reason = "cancelled"
                 continue
             token = replies[row].choose(scores)

@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from namm_llm.cache import ManagedCache
 from namm_llm.errors import ModelError, UsageError
+from namm_llm.runner.constraint import Grammars
 from namm_llm.runner.fingerprint import fingerprint
 from namm_llm.runner.load_errors import as_model_error
 from namm_llm.runner.model_folder import locate
@@ -73,6 +74,11 @@ class LoadedModel:
     def fingerprint(self) -> str:
         """Of weights and tokenizer; quantised weights are other weights."""
         return fingerprint(self.model, self.tokenizer)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What makes answers follow a schema. UsageError if the extra `structured` is not installed."""
+        return Grammars(self.tokenizer, self.vocabulary, self.end_ids)
 
 
 _LOADED: WeakValueDictionary[tuple[object, ...], LoadedModel] = WeakValueDictionary()

@@ -1,6 +1,7 @@
-"""The caches of the last prompts, so that a prompt which goes on where one of them ended is not computed from its beginning.
+"""The caches of the last prompts, so that what a new prompt has in common with one of them is not computed again.
 
-Only whole caches are reused: an evicting cache cannot be cut back to an earlier token. Used by the worker's thread alone.
+An evicting cache cannot be cut back to an earlier token, so forks are kept from some tokens of a prompt on: near its end, where a question
+follows a document, and where an earlier prompt went another way. Forks share what is settled. Used by the worker's thread alone.
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ from dataclasses import dataclass
 from namm_llm.cache import ManagedCache
 from namm_llm.runner.generation import tokens_seen
 
+# tokens before a prompt's end at which forks are kept: a question of up to 512 tokens can be replaced by reading at most four times as many
+# as it has (or 32); the last is for the same prompt again, which must have a token to read
+_FROM_END = (512, 128, 32, 1)
+_WORTH = 32  # tokens that another fork must save
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class _Kept:
+    """caches: by the number of tokens of `ids` that went through each."""
+
     ids: list[int]
-    cache: ManagedCache
+    caches: dict[int, ManagedCache]
 
 
 class PrefixStore:
-    """At most `count` caches, the least recently used forgotten first; a count of 0 keeps none."""
+    """The caches of at most `count` prompts, the least recently used forgotten first; a count of 0 keeps none."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -31,23 +39,44 @@ class PrefixStore:
 
     def continue_from(self, ids: list[int]) -> tuple[ManagedCache, int] | None:
         """A fork of the longest kept cache with which `ids` begin, and its tokens; at least one token is left to read."""
-        fitting = [kept for kept in self._kept if len(kept.ids) < len(ids) and ids[: len(kept.ids)] == kept.ids]
-        if not fitting:
+        best: tuple[int, _Kept] | None = None
+        for kept in self._kept:
+            common = min(_common(kept.ids, ids), len(ids) - 1)
+            longest = max((length for length in kept.caches if length <= common), default=0)
+            if longest and (best is None or longest > best[0]):
+                best = longest, kept
+        if best is None:
             return None
-        best = max(fitting, key=lambda kept: len(kept.ids))
-        self._kept.remove(best)
-        self._kept.append(best)
-        return best.cache.fork(), len(best.ids)
+        length, kept = best
+        self._kept.remove(kept)
+        self._kept.append(kept)
+        return kept.caches[length].fork(), length
+
+    def borders(self, ids: list[int], reused: int) -> list[int]:
+        """Where to keep forks while `ids` are read, of which `reused` need not be: ascending, all between `reused` and the end."""
+        ends = {len(ids) - distance for distance in _FROM_END}
+        partings = {_common(kept.ids, ids) for kept in self._kept}
+        found = {at for at in ends if at > reused} | {at for at in partings if at >= reused + _WORTH}
+        return sorted(at for at in found if at < len(ids))
 
     def keep(self, ids: list[int], cache: ManagedCache) -> None:
         """Keep a cache that nobody writes to any more, with the ids that went through it."""
         assert tokens_seen(cache) == len(ids), "ids and cache do not belong together"
         if not ids:
             return
-        self._kept = [kept for kept in self._kept if kept.ids != ids]
-        self._kept.append(_Kept(ids, cache))
+        shorter = [kept for kept in self._kept if kept.ids == ids[: len(kept.ids)]]
+        caches = {length: cache for kept in shorter for length, cache in kept.caches.items()}
+        newest = {length: caches[length] for length in sorted(caches)[-len(_FROM_END) - 1 :]}
+        self._kept = [kept for kept in self._kept if kept not in shorter]
+        self._kept.append(_Kept(ids, {**newest, len(ids): cache}))
         del self._kept[: max(0, len(self._kept) - self._count)]
 
     def clear(self) -> None:
         """Forget all of them."""
         self._kept.clear()
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(first), len(second)))

@@ -16,10 +16,18 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from namm_llm.errors import ModelError, UsageError
+from namm_llm.runner.messages import Message, in_turn, plain_message, spelled_out, with_system
+from namm_llm.runner.tools import Tool, ToolCall, describe_tools
 
-Message = Mapping[str, Any]
 Prompt = str | Sequence[Message] | Sequence[int]
+Question = str | Sequence[Message]
 _DOCUMENT, _QUESTION = "DOCUMENTxGOESxHERE", "QUESTIONxGOESxHERE"
+_PROBE = "PROBExTOOL"
+_PROBE_TOOL = {"type": "function", "function": {"name": _PROBE, "description": "x", "parameters": {"type": "object", "properties": {}}}}
+_PROBE_CALL: list[dict[str, Any]] = [
+    {"role": "assistant", "content": "", "tool_calls": [ToolCall(_PROBE, {}).to_openai()]},
+    {"role": "tool", "content": _DOCUMENT, "tool_call_id": "call_1", "name": _PROBE},
+]
 _PLAIN = ("", "\nQuestion: ", "\nAnswer:")  # around a document and a question, for a model without a chat template
 
 
@@ -48,14 +56,16 @@ class PromptFormat:
         """The text of the ids, special tokens left out."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
 
-    def prompt(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt: text as it stands, messages through the chat template, ids unchanged."""
+    def prompt(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> list[int]:
+        """The ids of a prompt: text as it stands, messages through the chat template, ids unchanged. tools: for messages."""
+        if tools and (isinstance(prompt, str) or not all(isinstance(item, Mapping) for item in prompt)):
+            raise UsageError("tools need messages; a text or token ids go to the model as they stand.")
         if isinstance(prompt, str):
             ids = self._begin(self.encode(prompt))
         elif isinstance(prompt, Sequence) and prompt and all(isinstance(item, int) for item in prompt):
             ids = [int(item) for item in prompt if isinstance(item, int)]
         elif isinstance(prompt, Sequence) and all(isinstance(item, Mapping) for item in prompt):
-            ids = self._begin(self.encode(self.render([item for item in prompt if isinstance(item, Mapping)])))
+            ids = self._begin(self.encode(self.render([item for item in prompt if isinstance(item, Mapping)], tools)))
         else:
             raise UsageError(f"a prompt is a text, a list of messages or a list of token ids, not {type(prompt).__name__}.")
         if not ids:
@@ -67,8 +77,16 @@ class PromptFormat:
 
     # -- messages -----------------------------------------------------------------------------------------------------------------
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The text of a conversation, up to where the assistant goes on."""
+    @property
+    def has_template(self) -> bool:
+        """Whether the model takes messages."""
+        return bool(self._tokenizer.chat_template)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """The text of a conversation, up to where the assistant goes on.
+
+        tools: what the model may call; put into a system message if the chat template does not show them.
+        """
         if not self._tokenizer.chat_template:
             raise ModelError(
                 f"{self._model_id} has no chat template, so it cannot take messages; give it plain text, or use a model whose tokenizer "
@@ -76,15 +94,41 @@ class PromptFormat:
             )
         if not messages:
             raise UsageError("there are no messages to answer.")
-        for message in messages:
-            if "role" not in message or "content" not in message:
-                raise UsageError(f"a message needs a role and a content; one has {', '.join(sorted(message)) or 'nothing'}.")
+        plain = [plain_message(message) for message in messages]
+        if not self._shows_calls:
+            plain = [spelled_out(message) for message in plain]
+        if tools and not self._shows_tools:
+            plain, tools = with_system(plain, describe_tools(tools)), ()
         try:
-            text = self._tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False, add_generation_prompt=True)
+            return self._rendered(plain, tools)
         except TemplateError as error:
-            raise UsageError(f"the chat template of {self._model_id} does not take these messages: {error}.") from error
+            try:  # many templates want user and assistant in turn, some know no system message
+                return self._rendered(in_turn(plain), tools)
+            except TemplateError:
+                raise UsageError(f"the chat template of {self._model_id} does not take these messages: {error}.") from error
+
+    def _rendered(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> str:
+        known = [dict(tool) for tool in tools] or None
+        text = self._tokenizer.apply_chat_template(messages, tools=known, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
         assert isinstance(text, str)
         return text
+
+    @cached_property
+    def _shows_tools(self) -> bool:
+        """Whether the chat template tells the model of tools."""
+        return self._shows([{"role": "user", "content": "x"}], [_PROBE_TOOL])
+
+    @cached_property
+    def _shows_calls(self) -> bool:
+        """Whether the chat template writes the calls of an assistant's message, and the tool's answers."""
+        return self._shows([{"role": "user", "content": "x"}, *_PROBE_CALL])
+
+    def _shows(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> bool:
+        try:
+            text = self._rendered(messages, tools)
+        except (TemplateError, TypeError):
+            return False
+        return _PROBE in text and (bool(tools) or _DOCUMENT in text)
 
     # -- documents ----------------------------------------------------------------------------------------------------------------
 
@@ -92,11 +136,30 @@ class PromptFormat:
         """What is read once: the beginning of a user's message, and the document as its content."""
         return self._begin(self._around(self._frame[0], text, ""))
 
-    def question(self, question: str) -> list[int]:
-        """What follows a document: the question, the end of the message, the beginning of the answer."""
+    def question(self, question: Question, tools: Sequence[Tool] = ()) -> list[int]:
+        """What follows a document: the question, the end of the message, the beginning of the answer.
+
+        A conversation may stand in the place of the question. The document begins its first message, which must be the user's; what the
+        system says comes behind the document.
+        """
+        if not isinstance(question, str):
+            return self._conversation(question, tools)
         if not question.strip():
             raise UsageError("the question is empty; ask something about the document.")
         return self._around(self._frame[1], question, self._frame[2])
+
+    def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        plain = [plain_message(message) for message in messages]
+        if tools:
+            plain = with_system(plain, describe_tools(tools))
+        plain = in_turn(plain)
+        if not plain or plain[0]["role"] != "user":
+            raise UsageError("a conversation about a document begins with a message of the user.")
+        plain[0]["content"] = f"{_DOCUMENT}\n\n{plain[0]['content']}"
+        _, found, rest = self.render(plain).partition(_DOCUMENT)
+        if not found:
+            raise ModelError(f"the chat template of {self._model_id} does not show the first message, so it cannot follow a document.")
+        return self.encode(rest)
 
     @cached_property
     def head_tokens(self) -> int:

@@ -18,13 +18,16 @@ from namm_llm.namm import Namm
 from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
 from namm_llm.runner.engine import Engine, Progress, Request, RowResult
 from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
+from namm_llm.runner.messages import Message
 from namm_llm.runner.model_folder import NAMM_FILE, locate
 from namm_llm.runner.prefix import PrefixStore
-from namm_llm.runner.prompt import Message, Prompt, PromptFormat
+from namm_llm.runner.prompt import Prompt, PromptFormat, Question
+from namm_llm.runner.queue import RequestQueue
 from namm_llm.runner.results import Generation
 from namm_llm.runner.sampling import SamplingParams
 from namm_llm.runner.stopping import CancelFlag
 from namm_llm.runner.stream import OnProgress, Stream
+from namm_llm.runner.tools import Tool, ToolChoice, chosen_tools, forced_call
 from namm_llm.runner.worker import Worker, worker_of
 
 T = TypeVar("T")
@@ -48,6 +51,8 @@ class Runner:
         self._worker: Worker = worker_of(loaded)
         self._prefixes = PrefixStore(prefix_caches)
         self._engine = Engine(loaded, eviction, chunk, self._prefixes)
+        self._queue = RequestQueue(self._engine, self._worker)
+        self._chunk, self._prefix_caches = chunk, prefix_caches
 
     @classmethod
     def load(
@@ -89,6 +94,23 @@ class Runner:
             trust_remote_code=trust_remote_code,
         )
         return cls(loaded, eviction, chunk=chunk, prefix_caches=prefix_caches)
+
+    def with_cache(
+        self,
+        policy: str | EvictionPolicy | Eviction | None = None,
+        *,
+        budget: Budget | float | int | str | None = None,
+        namm: Namm | str | os.PathLike[str] | None = None,
+        interval: int = INTERVAL,
+        compete: Compete = "head",
+        sinks: int | None = None,
+        recent: int | None = None,
+    ) -> Runner:
+        """Another runner on the same weights and the same worker, with these eviction settings and prefix caches of its own."""
+        if namm is None and (policy == "namm" or (policy is None and budget is not None)):
+            namm = _own_namm(self.model_id)
+        eviction = make_eviction(policy, budget=budget, namm=namm, interval=interval, compete=compete, sinks=sinks, recent=recent)
+        return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches)
 
     # -- what it is ---------------------------------------------------------------------------------------------------------------
 
@@ -132,13 +154,18 @@ class Runner:
         """The text of token ids, special tokens left out."""
         return self._format.decode(ids)
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> int:
         """Tokens of a prompt as the model will read it, the one at its beginning and the chat template's included."""
-        return len(self._format.prompt(prompt))
+        return len(self._format.prompt(prompt, tools))
 
-    def render_chat(self, messages: Sequence[Message]) -> str:
+    def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """The text that the chat template makes of a conversation."""
-        return self._format.render(messages)
+        return self._format.render(messages, tools)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model takes messages."""
+        return self._format.has_template
 
     # -- answers ------------------------------------------------------------------------------------------------------------------
 
@@ -147,15 +174,20 @@ class Runner:
         prompt: Prompt,
         params: SamplingParams | None = None,
         *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
         cancel: CancelFlag | None = None,
         on_progress: OnProgress | None = None,
         **overrides: Any,
     ) -> Stream:
         """The answer in pieces, while it is computed. A text is gone on with as it stands; messages go through the chat template.
 
-        overrides: any of the sampling parameters.
+        tools: in OpenAI's format, for messages. tool_choice: `auto`, `none`, `required` or the name of one; a call that is forced follows
+        the tool's schema (extra `structured`). `parse_tool_calls` finds the calls in the answer. overrides: any of the sampling parameters.
         """
-        request = self._request(self._format.prompt(prompt), params, overrides)
+        tools = chosen_tools(tools, tool_choice)
+        overrides |= forced_call(tools, tool_choice)
+        request = self._request(self._format.prompt(prompt, tools), params, overrides)
         return self._stream(request, cancel, on_progress)
 
     def generate(
@@ -163,12 +195,15 @@ class Runner:
         prompt: Prompt,
         params: SamplingParams | None = None,
         *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
         cancel: CancelFlag | None = None,
         on_progress: OnProgress | None = None,
         **overrides: Any,
     ) -> Generation:
         """The whole answer; arguments as of `stream`."""
-        return _whole(self.stream(prompt, params, cancel=cancel, on_progress=on_progress, **overrides))
+        stream = self.stream(prompt, params, tools=tools, tool_choice=tool_choice, cancel=cancel, on_progress=on_progress, **overrides)
+        return _whole(stream)
 
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None, **options: Any) -> Generation:
         """The answer to a conversation, a list of `{"role": ..., "content": ...}`; options as of `generate`."""
@@ -216,7 +251,7 @@ class Runner:
     def stream_question(
         self,
         memory: ManagedCache,
-        question: str,
+        question: Question,
         params: SamplingParams | None = None,
         *,
         cancel: CancelFlag | None = None,
@@ -229,7 +264,7 @@ class Runner:
     def answer_questions(
         self,
         memory: ManagedCache,
-        questions: Sequence[str],
+        questions: Sequence[Question],
         params: SamplingParams | None = None,
         *,
         cancel: CancelFlag | None = None,
@@ -258,7 +293,9 @@ class Runner:
         overrides: dict[str, Any],
         memory: ManagedCache | None = None,
     ) -> Request:
-        request = Request(ids, (params or SamplingParams()).override(overrides), memory)
+        params = (params or SamplingParams()).override(overrides)
+        constraint = self._loaded.grammars.constraint(params) if params.constrained else None
+        request = Request(ids, params, memory, constraint)
         if not 0 <= min(ids) <= max(ids) < self._loaded.vocabulary:
             raise UsageError(f"token ids go from 0 to {self._loaded.vocabulary - 1} with {self.model_id}, not to {max(ids)}.")
         self._check_fits(len(ids), request.memory_tokens, "prompt" if memory is None else "question")
@@ -275,7 +312,7 @@ class Runner:
         )
 
     def _stream(self, request: Request, cancel: CancelFlag | None, on_progress: OnProgress | None) -> Stream:
-        return Stream(self._worker.submit(lambda flag: self._engine.answer([request], flag), cancel), on_progress)
+        return Stream(self._queue.submit(request, cancel), on_progress)
 
     def _all(self, requests: list[Request], cancel: CancelFlag | None, on_progress: OnProgress | None) -> list[Generation]:
         results: dict[int, Generation] = {}

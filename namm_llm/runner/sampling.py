@@ -6,7 +6,8 @@ nothing about text, batches or the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -23,12 +24,19 @@ from transformers import (
 
 from namm_llm.errors import UsageError
 
+CONSTRAINTS = ("json_schema", "regex", "grammar")
+
 
 @dataclass(frozen=True)
 class SamplingParams:
     """max_tokens: most tokens of an answer. temperature: 0 always takes the likeliest token. top_k, top_p, min_p: leave only the likely
     tokens to chance; None for no limit. repetition_penalty: above 1 disfavours tokens that the prompt or the answer holds already (not
     those of a document read before). seed: makes sampling repeatable. stop: texts that end the answer and are not part of it.
+
+    json_schema (a mapping or its JSON text), regex, grammar (Lark, as llguidance reads it): what the answer must be, at most one of them;
+    needs the extra `structured`. Objects have the properties that the schema names, and no others unless it
+    allows them. JSON is brought to its end before `max_tokens` where that is enough for any whole answer; what is cut has
+    the finish reason `length` as always.
     """
 
     max_tokens: int = 256
@@ -39,9 +47,16 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    json_schema: str | Mapping[str, Any] | None = None
+    regex: str | None = None
+    grammar: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _texts(self.stop))
+        if self.json_schema is not None:
+            object.__setattr__(self, "json_schema", _json_text(self.json_schema))
+        if len(given := [name for name in CONSTRAINTS if getattr(self, name) is not None]) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} cannot both be followed; give one of them.")
         self._require("max_tokens", _is_whole(self.max_tokens) and self.max_tokens >= 1, "a whole number from 1 on")
         self._require("temperature", _is_number(self.temperature) and 0 <= self.temperature < float("inf"), "0 or more")
         self._require("top_k", self.top_k is None or (_is_whole(self.top_k) and self.top_k >= 1), "a whole number from 1 on")
@@ -53,6 +68,11 @@ class SamplingParams:
         self._require("seed", fits, "a whole number from 0 to 2**63 - 1")
         self._require("stop", all(isinstance(text, str) and text for text in self.stop), "texts that are not empty")
 
+    @property
+    def constrained(self) -> bool:
+        """Whether the answer must follow a schema, an expression or a grammar."""
+        return any(getattr(self, name) is not None for name in CONSTRAINTS)
+
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise UsageError(f"{name} must be {what}, not {getattr(self, name)!r}.")
@@ -63,6 +83,17 @@ class SamplingParams:
         if unknown := sorted(set(changes) - set(names)):
             raise UsageError(f"there is no sampling parameter {unknown[0]!r}; there are {', '.join(names)}.")
         return replace(self, **changes)
+
+
+def _json_text(schema: object) -> str:
+    """A JSON schema as text, which can be hashed and compared. Its order stays: it is the order of the answer's fields."""
+    try:
+        schema = json.loads(schema) if isinstance(schema, str) else schema
+        if isinstance(schema, Mapping):
+            return json.dumps(schema)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"json_schema is not JSON: {error}.") from error
+    raise UsageError(f"json_schema must be a mapping or its JSON text, not {type(schema).__name__}.")
 
 
 def _texts(given: object) -> tuple[object, ...]:

@@ -19,6 +19,17 @@ class CancelFlag(Protocol):
         """Whether to stop now."""
 
 
+class AnyOf:
+    """Set as soon as one of several flags is."""
+
+    def __init__(self, *flags: CancelFlag | None) -> None:
+        self._flags = [flag for flag in flags if flag is not None]
+
+    def is_set(self) -> bool:
+        """Whether one is."""
+        return any(flag.is_set() for flag in self._flags)
+
+
 class StopStrings:
     """feed: text in, text that is surely part of the answer out. found: whether a stop string has come; then nothing more comes out."""
 

@@ -15,25 +15,17 @@ from dataclasses import dataclass
 from queue import Full, Queue, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from namm_llm.runner.stopping import CancelFlag
+from namm_llm.runner.stopping import AnyOf, CancelFlag
 
 T = TypeVar("T")
 _WAITING = 64  # jobs in the queue; more callers wait to be let in
 _EXIT_SECONDS = 10.0  # a thread that computes while the interpreter ends would crash it
 
 
-class _AnyOf:
-    """Set as soon as one of several events is."""
-
-    def __init__(self, *flags: CancelFlag | None) -> None:
-        self._flags = [flag for flag in flags if flag is not None]
-
-    def is_set(self) -> bool:
-        return any(flag.is_set() for flag in self._flags)
-
-
 @dataclass(frozen=True)
-class _End:
+class End:
+    """The last thing in a ticket's queue. error: what the job raised."""
+
     error: BaseException | None = None
 
 
@@ -56,9 +48,9 @@ class Ticket(Generic[T]):
 
     def __next__(self) -> T:
         event = self._events.get()
-        if not isinstance(event, _End):
+        if not isinstance(event, End):
             return event  # type: ignore[no-any-return]
-        self._events.put(_End())  # for whoever asks once more
+        self._events.put(End())  # for whoever asks once more
         if event.error is not None:
             raise event.error
         raise StopIteration
@@ -87,8 +79,17 @@ class Worker:
         assert threading.current_thread() is not self._thread, "a job that waits for another one would wait for ever"
         stopped = threading.Event()
         events: SimpleQueue[Any] = SimpleQueue()
-        self._tasks.put(_Task(job, events, _AnyOf(stopped, cancel, self._closing)))
+        self._tasks.put(_Task(job, events, AnyOf(stopped, cancel, self._closing)))
         return Ticket(events, stopped)
+
+    def post(self, function: Callable[[CancelFlag], None]) -> None:
+        """Run `function(flag)` when its turn comes, without waiting for it; the flag is set when the worker closes."""
+
+        def job(flag: CancelFlag) -> Iterator[None]:
+            function(flag)
+            yield
+
+        self._tasks.put(_Task(job, SimpleQueue(), self._closing))
 
     def call(self, function: Callable[[], T]) -> T:
         """What `function` returns in the thread."""
@@ -128,9 +129,9 @@ def _run(task: _Task) -> None:
         for event in task.job(task.cancel):
             task.events.put(event)
     except BaseException as error:  # whatever it is, the reader waits for it
-        task.events.put(_End(error))
+        task.events.put(End(error))
     else:
-        task.events.put(_End())
+        task.events.put(End())
 
 
 def _dismiss(tasks: Queue[_Task | None], closing: threading.Event) -> None:
