@@ -152,6 +152,6 @@ def test_the_command_line_writes_no_default_of_its_own() -> None:
 
 def test_the_demo_uses_names_that_the_bundled_model_was_not_trained_on() -> None:
     from examples.demo import FIRST, SECOND
-    from recipes.namm_tiny.words import split_of
+    from namm_llm.tasks.words import split_of
 
     assert {word: split_of(word) for word in FIRST + SECOND if split_of(word) == "train"} == {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from namm_llm.tasks.words import Names, common_words
 from recipes.namm_tiny.documents import World
 from recipes.namm_tiny.model import POSITIONS
 from recipes.namm_tiny.prose import (
@@ -20,7 +21,6 @@ from recipes.namm_tiny.prose import (
     prose_corpus,
 )
 from recipes.namm_tiny.tokenizer import Encoder, extend_tokenizer, train_tokenizer, wrap
-from recipes.namm_tiny.words import Names, common_words
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from recipes.namm_tiny.prose import Corpus
-from recipes.namm_tiny.records import (
+from namm_llm.tasks.records import (
     LISTS,
     Record,
     draw_kinds,
     draw_missing,
     draw_records,
 )
+from namm_llm.tasks.words import Name, Names
+from recipes.namm_tiny.prose import Corpus
 from recipes.namm_tiny.tokenizer import Encoder
-from recipes.namm_tiny.words import Name, Names
 
-HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.2
+HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.5
 SYSTEM_MESSAGES = (
     "You answer questions about the text.",
     "Answer from the text only.",
@@ -106,11 +106,13 @@ def draw_dialogue(rng: random.Random, encode: Encoder) -> Dialogue:
 
 
 def scatter(rng: random.Random, world: World, corpus: Corpus, records: list[Record], length: int) -> Example:
-    """`length` tokens of the corpus with the records at random sentence borders, in order."""
+    """`length` tokens of the corpus with the records at random sentence borders, in order; more where the records alone are longer."""
     statements = [record.statement(rng) for record in records]
     inline = world.encode.batch([f" {text}" for text in statements])
     lines = world.encode.batch([f"{corpus.comment}{text}\n" for text in statements])
-    pieces = corpus.pieces(rng, max(0, length - sum(map(len, lines))))
+    stated = sum(max(len(line), len(sentence)) for line, sentence in zip(lines, inline, strict=True))
+    length = max(length, stated)
+    pieces = corpus.pieces(rng, length - stated)
     slots = sorted(rng.randrange(len(pieces) + 1) for _ in records)
     document, at_line = Example(), True
     for i in range(len(pieces) + 1):
@@ -157,11 +159,12 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
 def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
     """A document with two to eight records of each of a few kinds; all of each kind are asked for."""
     dialogue = Dialogue(world.encode, chat=True)
-    kinds = draw_kinds(rng, world.names, rng.randint(1, 3))
-    records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, 8), [kind])]
+    short = length < 256
+    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), 4 if short else 8
+    records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, most), [kind])]
     rng.shuffle(records)
     answers_length = len(records) * 18 + 30 * len(kinds)
-    space = max(len(records) * spacing, length - answers_length, 64)
+    space = max(len(records) * spacing, length - answers_length)
     example = Example()
     example.add(dialogue.opening())
     example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
+from namm_llm.tasks.records import LISTS, QUESTIONS, Record, draw_kinds, draw_missing, draw_records
 from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
 from recipes.namm_tiny.prose import Corpus
-from recipes.namm_tiny.records import LISTS, QUESTIONS, Record, draw_kinds, draw_missing, draw_records
 
 SPACING = 128
 """Document tokens per record."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import random
 import re
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from namm_llm.tasks.corpus import code_lines, sentences
+from namm_llm.tasks.texts import held_out, library_paths
 from recipes.namm_tiny.tokenizer import Encoder
-
-NOT_FOR_TRAINING = {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings"}
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,8 @@ class Text:
 
 def library_sources(limit: int | None = None) -> Iterator[Text]:
     """The standard library's modules, one in twelve held out; without `pydoc_data`, which the demo reads."""
-    root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(p for p in root.rglob("*.py") if not NOT_FOR_TRAINING & set(p.relative_to(root).parts))
-    for path in paths[:limit]:
-        name = str(path.relative_to(root))
-        held_out = hashlib.sha256(name.encode()).digest()[0] % 12 == 0
-        yield Text(name, path.read_text(encoding="utf-8", errors="ignore"), held_out)
+    for path, name in library_paths()[:limit]:
+        yield Text(name, path.read_text(encoding="utf-8", errors="ignore"), held_out(name))
 
 
 def docstrings(source: Text) -> Text:
@@ -88,20 +82,10 @@ class Corpus:
         return found
 
 
-def sentences(text: str) -> list[str]:
-    """Sentences that keep the space before them; a paragraph's last one keeps its newline."""
-    found: list[str] = []
-    for line in text.splitlines():
-        if line.strip():
-            parts = re.split(r"(?<=[.!?;])(?=\s)|(?<=[.!?]['\"”’])(?=\s)", line.strip())
-            found += [*parts[:-1], parts[-1] + "\n"]
-    return found
-
-
 def prose_corpus(texts: list[Text], encode: Encoder) -> Corpus:
     return Corpus(encode.batch([s for text in texts for s in sentences(text.content)]), encode.newline)
 
 
 def code_corpus(texts: list[Text], encode: Encoder) -> Corpus:
-    lines = [line for text in texts for line in text.content.splitlines(keepends=True)]
+    lines = [line for text in texts for line in code_lines(text.content)]
     return Corpus(encode.batch(lines), encode.newline, comment="# ")

@@ -1,4 +1,4 @@
-"""Names for records: words of the text, split by hash so that held-out names are new to the model."""
+"""Names for records: words of a vocabulary, split by hash, so that a name of one split is new to whoever learnt on another."""
 
 from __future__ import annotations
 

@@ -1,0 +1,46 @@
+"""Single facts: `What is the access code of the amber vault?`, asked of a document that states many."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from namm_llm.tasks.material import Material
+from namm_llm.tasks.placing import SPACING, different_records, place_records, records_for, some_kinds
+from namm_llm.tasks.records import MISSING, Record, draw_missing
+from namm_llm.tasks.sample import Question, Sample
+from namm_llm.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Facts(Task):
+    """spacing: tokens for each record. look_alikes: share of the names that differ from another in one word. missing: share of the
+    questions whose record the document does not state."""
+
+    spacing: int = SPACING
+    look_alikes: float = 0.2
+    missing: float = 0.0
+
+    def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
+        count = max(records_for(length, self.spacing), self.questions)
+        records = different_records(rng, material, count, some_kinds(rng, material), self.look_alikes)
+        document = place_records(rng, material, records, length)
+        return Sample(self.name, document, tuple(self._ask(rng, material, records)))
+
+    def _ask(self, rng: random.Random, material: Material, records: Sequence[Record]) -> list[Question]:
+        absent = round(self.missing * self.questions)
+        asked = [about(rng, record) for record in rng.sample(records, self.questions - absent)]
+        asked += [about_missing(rng, draw_missing(rng, material.names, list(records))) for _ in range(absent)]
+        rng.shuffle(asked)
+        return asked
+
+
+def about(rng: random.Random, record: Record) -> Question:
+    """What a document states."""
+    return Question(record.question(rng), record.answer, (record.value,))
+
+
+def about_missing(rng: random.Random, record: Record) -> Question:
+    """What it does not."""
+    return Question(record.question(rng), record.answer, (MISSING,), metric="not_stated")

@@ -1,0 +1,50 @@
+"""All records of one kind: `List all access codes.`"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from namm_llm.tasks.material import Material
+from namm_llm.tasks.placing import different_records, place_records, records_for
+from namm_llm.tasks.records import LISTS, Record, draw_kind
+from namm_llm.tasks.sample import Question, Sample
+from namm_llm.tasks.task import Task
+
+KINDS = 3  # asked about, at most
+LEAST, MOST = 2, 8  # records of an asked kind
+TOKENS = 32  # of a reply for each record
+
+
+@dataclass(frozen=True)
+class Lists(Task):
+    """Two to eight records of each asked kind, and records of other kinds between them."""
+
+    def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
+        total = records_for(length)
+        asked = _kinds(rng, material, min(KINDS, self.questions))
+        records = [r for kind in asked for r in different_records(rng, material, rng.randint(LEAST, MOST), [kind])]
+        others = [kind for kind in _kinds(rng, material, KINDS + len(asked)) if kind not in asked]
+        if total > len(records):
+            records += different_records(rng, material, total - len(records), others)
+        rng.shuffle(records)
+        document = place_records(rng, material, records, length)
+        return Sample(self.name, document, tuple(_question(rng, [r for r in records if r.kind == kind]) for kind in asked))
+
+
+def _kinds(rng: random.Random, material: Material, count: int) -> list[str]:
+    """Exactly `count` different kinds."""
+    kinds: dict[str, None] = {}
+    while len(kinds) < count:
+        kinds[draw_kind(rng, material.names)] = None
+    return list(kinds)
+
+
+def _question(rng: random.Random, records: list[Record]) -> Question:
+    return Question(
+        prompt=records[0].say(rng.choice(LISTS)),
+        answer="\n".join(record.answer for record in records),
+        expected=tuple(f"{record.name.bare}: {record.value}" for record in records),
+        metric="set_share",
+        max_tokens=TOKENS * (len(records) + 1),
+    )

@@ -1,0 +1,53 @@
+"""Statements placed in a text: documents with records in them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from namm_llm.tasks.corpus import Corpus, CountTokens
+from namm_llm.tasks.material import Material
+from namm_llm.tasks.records import Record, draw_kinds, draw_own_value, draw_records
+
+SPACING = 128  # tokens of a document for each record, at most
+
+
+def place(rng: random.Random, corpus: Corpus, statements: Sequence[str], length: int, count: CountTokens) -> str:
+    """`length` tokens of the corpus with the statements in this order at random sentence borders; more if they alone are longer."""
+    own_lines = [f"{corpus.mark}{statement}\n" for statement in statements]
+    pieces = corpus.take(rng, length - count("".join(own_lines)), count)
+    slots = sorted(rng.randrange(len(pieces) + 1) for _ in statements)
+    parts, placed, at_line = list[str](), 0, True
+    for number in range(len(pieces) + 1):
+        while placed < len(slots) and slots[placed] == number:
+            parts.append(own_lines[placed] if at_line else f" {statements[placed]}")
+            placed += 1
+        if number < len(pieces):
+            parts.append(pieces[number])
+            at_line = pieces[number].endswith("\n")
+    return "".join(parts)
+
+
+def place_records(rng: random.Random, material: Material, records: Sequence[Record], length: int) -> str:
+    """A document that states these records."""
+    return place(rng, material.corpus(rng), [record.statement(rng) for record in records], length, material.count)
+
+
+def records_for(length: int, spacing: int = SPACING) -> int:
+    """How many records a document of `length` tokens has at least."""
+    return max(3, -(-length // spacing))
+
+
+def different_records(rng: random.Random, material: Material, count: int, kinds: list[str], look_alikes: float = 0.2) -> list[Record]:
+    """Records with names and values of the split; no name has two values of one kind."""
+    found: dict[tuple[str, str], Record] = {}
+    while len(found) < count:
+        drawn = draw_records(rng, material.names, count - len(found), kinds, draw_value=draw_own_value, look_alikes=look_alikes)
+        for record in drawn:
+            found.setdefault((record.kind, record.name.bare.lower()), record)
+    return list(found.values())
+
+
+def some_kinds(rng: random.Random, material: Material, most: int = 6) -> list[str]:
+    """One to `most` kinds of records."""
+    return draw_kinds(rng, material.names, rng.randint(1, most))
