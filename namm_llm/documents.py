@@ -101,6 +101,11 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
         return DocumentMemory(self._runner, self._runner.call(self._cache.fork), self._text_sha256)
 
     @property
+    def runner(self) -> Reader[AnswerT, StreamT]:
+        """What answers."""
+        return self._runner
+
+    @property
     def cache(self) -> ManagedCache:
         """The cache itself; write to that of a `fork` only."""
         return self._cache

@@ -8,6 +8,7 @@ limit comes near: such an answer is whole whenever `max_tokens` is enough for th
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,15 @@ _ENDING = '}]",:ntf0123456789-.[{'  # what ends a JSON value soonest comes first
 _JSON_OPTIONS: dict[str, Any] = {"whitespace_flexible": False, "lenient": True}
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """Tokens. order: those that end a JSON value, soonest first. quote, letter: both may come only within a text."""
+
+    order: list[int]
+    quote: int
+    letter: int
+
+
 class Grammars:
     """Makes the constraints of one tokenizer. vocabulary: columns of the logits."""
 
@@ -37,8 +47,14 @@ class Grammars:
             raise UsageError("json_schema, regex and grammar need llguidance: pip install 'namm-llm[structured]'") from error
         fast: Any = tokenizer
         self._tokenizer: LLTokenizer = from_tokenizer(fast, n_vocab=vocabulary, eos_token=sorted(end_ids) or None)
-        single = (self._tokenizer.tokenize_str(character) for character in _ENDING)
-        self._ending = [*sorted(end_ids), *(ids[0] for ids in single if len(ids) == 1)]
+        self._ending = _Ending(
+            order=[*sorted(end_ids), *(self._token(character) for character in _ENDING)],
+            quote=self._token('"'),
+            letter=self._token("z"),
+        )
+
+    def _token(self, character: str) -> int:
+        return self._tokenizer.tokenize_str(character)[-1]  # some tokenizers put a space before it
 
     def constraint(self, params: SamplingParams) -> Constraint:
         """For an answer with these parameters, one of which is a json_schema, regex or grammar. UsageError if it has a mistake."""
@@ -52,7 +68,7 @@ class Grammars:
             problem = str(error)
         if problem:
             raise UsageError(f"the {name} has a mistake: {' '.join(problem.split())}")
-        return Constraint(matcher, self._ending if name == "json_schema" else [])
+        return Constraint(matcher, self._ending if name == "json_schema" else None)
 
 
 def _grammar(name: str, text: str) -> str:
@@ -75,9 +91,9 @@ def _closed(schema: Any) -> Any:
 
 
 class Constraint:
-    """What may come next in one answer. ending: tokens that end a value, soonest first; none if the answer may be cut."""
+    """What may come next in one answer. ending: how a value is ended soonest; None if the answer may be cut."""
 
-    def __init__(self, matcher: LLMatcher, ending: list[int]) -> None:
+    def __init__(self, matcher: LLMatcher, ending: _Ending | None) -> None:
         self._matcher = matcher
         self._ending = ending
         self._way_out = _way_out(matcher, ending)  # tokens that make the answer whole
@@ -94,21 +110,24 @@ class Constraint:
 
     def take(self, token: int, left: int) -> int:
         """The token that really comes: the chosen one, or a way out if after it `left` - 1 tokens would not be enough."""
+        if left > _LONGEST_END + 1:  # room for the longest way out
+            self._matcher.consume_token(token)
+            self._way_out = None
+            return token
         after = self._matcher.deep_copy()
         after.consume_token(token)
         way_out = _way_out(after, self._ending)
-        if self._way_out and (way_out is None or len(way_out) >= left):
-            token, *rest = self._way_out
+        if self._way_out is not None and (way_out is None or len(way_out) >= left):
+            token, *self._way_out = self._way_out
             self._matcher.consume_token(token)
-            self._way_out = rest
         else:
             self._matcher, self._way_out = after, way_out
         return token
 
 
-def _way_out(matcher: LLMatcher, ending: list[int]) -> list[int] | None:
+def _way_out(matcher: LLMatcher, ending: _Ending | None) -> list[int] | None:
     """Few tokens that make the answer whole; None if there is no short way, or none is looked for."""
-    if not ending:
+    if ending is None:
         return None
     matcher = matcher.deep_copy()
     found: list[int] = []
@@ -120,5 +139,7 @@ def _way_out(matcher: LLMatcher, ending: list[int]) -> list[int] | None:
     return found
 
 
-def _soonest(allowed: bytes, ending: list[int]) -> int:
-    return next((token for token in ending if allowed[token]), allowed.find(_ALLOWED))
+def _soonest(allowed: bytes, ending: _Ending) -> int:
+    in_text = all(allowed[token] for token in (ending.quote, ending.letter))  # there, a bracket is only a letter
+    first = [ending.quote] if in_text else ending.order
+    return next((token for token in first if allowed[token]), allowed.find(_ALLOWED))

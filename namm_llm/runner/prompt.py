@@ -144,6 +144,8 @@ class PromptFormat:
         """
         if not isinstance(question, str):
             return self._conversation(question, tools)
+        if tools:
+            raise UsageError("tools need messages; ask with a list of them.")
         if not question.strip():
             raise UsageError("the question is empty; ask something about the document.")
         return self._around(self._frame[1], question, self._frame[2])

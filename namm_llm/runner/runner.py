@@ -254,11 +254,15 @@ class Runner:
         question: Question,
         params: SamplingParams | None = None,
         *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
         cancel: CancelFlag | None = None,
         **overrides: Any,
     ) -> Stream:
-        """For `DocumentMemory`: the answer to a question about what `memory` holds."""
-        request = self._request(self._format.question(question), params, overrides, memory)
+        """For `DocumentMemory`: the answer to a question, or to a conversation, about what `memory` holds; tools as of `stream`."""
+        tools = chosen_tools(tools, tool_choice)
+        overrides |= forced_call(tools, tool_choice)
+        request = self._request(self._format.question(question, tools), params, overrides, memory)
         return self._stream(request, cancel, None)
 
     def answer_questions(

@@ -1,8 +1,11 @@
-"""The reader's view of one answer: an iterator over its pieces, with the whole result at its end."""
+"""The reader's view of one answer: an iterator over its pieces, for threads and for asyncio, with the whole result at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 
 from namm_llm.errors import UsageError
@@ -41,6 +44,32 @@ class Stream:
                 case Progress(done, total) if self._on_progress is not None:
                     self._on_progress(done, total)
         raise StopIteration
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """The same pieces without blocking the event loop; leaving the loop early, or cancelling its task, closes the stream."""
+        loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Piece | BaseException | None]()
+
+        def send(item: Piece | BaseException | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        def read() -> None:
+            try:
+                for piece in self:
+                    send(piece)
+            except BaseException as error:
+                send(error)
+            else:
+                send(None)
+
+        threading.Thread(target=read, name="namm-llm stream", daemon=True).start()
+        try:
+            while (item := await arrived.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            self.close()
 
     @property
     def result(self) -> Generation:
