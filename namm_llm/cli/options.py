@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 BUNDLED = "namm-tiny"
 
-RUNNER_OPTIONS = (
-    click.option("--model", metavar="NAME", help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]"),
+MODEL_OPTION = click.option("--model", metavar="NAME", help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]")
+WEIGHTS_OPTIONS = (
+    click.option("--quantization", metavar="Q", help="nf4, fp4 or int8 weights (bitsandbytes)."),
+    click.option("--device", metavar="D", help="auto, cpu, cuda or mps.  [default: auto]"),
+    click.option("--dtype", metavar="T", help="auto, float32, bfloat16 or float16.  [default: auto]"),
+)
+CACHE_OPTIONS = (
     click.option("--policy", metavar="NAME", help="How the tokens that stay are chosen; all stay without policy and budget."),
     click.option("--budget", metavar="B", help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB)."),
     click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
     click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share a budget.  [default: head]"),
-    click.option("--quantization", metavar="Q", help="nf4, fp4 or int8 weights (bitsandbytes)."),
-    click.option("--device", metavar="D", help="auto, cpu, cuda or mps.  [default: auto]"),
-    click.option("--dtype", metavar="T", help="auto, float32, bfloat16 or float16.  [default: auto]"),
 )
 SAMPLING_OPTIONS = (
     click.option("--max-tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: 256]"),
@@ -85,9 +87,13 @@ def lively() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def shared_options(*, sampling: bool = True, output: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def shared_options(
+    *, cache: bool = True, sampling: bool = True, output: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds the shared options to a command, which gets them as one `Settings`."""
-    options = (*RUNNER_OPTIONS, *(SAMPLING_OPTIONS if sampling else ()), *(OUTPUT_OPTIONS if output else ()))
+    before, after = (CACHE_OPTIONS if cache else ()), (SAMPLING_OPTIONS if sampling else ())
+    options = (MODEL_OPTION, *before, *WEIGHTS_OPTIONS, *after, *(OUTPUT_OPTIONS if output else ()))
+    of_runner = ("model", "quantization", "device", "dtype", *(("policy", "budget", "namm", "interval", "compete") if cache else ()))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -96,7 +102,7 @@ def shared_options(*, sampling: bool = True, output: bool = True) -> Callable[[C
                 return {name: value for name in names if (value := values.pop(name, None)) is not None}
 
             settings = Settings(
-                runner=given(("model", "policy", "budget", "namm", "interval", "compete", "quantization", "device", "dtype")),
+                runner=given(of_runner),
                 sampling=given(("max_tokens", "temperature", "seed")),
                 as_json=values.pop("as_json", False),
                 stats=values.pop("stats", False),

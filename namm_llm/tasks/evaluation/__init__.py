@@ -1,0 +1,19 @@
+"""Evaluation: policies x budgets x tasks x lengths on one model, the same prompts for all, the full cache as the reference.
+
+Two modes, never mixed in one row:
+
+- `agnostic`: the document goes through the evicting cache and is settled; only then comes the question.
+- `aware`: document and question are one prompt and the question stands before the last update, as in kvpress' query-aware runs. Our
+  updates begin while the document is read, before the question is seen; theirs is one, after it. The question itself is never evicted.
+
+`plan` says what is measured, `reading` runs the model, `measuring` makes scores of it, `rows` are the results, `running` is the loop, and
+`plot` draws score against what was kept.
+"""
+
+from namm_llm.tasks.evaluation.measuring import Measured, measure
+from namm_llm.tasks.evaluation.plan import Evaluation, Setting
+from namm_llm.tasks.evaluation.plot import draw_plot, load_matplotlib
+from namm_llm.tasks.evaluation.rows import Row, RowFile, label_of
+from namm_llm.tasks.evaluation.running import evaluate
+
+__all__ = ["Evaluation", "Measured", "Row", "RowFile", "Setting", "draw_plot", "evaluate", "label_of", "load_matplotlib", "measure"]

@@ -1,0 +1,93 @@
+"""The loop: every setting on the same samples, the full cache first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from namm_llm.errors import ContextError, UsageError
+from namm_llm.runner import Runner
+from namm_llm.runner.model_folder import NAMM_FILE
+from namm_llm.tasks.evaluation.measuring import measure
+from namm_llm.tasks.evaluation.plan import Evaluation, Mode
+from namm_llm.tasks.evaluation.rows import Row, RowFile, key_of, row_of
+from namm_llm.tasks.material import load_material
+from namm_llm.tasks.registry import draw_samples, make_task
+from namm_llm.tasks.sample import Sample
+
+FRAME = 64  # tokens of a chat template, at most
+OnRow = Callable[[Row, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """All settings on the same samples."""
+
+    task: str
+    length: int
+    mode: Mode
+    samples: list[Sample]
+
+
+def evaluate(runner: Runner, plan: Evaluation, *, file: RowFile | None = None, on_row: OnRow | None = None) -> list[Row]:
+    """One row for each task, length, mode and setting, in this order. The runner's own cache settings do not matter.
+
+    file: rows in it that measured the same are taken from there, new ones are added one by one. on_row: called with each row, its
+    number and how many there will be. Raises what `Evaluation.settings` and `draw_samples` raise, and ContextError for documents that are
+    too long.
+    """
+    folder = runner.loaded.folder
+    own = folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None
+    settings = plan.settings(own)
+    cells = list(_cells(runner, plan))
+    if not cells:
+        raise UsageError(f"{', '.join(plan.tasks)} ask nothing, so there is no mode aware to measure.")
+    texts = load_material(plan.split, _counter(runner), plan.texts).fingerprint
+    rows: list[Row] = []
+    for cell in cells:
+        full_score: float | None = None
+        for setting in settings:
+            key = key_of(runner, plan, cell.task, cell.length, cell.mode, setting, texts)
+            row = file.find(key) if file is not None else None
+            if row is None:
+                measured = measure(runner.with_cache(setting.eviction), cell.samples, cell.mode)
+                row = row_of(key, measured, cell.samples, full_score)
+                if file is not None:
+                    file.add(row)
+            full_score = row["score"] if full_score is None else full_score
+            rows.append(row)
+            if on_row is not None:
+                on_row(row, len(rows), len(cells) * len(settings))
+    return rows
+
+
+def _cells(runner: Runner, plan: Evaluation) -> Iterator[_Cell]:
+    for name in dict.fromkeys(plan.tasks):
+        task = make_task(name, questions=plan.questions)
+        for length in dict.fromkeys(plan.lengths):
+            samples = draw_samples(
+                task, length, split=plan.split, seed=plan.seed, count=plan.samples, count_tokens=_counter(runner), texts=plan.texts
+            )
+            _check_fits(runner, samples)
+            for mode in dict.fromkeys(plan.modes):
+                if mode == "agnostic" or not samples[0].questions[0].is_continuation:
+                    yield _Cell(name, length, mode, samples)
+
+
+def _counter(runner: Runner) -> Callable[[str], int]:
+    return lambda text: len(runner.encode(text))
+
+
+def _check_fits(runner: Runner, samples: list[Sample]) -> None:
+    positions = runner.context_window
+    if positions is None:
+        return
+    count = _counter(runner)
+    for sample in samples:
+        asked = max(count(question.prompt + (question.answer if question.is_continuation else "")) for question in sample.questions)
+        tokens = count(sample.document) + asked + max(question.max_tokens for question in sample.questions) + FRAME
+        if tokens > positions:
+            raise ContextError(
+                f"a document of task {sample.task} needs {tokens} positions with its question and answer, but {runner.model_id} was "
+                f"trained on {positions}: ask for a shorter length."
+            )
