@@ -11,7 +11,7 @@ from llama_index.core import Settings
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as plain_messages_to_prompt
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
-from llama_index.core.llms.llm import LLM
+from llama_index.core.llms.llm import LLM, CompletionToPromptCallable, MessagesToPromptCallable
 from llama_index.llms.namm import settings
 from llama_index.llms.namm.messages import to_messages
 from llama_index.llms.namm.runners import Runners
@@ -61,6 +61,10 @@ class ConfiguredLLM(LLM):
     memory: Any = Field(default=None, description="A DocumentMemory, or the file of one.")
     context_window: int | None = Field(default=None, description="Tokens that prompt and answer may have together.")
     is_function_calling_model: bool | None = Field(default=None, description="Whether tools are offered; by default, to a chat model.")
+
+    # as LlamaIndex declares them; ours are methods, which would print the LLM within the LLM
+    messages_to_prompt: MessagesToPromptCallable = Field(default=None, exclude=True, repr=False)
+    completion_to_prompt: CompletionToPromptCallable = Field(default=None, exclude=True, repr=False)
 
     _runners: Runners = PrivateAttr(default_factory=Runners)
 
@@ -155,6 +159,11 @@ class ConfiguredLLM(LLM):
         if memory is None or isinstance(memory, str | os.PathLike):
             return None if memory is None else os.fspath(memory)
         raise UsageError("a DocumentMemory that is in use cannot be saved with its LLM; save it to a file and give the LLM the file.")
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """All settings, for `from_dict`. UsageError with a document memory that is not in a file."""
+        self._saved_memory(self.memory)  # here, because pydantic wraps what a serializer raises
+        return dict(super().to_dict(**kwargs))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # not LlamaIndex's own __getstate__, which takes what cannot be pickled out of the living object

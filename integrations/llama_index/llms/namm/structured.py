@@ -63,7 +63,8 @@ class ConstrainedLLM(LLM):
         _started(output_cls, prompt, prompt_args)
         growing = _Growing(output_cls)
         for response in self.stream_chat(self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs)):
-            yield growing.feed(response)
+            if (known := growing.feed(response)) is not None:
+                yield known
         yield growing.end()
 
     @dispatcher.span
@@ -79,7 +80,8 @@ class ConstrainedLLM(LLM):
             growing = _Growing(output_cls)
             options = _constrained(output_cls, llm_kwargs)
             async for response in await self.astream_chat(self._get_messages(prompt, **prompt_args), **options):
-                yield growing.feed(response)
+                if (known := growing.feed(response)) is not None:
+                    yield known
             yield growing.end()
 
         return objects()
@@ -98,8 +100,10 @@ class _Growing:
         self._last = ChatResponse(message={"role": "assistant"})
 
     def feed(self, response: ChatResponse) -> Any:
-        """What the JSON so far says."""
+        """What the JSON so far says; None for the response that brings the numbers and no text."""
         self._last = response
+        if not response.delta:
+            return None
         found = process_streaming_objects(response, self._output_cls, cur_objects=self._objects)
         self._objects = [found]
         dispatcher.event(LLMStructuredPredictInProgressEvent(output=found))

@@ -24,11 +24,11 @@ def choice_of(given: Any) -> str:
     """What LlamaIndex's users write for a tool choice, as the runner takes it: auto, none, required or a name."""
     if isinstance(given, dict):
         given = given.get("function", given).get("name")
-    named = {None: "auto", "": "auto", "any": "required", True: "required", False: "none"}
-    choice = named.get(given, given)
-    if not isinstance(choice, str):
+    if given is None or isinstance(given, bool):
+        return {None: "auto", True: "required", False: "none"}[given]
+    if not isinstance(given, str):
         raise UsageError(f"tool_choice must be auto, none, required, any or the name of a tool, not {given!r}.")
-    return choice
+    return "required" if given == "any" else given
 
 
 def growing_with_tools(
