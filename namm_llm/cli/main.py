@@ -15,8 +15,10 @@ from namm_llm.errors import NammError
 COMMANDS = {
     "ask": "Ask questions about a document or a saved memory.",
     "chat": "Chat with a model.",
+    "eval": "Compare policies and budgets by what the model still answers.",
     "read": "Read a document once and save its memory.",
     "summarize": "Summarize a document.",
+    "train": "Make a NAMM for a model: distil, evolve, calibrate.",
 }
 
 

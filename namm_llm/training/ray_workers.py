@@ -6,6 +6,7 @@ again: jobs are pure, so nothing is lost and nothing changes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from namm_llm.errors import NammError, UsageError
+from namm_llm.runner.loading import LoadedModel
 from namm_llm.training.marks import marks
 from namm_llm.training.workers import Job, ModelSource, OnDone, Workers
 
@@ -22,10 +24,16 @@ class _Examiner:
 
     def __init__(self, source: ModelSource) -> None:
         torch.set_num_threads(source.threads)
-        self._loaded = source.load()
+        self._source = source
+        self._loaded: LoadedModel | None = None
 
     def examine(self, number: int, job: Job) -> tuple[int, Tensor]:
+        if self._loaded is None:  # not in __init__, so that what goes wrong comes back as it is
+            self._loaded = self._source.load()
         return number, marks(self._loaded.model, job.exam, job.evictions)
+
+    def pid(self) -> int:
+        return os.getpid()
 
 
 class RayWorkers(Workers):
@@ -71,6 +79,10 @@ class RayWorkers(Workers):
             raise error.cause from error  # as it would be without Ray
         except self._ray.exceptions.RayError as error:
             raise NammError(f"a Ray worker failed ({str(error).strip().splitlines()[-1]}); the checkpoint is whole, call again") from error
+
+    def pids(self) -> list[int]:
+        """Process id of every worker, on its own machine."""
+        return [int(self._ray.get(actor.pid.remote())) for actor in self._actors]
 
     def close(self) -> None:
         for actor in self._actors:

@@ -7,11 +7,13 @@ give the same marks, as long as they compute on the same kind of device with the
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -107,13 +109,19 @@ class ProcessWorkers(Workers):
         self._pool.shutdown(cancel_futures=True)
 
 
-_HELD: list[LoadedModel] = []  # the model of a worker process
+_SOURCE: list[ModelSource] = []  # of a worker process
 
 
 def _begin(source: ModelSource) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     torch.set_num_threads(source.threads)
-    _HELD.append(source.load())
+    _SOURCE.append(source)
+
+
+@cache
+def _model() -> LoadedModel:
+    return _SOURCE[0].load()
 
 
 def _examine(job: Job) -> Tensor:
-    return marks(_HELD[0].model, job.exam, job.evictions)
+    return marks(_model().model, job.exam, job.evictions)
