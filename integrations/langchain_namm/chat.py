@@ -106,8 +106,8 @@ class ChatNamm(NammSettings, BaseChatModel):
         tool_choice: Any = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """tool_choice: `auto`, `none`, `any`, `required`, True, the name of a tool, or a mapping that names one; a call that is forced follows
-        its tool's schema.
+        """tool_choice: `auto`, `none`, `any`, `required`, True, the name of a tool, or a mapping that names one; a forced call follows its
+        tool's schema.
         """
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], tool_choice=tool_choice, **kwargs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ class Runners:
         return self._used[key]
 
     def _memory(self, runner: Runner, loading: dict[str, Any], cache: dict[str, Any], path: Path) -> DocumentMemory[Any, Any]:
-        changed = os.stat(path).st_mtime_ns if path.is_file() else 0
+        changed = path.stat().st_mtime_ns if path.is_file() else 0
         key = (repr((loading, cache)), str(path), changed)
         if key not in self._memories:
             self._memories[key] = runner.open(path)

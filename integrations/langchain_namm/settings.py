@@ -34,7 +34,18 @@ OTHER_NAMES = {
     "repeat_penalty": "repetition_penalty",
 }
 # what LangChain and its users pass to every model, and what has no meaning for a local one
-_KNOWN = {"ls_structured_output_format", "strict", "parallel_tool_calls", "response_format", "stream", "stream_usage"}
+_KNOWN = {
+    "ls_structured_output_format",
+    "strict",
+    "parallel_tool_calls",
+    "response_format",
+    "stream",
+    "stream_usage",
+    "tags",
+    "metadata",
+    "run_name",
+    "run_id",
+}
 
 
 class NammSettings(BaseLanguageModel[Any], ABC):
