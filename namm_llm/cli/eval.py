@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from namm_llm.cli.options import Settings, lively, quiet_libraries, shared_options
+from namm_llm.cli.options import Settings, quiet_libraries, shared_options
+from namm_llm.cli.progress import JobBar
 from namm_llm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option("--tasks", metavar="A,B", help="fact, keys, values, list, missing, passages, prose, code, needle, niah_*.  [default: fact]")
+@click.option("--tasks", metavar="A,B", help="What is asked, see above.  [default: fact]")
 @click.option("--lengths", metavar="N,M", help="Tokens of a document.  [default: 2000]")
 @click.option("--policies", metavar="A,B", help="Policies to compare.  [default: all, namm if the model has one]")
 @click.option("--budgets", metavar="A,B", help="As --budget elsewhere; none: a policy's threshold.  [default: 0.5,0.25,0.125]")
@@ -38,7 +39,18 @@ if TYPE_CHECKING:
 def eval(settings: Settings, json_file: str | None, plot: str | None, **given: Any) -> None:
     """Compare policies and budgets by what the model still answers, all on the same documents.
 
-    The full cache is always measured as the reference. Tasks may also be longbench:FILE and ruler:FILE, jsonl files of these benchmarks.
+    The full cache is always measured as the reference.
+
+    \b
+    Tasks: fact, word     single facts, whose values are numbers or words
+           keys           single facts, many records with names that look alike
+           values, list   all values of one record, all records of one kind
+           missing        half of what is asked is not in the document
+           passages       which passage says this
+           prose, code    perplexity of how the text goes on
+           needle         a needle in a haystack
+           niah_*         RULER's needles: single_1/2/3, multikey_1/2/3, multivalue, multiquery
+           longbench:FILE, ruler:FILE   jsonl files of these benchmarks
     """
     quiet_libraries()
     from namm_llm.tasks.evaluation import Evaluation, RowFile, draw_plot, evaluate, load_matplotlib
@@ -49,8 +61,13 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
         load_matplotlib()
         _check_writable(plot)
     runner = settings.load()
-    with _Bar() as bar:
-        rows = evaluate(runner, plan, file=file, on_row=bar.update)
+    with JobBar("Measuring", "rows") as bar:
+
+        def on_row(row: Row, done: int, total: int) -> None:
+            bar.update(done, total)
+            bar.note(f"{row['task']}, {row['length']} tokens: {row['eviction']}")
+
+        rows = evaluate(runner, plan, file=file, on_row=on_row)
     _print(rows)
     if plot is not None:
         draw_plot(rows, plot)
@@ -81,26 +98,6 @@ def _check_writable(name: str) -> None:
         raise UsageError(f"{name} must end in .png, .svg or .pdf, which says how the plot is drawn.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"{name} cannot be written: name a file in a folder that exists and may be written to")
-
-
-class _Bar:
-    """Rows done, on a terminal's stderr."""
-
-    def __enter__(self) -> _Bar:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("Measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not lively())
-        self._bar.add_task("", total=None)
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def update(self, row: Row, done: int, total: int) -> None:
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=f"{row['task']}: {row['eviction']}")
 
 
 def _print(rows: list[Row]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.placing import SPACING, different_records, place_records, records_for, some_kinds
+from namm_llm.tasks.placing import KINDS, SPACING, different_records, kinds, place_records, records_for
 from namm_llm.tasks.records import MISSING, Record, draw_missing
 from namm_llm.tasks.sample import Question, Sample
 from namm_llm.tasks.task import Task
@@ -16,15 +16,17 @@ from namm_llm.tasks.task import Task
 @dataclass(frozen=True)
 class Facts(Task):
     """spacing: tokens for each record. look_alikes: share of the names that differ from another in one word. missing: share of the
-    questions whose record the document does not state."""
+    questions whose record the document does not state. words: the values are words, not numbers."""
 
     spacing: int = SPACING
     look_alikes: float = 0.2
     missing: float = 0.0
+    words: bool = False
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         count = max(records_for(length, self.spacing), self.questions)
-        records = different_records(rng, material, count, some_kinds(rng, material), self.look_alikes)
+        of = kinds(rng, material, rng.randint(1, KINDS), words=self.words)
+        records = different_records(rng, material, count, of, self.look_alikes)
         document = place_records(rng, material, records, length)
         return Sample(self.name, document, tuple(self._ask(rng, material, records)))
 

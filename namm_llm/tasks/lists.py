@@ -6,12 +6,12 @@ import random
 from dataclasses import dataclass
 
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.placing import different_records, place_records, records_for
-from namm_llm.tasks.records import LISTS, Record, draw_kind
+from namm_llm.tasks.placing import different_records, kinds, place_records, records_for
+from namm_llm.tasks.records import LISTS, Record
 from namm_llm.tasks.sample import Question, Sample
 from namm_llm.tasks.task import Task
 
-KINDS = 3  # asked about, at most
+ASKED = 3  # kinds asked about, at most
 LEAST, MOST = 2, 8  # records of an asked kind
 TOKENS = 32  # of a reply for each record
 
@@ -22,22 +22,14 @@ class Lists(Task):
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         total = records_for(length)
-        asked = _kinds(rng, material, min(KINDS, self.questions))
+        asked = kinds(rng, material, min(ASKED, self.questions))
         records = [r for kind in asked for r in different_records(rng, material, rng.randint(LEAST, MOST), [kind])]
-        others = [kind for kind in _kinds(rng, material, KINDS + len(asked)) if kind not in asked]
+        others = [kind for kind in kinds(rng, material, ASKED + len(asked)) if kind not in asked]
         if total > len(records):
             records += different_records(rng, material, total - len(records), others)
         rng.shuffle(records)
         document = place_records(rng, material, records, length)
         return Sample(self.name, document, tuple(_question(rng, [r for r in records if r.kind == kind]) for kind in asked))
-
-
-def _kinds(rng: random.Random, material: Material, count: int) -> list[str]:
-    """Exactly `count` different kinds."""
-    kinds: dict[str, None] = {}
-    while len(kinds) < count:
-        kinds[draw_kind(rng, material.names)] = None
-    return list(kinds)
 
 
 def _question(rng: random.Random, records: list[Record]) -> Question:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from namm_llm.tasks.corpus import Corpus, CountTokens
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.records import Record, draw_kinds, draw_own_value, draw_records
+from namm_llm.tasks.records import WORD_KINDS, Record, draw_kind, draw_own_value, draw_records
 
 SPACING = 128  # tokens of a document for each record, at most
+KINDS = 6  # of records in a document, at most
 
 
 def place(rng: random.Random, corpus: Corpus, statements: Sequence[str], length: int, count: CountTokens) -> str:
@@ -38,16 +39,22 @@ def records_for(length: int, spacing: int = SPACING) -> int:
     return max(3, -(-length // spacing))
 
 
-def different_records(rng: random.Random, material: Material, count: int, kinds: list[str], look_alikes: float = 0.2) -> list[Record]:
-    """Records with names and values of the split; no name has two values of one kind."""
+def different_records(rng: random.Random, material: Material, count: int, of: list[str], look_alikes: float = 0.2) -> list[Record]:
+    """Records of these kinds with names and values of the split; no name has two values of one kind."""
     found: dict[tuple[str, str], Record] = {}
     while len(found) < count:
-        drawn = draw_records(rng, material.names, count - len(found), kinds, draw_value=draw_own_value, look_alikes=look_alikes)
+        drawn = draw_records(rng, material.names, count - len(found), of, draw_value=draw_own_value, look_alikes=look_alikes)
         for record in drawn:
             found.setdefault((record.kind, record.name.bare.lower()), record)
     return list(found.values())
 
 
-def some_kinds(rng: random.Random, material: Material, most: int = 6) -> list[str]:
-    """One to `most` kinds of records."""
-    return draw_kinds(rng, material.names, rng.randint(1, most))
+def kinds(rng: random.Random, material: Material, count: int, *, words: bool = False) -> list[str]:
+    """`count` different kinds of records whose values are numbers, or with `words` words."""
+    found: dict[str, None] = {}
+    if words:
+        return rng.sample(WORD_KINDS, min(count, len(WORD_KINDS)))
+    while len(found) < count:
+        if (kind := draw_kind(rng, material.names)) not in WORD_KINDS:
+            found[kind] = None
+    return list(found)

@@ -27,6 +27,7 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Facts("fact"),
+        Facts("word", words=True),
         Facts("keys", spacing=40, look_alikes=0.6),
         Values("values"),
         Lists("list"),

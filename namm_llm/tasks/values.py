@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.placing import different_records, place_records, records_for, some_kinds
+from namm_llm.tasks.placing import KINDS, different_records, kinds, place_records, records_for
 from namm_llm.tasks.records import Record, draw_own_value, plural
 from namm_llm.tasks.sample import Question, Sample
 from namm_llm.tasks.task import Task
@@ -21,7 +21,8 @@ class Values(Task):
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         asked = self.questions if self.questions * MOST * 32 <= length else 1
-        records = different_records(rng, material, max(records_for(length), asked + 2), some_kinds(rng, material))
+        of = kinds(rng, material, rng.randint(1, KINDS))
+        records = different_records(rng, material, max(records_for(length), asked + 2), of)
         groups = [_with_more_values(rng, material, record) for record in records[:asked]]
         stated = [record for group in groups for record in group] + records[asked:]
         rng.shuffle(stated)

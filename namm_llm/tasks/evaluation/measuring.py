@@ -58,7 +58,7 @@ def measure(runner: Runner, samples: Sequence[Sample], mode: Mode = "agnostic") 
     """The samples with the runner's cache settings. Raises UsageError for texts that go on in mode aware: there is no question."""
     goes_on = samples[0].questions[0].is_continuation
     if goes_on and mode == "aware":
-        raise UsageError(f"task {samples[0].task} asks nothing, so it has no mode aware.")
+        raise UsageError(f"nothing is asked in {samples[0].task}, so there is no mode aware to measure.")
     read = read_on if goes_on else read_aware if mode == "aware" else read_agnostic
     began = time.perf_counter()
     readings: list[Reading] = [read(runner, sample) for sample in samples]

@@ -41,7 +41,7 @@ def evaluate(runner: Runner, plan: Evaluation, *, file: RowFile | None = None, o
     settings = plan.settings(own)
     cells = list(_cells(runner, plan))
     if not cells:
-        raise UsageError(f"{', '.join(plan.tasks)} ask nothing, so there is no mode aware to measure.")
+        raise UsageError(f"nothing is asked in {', '.join(plan.tasks)}, so there is no mode aware to measure.")
     texts = load_material(plan.split, _counter(runner), plan.texts).fingerprint
     rows: list[Row] = []
     for cell in cells:
