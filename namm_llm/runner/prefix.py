@@ -64,11 +64,11 @@ class PrefixStore:
         assert tokens_seen(cache) == len(ids), "ids and cache do not belong together"
         if not ids:
             return
-        shorter = [kept for kept in self._kept if kept.ids == ids[: len(kept.ids)]]
-        caches = {length: cache for kept in shorter for length, cache in kept.caches.items()}
-        newest = {length: caches[length] for length in sorted(caches)[-len(_FROM_END) - 1 :]}
-        self._kept = [kept for kept in self._kept if kept not in shorter]
-        self._kept.append(_Kept(ids, {**newest, len(ids): cache}))
+        common = {id(kept): _common(kept.ids, ids) for kept in self._kept}
+        caches = {length: fork for kept in self._kept for length, fork in kept.caches.items() if length <= common[id(kept)]}
+        longest = {length: caches[length] for length in sorted(caches)[-len(_FROM_END) - 1 :]}
+        self._kept = [kept for kept in self._kept if common[id(kept)] < len(kept.ids)]  # the others go on in the new one
+        self._kept.append(_Kept(ids, {**longest, len(ids): cache}))
         del self._kept[: max(0, len(self._kept) - self._count)]
 
     def clear(self) -> None:

@@ -72,3 +72,21 @@ def test_only_so_many_are_kept_and_all_can_be_forgotten(make_runner: Callable[..
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens > 0
     runner.forget_prefixes()
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens == 0
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["full", "h2o"])
+@pytest.mark.parametrize("question", [10, 60, 200], ids="question of {} tokens".format)
+def test_another_question_on_the_same_text_reads_little(
+    make_runner: Callable[..., Runner], long_text: str, settings: dict[str, Any], question: int
+) -> None:
+    keeping, plain = make_runner(**settings, prefix_caches=1), make_runner(**settings)
+    text = plain.encode(long_text)
+    first, second, third = ([*text, 40 + n, *text[n : n + question]] for n in range(3))
+    keeping.generate(first, max_tokens=4)
+    found, expected = keeping.generate(second, max_tokens=12), plain.generate(second, max_tokens=12)
+    read = len(second) - found.usage.cached_tokens
+    assert read <= max(4 * (question + 1), 32)
+    assert (found.text, found.cache.stored_tokens) == (expected.text, expected.cache.stored_tokens)
+    again = keeping.generate(third, max_tokens=12)  # by now it is known where they part
+    assert len(third) - again.usage.cached_tokens <= max(question + 1, 32)
+    assert again.text == plain.generate(third, max_tokens=12).text

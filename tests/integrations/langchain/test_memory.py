@@ -15,7 +15,7 @@ from namm_llm import Runner, UsageError
 STUFF = ChatPromptTemplate([("system", "Use this context:\n{context}"), ("user", "{question}")])
 ONE_MESSAGE = ChatPromptTemplate([("user", "{context}\n\nAnswer from the text above.\nQuestion: {question}")])
 QUESTIONS = ["What holds vault 17?", "Which of the vaults is the one that nobody has opened since the fox came?"]
-CACHES: list[dict[str, Any]] = [{}, {"policy": "keydiff", "budget": 0.25, "interval": 512}]
+EVICTING = {"policy": "keydiff", "budget": 0.25, "interval": 512}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,7 @@ def reading(message: AIMessage) -> int:
     return used["input_tokens"] - used["input_token_details"]["cache_read"]
 
 
-@pytest.mark.parametrize("cache", CACHES, ids=["full", "keydiff"])
-@pytest.mark.parametrize("prompt", [STUFF, ONE_MESSAGE], ids=["system", "user"])
+@pytest.mark.parametrize(("prompt", "cache"), [(STUFF, {}), (ONE_MESSAGE, EVICTING)], ids=["system, full", "user, keydiff"])
 def test_another_question_on_the_same_8000_tokens_reads_20_times_less(
     folder: Path, context: str, cache: dict[str, Any], prompt: ChatPromptTemplate
 ) -> None:
@@ -80,5 +79,5 @@ def test_a_conversation_goes_on_behind_a_memory(folder: Path) -> None:
 
 def test_cache_settings_beside_a_memory_are_refused(folder: Path) -> None:
     document = Runner.load(folder).read("The vault 1 holds 919 coins and a fox.")
-    with pytest.raises(UsageError, match="budget belongs to the runner that read the memory; leave it out, or read with it"):
+    with pytest.raises(UsageError, match="budget is a setting of the memory's own runner; leave it out"):
         ChatNamm(memory=document, budget=0.5).invoke("x")
