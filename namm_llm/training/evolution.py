@@ -147,8 +147,9 @@ class Evolution:
         candidates = search.ask(settings.seed)
         fitness = self._shares(list(candidates), exams)[:, self._column].numpy()
         first = int(fitness.argmax())
-        if state.champion is None or fitness[first] > state.champion_fitness:
-            state = replace(state, champion=candidates[first], champion_fitness=float(fitness[first]))
+        lead = float(fitness[first] - fitness.mean())  # other generations had other prompts, so only this can be compared with them
+        if state.champion is None or lead > state.champion_lead:
+            state = replace(state, champion=candidates[first], champion_lead=lead)
         state = replace(state, search=search.tell(candidates, fitness.tolist()), stage_generation=state.stage_generation + 1)
         row: dict[str, Any] = {
             "tasks": list(tasks),
@@ -163,12 +164,12 @@ class Evolution:
         return state, {**row, "saved": state.best_score}
 
     def _check(self, state: State) -> tuple[State, dict[str, Any]]:
-        """Validate the distribution's mean and the best candidate since the last time; the better one is saved if it is the best so far."""
+        """Validate the distribution's mean and the champion since the last time; the better one is saved if it is the best so far."""
         assert state.champion is not None
         known = [state.search.mean, state.champion]
         shares = self._validate(state, known)
         state = _with_best(state, known, [float(share[self._column]) for share in shares])
-        return replace(state, champion=None, champion_fitness=0.0), {"mean": _named(shares[0]), "best": _named(shares[1])}
+        return replace(state, champion=None, champion_lead=0.0), {"mean": _named(shares[0]), "best": _named(shares[1])}
 
     def _validate(self, state: State, known: list[Vector]) -> Tensor:
         settings = self._settings
