@@ -43,16 +43,17 @@ def memory_command() -> None:
 
 @main.command("quality")
 @click.option("--model", default="namm-tiny", show_default=True)
-@click.option("--policy", "policies", multiple=True, help="May be repeated; all that need no training, if left out.")
-@click.option("--budget", "budgets", multiple=True, type=float, default=(0.5, 0.25, 0.125), show_default=True)
+@click.option("--task", "tasks", multiple=True, default=("fact",), show_default=True, help="See namm-llm eval.")
+@click.option("--length", "lengths", multiple=True, type=int, default=(8000,), show_default=True, help="Tokens of a document.")
+@click.option("--policy", "policies", multiple=True, help="May be repeated; all, if left out.")
+@click.option("--budget", "budgets", multiple=True, default=("0.5", "0.25", "0.125"), show_default=True)
 @click.option("--compete", "competes", multiple=True, default=("head", "layer", "model"), show_default=True)
-@click.option("--records", default=64, show_default=True, help="One for every 128 tokens of a document.")
 @click.option("--documents", default=4, show_default=True)
 @click.option("--questions", default=16, show_default=True, help="Asked of each document, after it has been read.")
-@click.option("--namm", default=None, help="NAMM file, for the policy namm.")
+@click.option("--namm", "namms", multiple=True, help="NAMM file, for the policy namm.")
 def quality_command(**settings: object) -> None:
-    """Exact match of answers after eviction, policy by policy; the questions come after the reading."""
-    columns = ["policy", "budget", "compete", "tokens", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"]
+    """Scores after eviction, policy by policy: `namm-llm eval`, its rows kept with the machine; the questions come after the reading."""
+    columns = ["task", "length", "policy", "budget", "compete", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"]
     _report("quality", quality.compare(**settings), columns)  # type: ignore[arg-type]
 
 

@@ -10,11 +10,27 @@ from benchmarks.rows import RESULTS, Row
 PAGE = RESULTS.parent / "README.md"
 START, END = "<!-- tables: python -m benchmarks report -->", "<!-- end of tables -->"
 COLUMNS = {
-    "quality": ("policy", "compete", "budget", "tokens", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"),
+    "quality": (
+        "task",
+        "length",
+        "mode",
+        "policy",
+        "namm_file",
+        "compete",
+        "budget",
+        "samples",
+        "score",
+        "low",
+        "high",
+        "full_score",
+        "kept_fraction",
+        "nbytes",
+        "full_nbytes",
+    ),
     "speed": ("measure", "shape", "dtype", "policy", "budget", "tokens", "ratio", "ratios", "seconds", "full_seconds"),
     "memory": ("measure", "shape", "dtype", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"),
 }
-FIGURES = ("score", "full_score", "kept_fraction", "ratio", "ratios", "seconds", "full_seconds", "nbytes", "full_nbytes")
+FIGURES = ("score", "low", "high", "full_score", "kept_fraction", "ratio", "ratios", "seconds", "full_seconds", "nbytes", "full_nbytes")
 
 
 def rows_of(path: Path) -> list[Row]:

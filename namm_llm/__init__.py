@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from namm_llm.runner import Generation, Piece, Runner, Stream
     from namm_llm.runner.sampling import SamplingParams
     from namm_llm.runner.tools import ToolCall, parse_tool_calls
+    from namm_llm.tasks.evaluation import Evaluation, evaluate
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "ContextError",
     "DocumentError",
     "DocumentMemory",
+    "Evaluation",
     "Generation",
     "ManagedCache",
     "ModelError",
@@ -49,6 +51,7 @@ __all__ = [
     "ToolCall",
     "UsageError",
     "__version__",
+    "evaluate",
     "make_eviction",
     "parse_tool_calls",
 ]
@@ -56,6 +59,7 @@ __all__ = [
 _HOME = {
     "CacheStats": "namm_llm.cache",
     "DocumentMemory": "namm_llm.documents",
+    "Evaluation": "namm_llm.tasks.evaluation",
     "Generation": "namm_llm.runner",
     "ManagedCache": "namm_llm.cache",
     "Namm": "namm_llm.namm",
@@ -64,6 +68,7 @@ _HOME = {
     "SamplingParams": "namm_llm.runner.sampling",
     "Stream": "namm_llm.runner",
     "ToolCall": "namm_llm.runner.tools",
+    "evaluate": "namm_llm.tasks.evaluation",
     "make_eviction": "namm_llm.policies",
     "parse_tool_calls": "namm_llm.runner.tools",
 }
