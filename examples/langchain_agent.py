@@ -1,7 +1,7 @@
 """An agent of LangChain that looks something up with a tool before it answers.
 
-The first step must call a tool, and the grammar sees to it that the call fits, so even a tiny model cannot get it wrong. What the tool found
-is then the context of the question. pip install 'namm-llm[langchain,structured,examples]'; python -m examples.langchain_agent
+The first step must call a tool, and the grammar sees to it that the call fits, so even a tiny model cannot get it wrong. What the tool
+found is then the context of the question. pip install 'namm-llm[langchain,structured,examples]'; python -m examples.langchain_agent
 """
 
 import time

@@ -1,6 +1,7 @@
 """A long text summarised with LangGraph: every part on its own and all at once, then the summaries together.
 
-The parts run in parallel; the model decodes them as one batch. pip install 'namm-llm[langchain,examples]'; python -m examples.langgraph_summary
+The parts run in parallel; the model decodes them as one batch.
+pip install 'namm-llm[langchain,examples]'; python -m examples.langgraph_summary
 """
 
 import operator
