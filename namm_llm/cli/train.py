@@ -174,7 +174,7 @@ def run_evolution(
         f"tasks {' then '.join(', '.join(stage) for stage in settings.stages)}. Writes {files.out}."
     )
     end = time.perf_counter() + 60 * given["minutes"] if "minutes" in given else float("inf")
-    with JobBar("Evolving", "documents") as bar:
+    with JobBar("Evolving", "readings") as bar:
         evolution = Evolution(namm, source.exams, workers, settings, on_done=bar.update)
         try:
             _, state = evolution.run(files, state, report=lambda row: bar.note(line_of(row)), stop=lambda: time.perf_counter() > end)
