@@ -207,3 +207,19 @@ def test_help_states_the_real_defaults_and_does_not_import_torch(name: str) -> N
     )
     assert done.stdout.startswith("Usage: ")
     assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["2", "ray"])
+def test_other_workers_evolve_the_same_namm(folder: Path, workers: str) -> None:
+    if workers == "ray":
+        pytest.importorskip("ray")
+    arguments = ["train", "evolve", *QUICK, *EVOLVE, "--generations", "2", "--batch", "3", "--model", "./model"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for out, options in (("here.safetensors", []), ("there.safetensors", ["--workers", workers])):
+        command = [sys.executable, "-m", "namm_llm", *arguments, "-o", out, *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("\n") == 2, done.stderr  # what it calibrates and evolves, and nothing of the workers'
+    for suffix in ("", ".work"):
+        assert Path(f"here.safetensors{suffix}").read_bytes() == Path(f"there.safetensors{suffix}").read_bytes()
