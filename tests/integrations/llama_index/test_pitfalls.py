@@ -15,6 +15,7 @@ from llama_index.llms.namm import NammLLM
 
 from namm_llm import ContextError, ModelError, NammError, UsageError
 from tests.integrations.llama_index.calls import CALLS, STREAMS, ask
+from tests.integrations.llama_index.compare import namm, run
 from tests.integrations.llama_index.conftest import TOKENS, forward_passes, prompt_of
 
 PROMPT = "Who signs travel requests?"
@@ -327,3 +328,9 @@ def test_22_statistics_never_enter_the_next_prompt(name, llm):
         assert response.additional_kwargs == {}
         if hasattr(response, "message"):
             assert response.message.additional_kwargs == {}
+
+
+def test_every_check_of_the_readmes_table_is_passed(tiny_folder):
+    found = run(namm(tiny_folder))
+    assert len(found) == 14
+    assert {check for check, result in found.items() if result != "yes"} == set()
