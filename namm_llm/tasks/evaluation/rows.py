@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from namm_llm import __version__
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner
 from namm_llm.tasks.evaluation.measuring import Measured
@@ -17,7 +18,7 @@ from namm_llm.tasks.sample import Sample
 Row = dict[str, Any]
 # two rows that agree in these are the same measurement
 KEY = (
-    "model", "fingerprint", "task", "length", "mode", "policy", "budget", "compete", "interval", "eviction", "namm",
+    "version", "model", "fingerprint", "task", "length", "mode", "policy", "budget", "compete", "interval", "eviction", "namm",
     "documents", "questions", "seed", "split", "texts",
 )  # fmt: skip
 
@@ -26,6 +27,7 @@ def key_of(runner: Runner, plan: Evaluation, task: str, length: int, mode: Mode,
     """What a row measures, without the results. texts: fingerprint of those that documents are made of."""
     eviction, evicts = setting.eviction, setting.eviction.policy.evicts
     return {
+        "version": __version__,
         "model": runner.model_id,
         "fingerprint": runner.fingerprint,
         "task": task,
@@ -74,7 +76,7 @@ def label_of(row: Row, rows: Sequence[Row]) -> str:
     label = str(row["policy"])
     if row["namm_file"] and len({other["namm_file"] for other in rows if other["namm_file"]}) > 1:
         label += f" ({row['namm_file']})"
-    if row["compete"] and len({other["compete"] for other in rows if other["compete"]}) > 1:
+    if len({other["compete"] for other in rows if other["policy"] == row["policy"]}) > 1:
         label += f", {row['compete']}"
     return label
 
