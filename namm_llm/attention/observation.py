@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from namm_llm.attention.rotation import Rotation
+
 BLOCK = 128  # queries at a time: R x BLOCK x N float32 probabilities, small enough to stay near the processor
 
 
@@ -21,7 +23,7 @@ class Observation:
 
     queries: `[R, Q, D]`, rotated. lse: `[R, Q]`, float32, as it was when the query ran. keys: `[N, D]`, float32. positions: `[N]`,
     ascending. stop: position after the last query, so that the queries stand at `first .. stop - 1`. fresh: position of the first query
-    since the last update; older ones were carried over.
+    since the last update; older ones were carried over. rotation: the model's, for `again`.
     """
 
     queries: Tensor
@@ -31,6 +33,7 @@ class Observation:
     scale: float
     stop: int
     fresh: int
+    rotation: Rotation | None = None
 
     @property
     def first(self) -> int:
@@ -60,3 +63,12 @@ class Observation:
         """`rows` of consecutive queries, `size` at a time."""
         for at in range(start, stop, size):
             yield self.rows(at, min(at + size, stop))
+
+    def again(self, start: int, stop: int, size: int = BLOCK) -> Iterator[Tensor]:
+        """The attention `[R, at most size, N]`, float32, that the queries of `start .. stop - 1` would pay if the text since the last
+        update came once more right after itself: they are turned to those positions and see all N tokens, their own future included.
+        """
+        assert self.rotation is not None, "the cache was not made for a policy that reads again"
+        turned = self.rotation.turn(self.queries[:, max(start, self.first) - self.first : stop - self.first], self.stop - self.fresh)
+        for block in torch.split(turned * self.scale, size, dim=1):
+            yield torch.matmul(block, self.keys.T).softmax(-1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from namm_llm.attention.interface import ManagedKeys
+from namm_llm.attention.rotation import Rotation
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.errors import CacheError
 from namm_llm.policies import Eviction
@@ -37,16 +38,17 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Settled and recent tokens of one layer for every sequence of the batch.
 
     evictions: settings of the sequences to come, one for all of them or one for each. on_due: called with this layer and the row of a
-    sequence whose update falls due. columns: how many columns went through, left padding included, which is the length that transformers
-    asks for.
+    sequence whose update falls due. rotation: the model's, if a policy reads again. columns: how many columns went through, left padding
+    included, which is the length that transformers asks for.
     """
 
     is_sliding = False
 
-    def __init__(self, evictions: Sequence[Eviction], on_due: OnDue) -> None:
+    def __init__(self, evictions: Sequence[Eviction], on_due: OnDue, rotation: Rotation | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.evictions = tuple(evictions)
         self.on_due = on_due
+        self.rotation = rotation
         self.sequences: list[LayerSequence] = []
         self.columns = 0
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicSlidingWindowLayer, get_layer_types_and_kwargs
 
 from namm_llm.attention.interface import IMPLEMENTATION
+from namm_llm.attention.rotation import rotation_of
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.saved import fill_layers, layers_state
 from namm_llm.cache.sequence import Judgement, LayerSequence
@@ -77,10 +78,11 @@ class ManagedCache(Cache):
         elif layer is self.managed[-1]:
             self._update(self.managed, row)
 
+    @torch.no_grad()  # nobody trains through an eviction
     def _update(self, layers: Sequence[ManagedLayer], row: int) -> None:
         """Judge the sequence `row` in these layers together, and evict."""
         sequences = [layer.sequences[row] for layer in layers]
-        judgements = [sequence.judge() for sequence in sequences]
+        judgements = [layer.sequences[row].judge(layer.rotation) for layer in layers]
         keep = self._select(sequences, judgements)
         heads = 0
         for sequence, judgement in zip(sequences, judgements, strict=True):
@@ -140,7 +142,7 @@ class ManagedCache(Cache):
             if len(layers) > 1:
                 raise CacheError("a model with sliding-window layers cannot join caches into a batch; ask one question at a time")
             return cast(CacheLayerMixin, deepcopy(layers[0]))
-        joined = ManagedLayer(layers[0].evictions, self._on_due)
+        joined = ManagedLayer(layers[0].evictions, self._on_due, layers[0].rotation)
         for layer in layers:
             assert isinstance(layer, ManagedLayer)
             joined.sequences += [sequence.fork() for sequence in layer.sequences]
@@ -243,9 +245,10 @@ def prepare_model(model: PreTrainedModel) -> None:
 def _layers_for(model: PreTrainedModel, evictions: Sequence[Eviction], on_due: Any) -> list[CacheLayerMixin]:
     types, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
     layers: list[CacheLayerMixin] = []
+    rotation = rotation_of(model) if any(eviction.policy.rereads for eviction in evictions) else None
     for kind, arguments in zip(types, kwargs, strict=True):
         if kind == _MANAGED:
-            layers.append(ManagedLayer(evictions, on_due))
+            layers.append(ManagedLayer(evictions, on_due, rotation))
         elif kind in _SLIDING:
             layers.append(DynamicSlidingWindowLayer(**arguments))
         else:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from namm_llm.attention.grouped import grouped_attention
 from namm_llm.attention.observation import Observation
+from namm_llm.attention.rotation import Rotation
 from namm_llm.cache.recent import Rows
 from namm_llm.errors import CacheError
 from namm_llm.policies import Eviction
@@ -83,14 +84,14 @@ class LayerSequence:
         self.seen += query.shape[1]
         return out
 
-    def judge(self) -> Judgement:
-        """All tokens with the policy's new state and scores, nothing evicted yet."""
+    def judge(self, rotation: Rotation | None = None) -> Judgement:
+        """All tokens with the policy's new state and scores, nothing evicted yet. rotation: the model's, for a policy that reads again."""
         policy = self.eviction.policy
         if not policy.evicts:
             return Judgement(self._all_segments(), [])
         segments, scores = [], []
         for head, segment in enumerate(self._all_segments()):
-            observation = self._observe(segment, head) if policy.observes else None
+            observation = self._observe(segment, head, rotation) if policy.observes else None
             state = policy.update(segment, observation).to(policy.state_dtype)
             segment = Segment(segment.keys, segment.values, segment.positions, state)
             segments.append(segment)
@@ -127,7 +128,7 @@ class LayerSequence:
             for g, old in enumerate(self.settled.segments())
         ]
 
-    def _observe(self, segment: Segment, head: int) -> Observation:
+    def _observe(self, segment: Segment, head: int, rotation: Rotation | None) -> Observation:
         queries, lse = self.queries.columns()
         rows = queries.shape[0] // len(self.settled.lengths)
         group = slice(head * rows, (head + 1) * rows)
@@ -139,6 +140,7 @@ class LayerSequence:
             scale=self.scale,
             stop=self.seen,
             fresh=self.settled_at,
+            rotation=rotation,
         )
 
     def stored(self) -> int:

@@ -32,7 +32,7 @@ CACHE_OPTIONS = (
     click.option("--budget", metavar="B", help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB)."),
     click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
     click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),
-    click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share a budget.  [default: head]"),
+    click.option("--compete", metavar="WHO", help="head, layer or model: whose tokens share a budget.  [default: the policy's]"),
 )
 SAMPLING_OPTIONS = (
     click.option("--max-tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: 256]"),

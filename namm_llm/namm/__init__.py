@@ -1,15 +1,16 @@
 """NAMM: the neural attention memory model that scores cached tokens. It knows nothing about caches or language models.
 
-    attention rows  --Spectrogram.update-->  ema  --Namm.features-->  features  --Namm.scores-->  scores
+    attention rows  --Spectrogram.update-->  state  --Namm.features-->  features  --Namm.scores-->  scores
 
 A `Namm` is an immutable value; `Namm.load` and `Namm.save` keep it in a small safetensors file.
 """
 
+from namm_llm.namm.memory import Memory
 from namm_llm.namm.network import Namm
 from namm_llm.namm.recency import Recency
 from namm_llm.namm.spectrogram import Spectrogram
 
-__all__ = ["Namm", "Recency", "Spectrogram", "import_reference", "load", "save"]
+__all__ = ["Memory", "Namm", "Recency", "Spectrogram", "import_reference", "load", "save"]
 
 load = Namm.load
 save = Namm.save

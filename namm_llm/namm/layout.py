@@ -1,6 +1,7 @@
 """The order of a NAMM's parameters in their flat vector `theta` [P], the same as in the reference implementation.
 
 With d features and h hidden, P = (3dh + 3h) + (2hd + 2d) + (d + 1): 4172 for d = 25 and h = 32. Matrices are [in, out].
+Hidden 0 stands for a NAMM without attention: a linear score of d + 1 parameters.
 """
 
 import math
@@ -11,8 +12,9 @@ HIDDEN = 32
 
 
 def parameter_shapes(features: int, hidden: int) -> list[tuple[int, ...]]:
-    """The fields of `BamWeights` in their order, then the weight and the bias of the score."""
-    return [(features, 3 * hidden), (3 * hidden,), (hidden, 2 * features), (2 * features,), (features, 1), (1,)]
+    """The fields of `BamWeights` in their order (none if hidden is 0), then the weight and the bias of the score."""
+    score: list[tuple[int, ...]] = [(features, 1), (1,)]
+    return score if hidden == 0 else [(features, 3 * hidden), (3 * hidden,), (hidden, 2 * features), (2 * features,), *score]
 
 
 def parameter_count(features: int, hidden: int) -> int:
@@ -22,9 +24,11 @@ def parameter_count(features: int, hidden: int) -> int:
 
 def hidden_size(parameters: int, features: int) -> int:
     """Inverse of `parameter_count`; NammFileError when no hidden size gives that many parameters."""
-    # the count is a straight line in the hidden size
-    offset = parameter_count(features, 0)
-    hidden, rest = divmod(parameters - offset, parameter_count(features, 1) - offset)
+    if parameters == parameter_count(features, 0):
+        return 0
+    # from 1 on the count is a straight line in the hidden size
+    step = parameter_count(features, 2) - parameter_count(features, 1)
+    hidden, rest = divmod(parameters - parameter_count(features, 1) + step, step)
     if rest or hidden < 1:
         expected = parameter_count(features, HIDDEN)
         raise NammFileError(f"wrong number of parameters: got {parameters}, expected {expected} ({features} features, hidden {HIDDEN}).")

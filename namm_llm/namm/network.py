@@ -1,6 +1,6 @@
 """`Namm`: the parameters, statistics and settings that turn what a token has seen into one score.
 
-    ema [..., N, bins], ages [..., N]  --features-->  [..., N, d]  --scores-->  [..., N]         d = 8 + 17 = 25
+    state [..., N, w], ages [..., N]  --features-->  [..., N, d]  --scores-->  [..., N]        published: w = 17, d = 8 + 17 = 25
 
 One `Namm` serves every layer and KV head. It keeps no state and does not decide which tokens stay.
 """
@@ -23,6 +23,7 @@ from namm_llm.errors import NammFileError
 from namm_llm.namm import files
 from namm_llm.namm.bam import BamWeights, bam
 from namm_llm.namm.layout import HIDDEN, hidden_size, parameter_count, parameter_shapes
+from namm_llm.namm.memory import NONE, Memory, scaled
 from namm_llm.namm.recency import Recency, recency
 from namm_llm.namm.reference import Member, read_reference
 from namm_llm.namm.spectrogram import Spectrogram
@@ -44,10 +45,11 @@ class Namm:
     """
 
     theta: Tensor  # [P], in the order of layout.py
-    mean: Tensor  # [bins], of the ema over many tokens
-    variance: Tensor  # [bins]
+    mean: Tensor  # [w], of the state (maxima on their logarithmic scale) over many tokens
+    variance: Tensor  # [w]
     spectrogram: Spectrogram = Spectrogram()  # noqa: RUF009 (frozen)
     recency: Recency = Recency()  # noqa: RUF009 (frozen)
+    memory: Memory = Memory()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         for name, tensor in self._tensors().items():
@@ -55,8 +57,8 @@ class Namm:
                 raise NammFileError(f"{name} must be a float32 vector, got {tensor.dtype} {list(tensor.shape)}.")
             if not tensor.isfinite().all():
                 raise NammFileError(f"{name} has numbers that are not finite.")
-        if not len(self.mean) == len(self.variance) == self.spectrogram.bins:
-            sizes = f"got {len(self.mean)} and {len(self.variance)}, expected {self.spectrogram.bins} each"
+        if not len(self.mean) == len(self.variance) == self.state_width:
+            sizes = f"got {len(self.mean)} and {len(self.variance)}, expected {self.state_width} each"
             raise NammFileError(f"wrong number of means and variances: {sizes}.")
         if (self.variance < 0).any():
             raise NammFileError("variance has negative numbers.")
@@ -71,18 +73,22 @@ class Namm:
         *,
         spectrogram: Spectrogram = spectrogram,
         recency: Recency = recency,
+        memory: Memory = NONE,
     ) -> Namm:
-        """theta [P], mean and variance [bins]. Numpy arrays are copied, float32 tensors are used as they are."""
-        return cls(_floats("theta", theta), _floats("mean", mean), _floats("variance", variance), spectrogram, recency)
+        """theta [P], mean and variance [w]. Numpy arrays are copied, float32 tensors are used as they are."""
+        return cls(_floats("theta", theta), _floats("mean", mean), _floats("variance", variance), spectrogram, recency, memory)
 
     @classmethod
-    def zeros(cls, hidden: int = HIDDEN, *, spectrogram: Spectrogram = spectrogram, recency: Recency = recency) -> Namm:
+    def zeros(
+        cls, hidden: int = HIDDEN, *, spectrogram: Spectrogram = spectrogram, recency: Recency = recency, memory: Memory = NONE
+    ) -> Namm:
         """All scores are exactly 0, so the published rule (score >= 0) keeps every token.
 
         Its mean of 0 and variance of 1 are placeholders: they change nothing as long as theta is 0.
         """
-        theta = torch.zeros(parameter_count(recency.size + spectrogram.bins, hidden))
-        return cls(theta, torch.zeros(spectrogram.bins), torch.ones(spectrogram.bins), spectrogram, recency)
+        width = spectrogram.bins + memory.width(spectrogram.bins)
+        theta = torch.zeros(parameter_count(recency.size + width, hidden))
+        return cls(theta, torch.zeros(width), torch.ones(width), spectrogram, recency, memory)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Namm:
@@ -113,7 +119,8 @@ class Namm:
         recency: the settings of that run, which its file does not hold. NammFileError when the file does not serve.
         """
         with files.named(Path(path)):
-            return cls.from_vector(**read_reference(Path(path), member), spectrogram=spectrogram, recency=recency)
+            parts = read_reference(Path(path), member)
+            return cls.from_vector(parts["theta"], parts["mean"], parts["variance"], spectrogram=spectrogram, recency=recency)
 
     @property
     def vector(self) -> Tensor:
@@ -121,9 +128,14 @@ class Namm:
         return self.theta.detach().clone()
 
     @property
+    def state_width(self) -> int:
+        """Numbers remembered of one token, w: the average of each bin, then what `memory` says."""
+        return self.spectrogram.bins + self.memory.width(self.spectrogram.bins)
+
+    @property
     def feature_count(self) -> int:
         """Features of one token, d."""
-        return self.recency.size + self.spectrogram.bins
+        return self.recency.size + self.state_width
 
     @property
     def hidden(self) -> int:
@@ -132,8 +144,11 @@ class Namm:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the numbers mean, as plain values: what a file's header keeps."""
-        return {"hidden": self.hidden, "spectrogram": asdict(self.spectrogram), "recency": asdict(self.recency)}
+        """What the numbers mean, as plain values: what a file's header keeps. What is as published is not mentioned, but for its sizes."""
+        spectrogram = {name: value for name, value in asdict(self.spectrogram).items() if value is not None}
+        memory = {name: True for name, value in asdict(self.memory).items() if value}
+        own = {"memory": memory} if memory else {}
+        return {"hidden": self.hidden, "spectrogram": spectrogram, "recency": asdict(self.recency), **own}
 
     @property
     def fingerprint(self) -> str:
@@ -144,14 +159,18 @@ class Namm:
             digest.update(tensor.detach().cpu().numpy().astype("<f4").tobytes())
         return digest.hexdigest()[:12]
 
-    def features(self, ema: Tensor, ages: Tensor) -> Tensor:
-        """[recency | spectrogram], of which only the spectrogram is normalised (arXiv 2410.13166, section 3).
-
-        ema: [..., N, bins] of `Spectrogram.update`, any float type. ages: [..., N], in tokens; the newest token has 0.
-        Returns [..., N, d] in float32.
-        """
+    def normalise(self, state: Tensor) -> Tensor:
+        """[..., N, w] to the same with mean 0 and variance 1, float32; the maxima of `memory` on a logarithmic scale."""
         deviation = self.variance.sqrt().clamp_min(SMALLEST_DEVIATION)
-        return torch.cat([recency(ages, self.recency), (ema.float() - self.mean) / deviation], dim=-1)
+        return (scaled(state, self.spectrogram.bins) - self.mean) / deviation
+
+    def features(self, state: Tensor, ages: Tensor) -> Tensor:
+        """[recency | state], of which only the state is normalised (arXiv 2410.13166, section 3).
+
+        state: [..., N, w], any float type: `Spectrogram.update`, then the columns of `memory`. ages: [..., N], in tokens; the newest token
+        has 0. Returns [..., N, d] in float32.
+        """
+        return torch.cat([recency(ages, self.recency), self.normalise(state)], dim=-1)
 
     def scores(self, features: Tensor) -> Tensor:
         """The higher, the more worth keeping: `bam`, then one linear unit (arXiv 2410.13166, section 3).
@@ -163,7 +182,8 @@ class Namm:
         *attention, weight, bias = (piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
         # 16-bit scores would move tokens across the threshold, so an autocast around the model must not reach in here
         with torch.autocast(features.device.type, enabled=False):
-            return linear(bam(features.float(), BamWeights(*attention)), weight.T, bias).squeeze(-1)
+            seen = bam(features.float(), BamWeights(*attention)) if attention else features.float()
+            return linear(seen, weight.T, bias).squeeze(-1)
 
     def to(self, device: torch.device | str) -> Namm:
         """The same on another device."""
@@ -189,13 +209,14 @@ def _from_file(header: dict[str, Any], tensors: dict[str, Tensor]) -> Namm:
     try:
         hidden, fingerprint = int(header["hidden"]), header["fingerprint"]
         spectrogram, embedding = Spectrogram(**header["spectrogram"]), Recency(**header["recency"])
+        memory = Memory(**header.get("memory", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise NammFileError("its header is damaged.") from error
-    got, expected = tensors["theta"].numel(), parameter_count(embedding.size + spectrogram.bins, hidden)
+    got, expected = tensors["theta"].numel(), parameter_count(embedding.size + spectrogram.bins + memory.width(spectrogram.bins), hidden)
     if got != expected:
         raise NammFileError(f"wrong number of parameters: got {got}, expected {expected} (hidden {hidden}).")
     vectors = (tensors[name] for name in ("theta", "mean", "variance"))
-    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding)
+    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding, memory=memory)
     if namm.fingerprint != fingerprint:
         raise NammFileError(f"damaged: its numbers have fingerprint {namm.fingerprint}, its header says {fingerprint}.")
     return namm

@@ -24,43 +24,49 @@ class Spectrogram:
     n_fft: int = 32
     hop: int = 16
     decay: float = 0.99  # of the average, per query; a hop decays by decay**hop
+    lowest: int | None = None  # only so many of the lowest frequencies: 1 is mean attention, 0 leaves the spectrogram out
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.n_fft != 2 * self.hop:
             raise NammFileError(f"The spectrogram needs n_fft = 2 * hop, got n_fft {self.n_fft} and hop {self.hop}.")
+        if self.lowest is not None and not 0 <= self.lowest <= self.n_fft // 2 + 1:
+            raise NammFileError(f"The spectrogram has {self.n_fft // 2 + 1} frequencies, it cannot keep {self.lowest}.")
         if not 0.0 <= self.decay < 1.0:
             raise NammFileError(f"The spectrogram's decay must be at least 0 and below 1, got {self.decay}.")
 
     @property
     def bins(self) -> int:
         """Frequencies of one frame."""
-        return self.n_fft // 2 + 1
+        return self.n_fft // 2 + 1 if self.lowest is None else self.lowest
 
-    def update(self, ema: Tensor, rows: Tensor) -> Tensor:
+    def update(self, ema: Tensor, rows: Tensor, peak: Tensor | None = None) -> Tensor:
         """Fold h hops of attention into the average: per hop, `ema <- a * ema + (1 - a) * |STFT|`, a = decay**hop.
 
         ema: [N, bins], zeros for a token that was born since the last update.
         rows: [hop * (h + 1), N], query-major, any float type. The first `hop` rows are the carry: the last hop of the
         previous update, zeros at the very start and for tokens born since. Then come h complete hops; h may be 0.
-        Returns [N, bins] in float32, whatever came in.
+        peak: [N, bins], float32; raised in place to the largest magnitudes. Returns [N, bins] in float32, whatever came in.
         """
         hops, rest = divmod(rows.shape[0] - self.hop, self.hop)  # the first hop is the carry
         assert hops >= 0, f"{rows.shape[0]} rows lack a carry of {self.hop}"
         assert rest == 0, f"{rows.shape[0]} rows are not whole hops of {self.hop}"
         assert ema.shape == (rows.shape[1], self.bins), f"ema {tuple(ema.shape)}, rows {tuple(rows.shape)}"
-        block = max(1, BLOCK_FLOATS // (2 * self.bins * max(1, rows.shape[1])))
+        block = max(1, BLOCK_FLOATS // (2 * max(1, self.bins) * max(1, rows.shape[1])))
         ema = ema.float()
         with torch.autocast(rows.device.type, enabled=False):
             for first in range(0, hops, block):
                 last = min(first + block, hops)
-                ema = self._fold(ema, self._magnitudes(rows[first * self.hop : (last + 1) * self.hop]))
+                magnitudes = self._magnitudes(rows[first * self.hop : (last + 1) * self.hop])
+                ema = self._fold(ema, magnitudes)
+                if peak is not None:
+                    torch.maximum(peak, magnitudes.amax(0).T, out=peak)
         return ema
 
     def _magnitudes(self, rows: Tensor) -> Tensor:
         """[hop * (h + 1), N] -> [h, bins, N]."""
         # neighbouring frames share a hop: a strided view, nothing is copied
         frames = rows.float().unfold(0, self.n_fft, self.hop).mT  # [h, n_fft, N]
-        spectrum = _basis(self.n_fft, rows.device) @ frames  # [h, 2 * bins, N]
+        spectrum = _basis(self.n_fft, self.bins, rows.device) @ frames  # [h, 2 * bins, N]
         real, imaginary = torch.split(spectrum, self.bins, dim=1)
         return (real.square() + imaginary.square()).sqrt()
 
@@ -74,11 +80,11 @@ class Spectrogram:
 
 
 @lru_cache(maxsize=16)
-def _basis(n_fft: int, device: torch.device) -> Tensor:
-    """The periodic Hann window times cosine, then times sine, of each frequency: [2 * bins, n_fft]."""
+def _basis(n_fft: int, bins: int, device: torch.device) -> Tensor:
+    """The periodic Hann window times cosine, then times sine, of the lowest frequencies: [2 * bins, n_fft]."""
     # a tensor made in inference mode could never meet autograd, and this one is kept
     with torch.inference_mode(False):
         time = torch.arange(n_fft, dtype=torch.float64)
         window = 0.5 * (1.0 - torch.cos(2.0 * torch.pi * time / n_fft))
-        angle = 2.0 * torch.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1, dtype=torch.float64), time)
+        angle = 2.0 * torch.pi / n_fft * torch.outer(torch.arange(bins, dtype=torch.float64), time)
         return torch.cat([angle.cos() * window, angle.sin() * window]).float().to(device)

@@ -21,16 +21,26 @@ from namm_llm.ragged import Segment
 class EvictionPolicy(ABC):
     """Scores the tokens of one KV head; the lowest are evicted first.
 
-    Class attributes that a policy sets: `name` (its row in the table), `observes` (whether it looks at attention at all), `state_width`
-    (numbers that it remembers of each token), `threshold` (the score from which on a token stays when there is no budget; None
-    if the scores have no natural zero), `evicts` (False only for the full cache).
+    Class attributes that a policy sets: `name` (its row in the table), `observes` (whether it looks at attention at all), `threshold` (the
+    score from which on a token stays when there is no budget; None if the scores have no natural zero), `comparable` (whether scores of
+    different heads and layers mean the same, so that they had better share one budget), `evicts` (False only for the full cache).
     """
 
     name: ClassVar[str]
     observes: ClassVar[bool] = False
-    state_width: ClassVar[int] = 0
     threshold: ClassVar[float | None] = None
+    comparable: ClassVar[bool] = False
     evicts: ClassVar[bool] = True
+
+    @property
+    def rereads(self) -> bool:
+        """Whether it asks the queries again from later positions (`Observation.again`), which takes a model with RoPE."""
+        return False
+
+    @property
+    def state_width(self) -> int:
+        """Numbers that it remembers of each token."""
+        return 0
 
     @property
     def state_dtype(self) -> torch.dtype:

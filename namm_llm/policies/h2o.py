@@ -18,8 +18,11 @@ class H2O(EvictionPolicy):
 
     name: ClassVar[str] = "h2o"
     observes: ClassVar[bool] = True
-    state_width: ClassVar[int] = 1
     recent_share: float = 0.5
+
+    @property
+    def state_width(self) -> int:
+        return 1
 
     def recent(self, limit: int) -> int:
         return int(limit * self.recent_share)

@@ -16,17 +16,25 @@ from namm_llm.ragged import Segment
 
 @dataclass(frozen=True)
 class NammPolicy(EvictionPolicy):
-    """Remembers the averaged spectrogram (17 numbers a token) and scores with a `Namm` (arXiv 2410.13166).
+    """Remembers the averaged spectrogram (17 numbers a token) and what the `Namm`'s memory names, and scores with it (arXiv 2410.13166).
 
     exact: keep the state in float32, as the published code does, instead of in half precision.
     """
 
     name: ClassVar[str] = "namm"
     observes: ClassVar[bool] = True
-    state_width: ClassVar[int] = 17
+    comparable: ClassVar[bool] = True
     threshold: ClassVar[float | None] = 0.0
     namm: Namm
     exact: bool = False
+
+    @property
+    def rereads(self) -> bool:
+        return self.namm.memory.reread
+
+    @property
+    def state_width(self) -> int:
+        return self.namm.state_width
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -43,16 +51,27 @@ class NammPolicy(EvictionPolicy):
 
     def update(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
+        namm, bins = self.namm, self.namm.spectrogram.bins
+        ema, peak, reread = torch.split(segment.state.float(), [bins, namm.memory.peak * bins, int(namm.memory.reread)], dim=1)
+        if bins:
+            peak = peak.clone()
+            ema = self._spectrogram(ema, peak if namm.memory.peak else None, observation)
+        if namm.memory.reread:
+            for attention in observation.again(observation.fresh - self.hop, observation.stop):
+                reread = torch.maximum(reread, attention.amax((0, 1))[:, None])
+        return torch.cat([ema, peak, reread], dim=1)
+
+    def _spectrogram(self, ema: Tensor, peak: Tensor | None, observation: Observation) -> Tensor:
+        """The new average; `peak` is raised in place."""
         start, stop = (at // self.hop * self.hop for at in (observation.fresh, observation.stop))
-        ema = segment.state.float()
         if start == stop:
-            return segment.state
+            return ema
         left = observation.rows(start - self.hop, start)
         for rows in observation.blocks(start, stop, BLOCK // self.hop * self.hop or self.hop):
             rows = torch.cat([left, rows])
-            ema = self.namm.spectrogram.update(ema, rows)
+            ema = self.namm.spectrogram.update(ema, rows, peak)
             left = rows[-self.hop :]
-        return ema.to(segment.state.dtype)
+        return ema
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None

@@ -17,15 +17,16 @@ from namm_llm.policies.keydiff import KeyDiff
 from namm_llm.policies.knorm import KNorm
 from namm_llm.policies.namm import NammPolicy
 from namm_llm.policies.random import Random
+from namm_llm.policies.reread import Reread
 from namm_llm.policies.snapkv import SnapKV
 from namm_llm.policies.streaming_llm import StreamingLLM
 from namm_llm.policies.tova import TOVA
 
-# for a budget without a policy, where the model has no NAMM of its own: the best that needs no training (benchmarks/README.md)
-DEFAULT_POLICY = KeyDiff
+# for a budget without a policy, where the model has no NAMM of its own: the best that needs no training (docs/results.md)
+DEFAULT_POLICY = Reread
 
 POLICIES: dict[str, type[EvictionPolicy]] = {
-    policy.name: policy for policy in (Full, StreamingLLM, H2O, SnapKV, TOVA, KNorm, KeyDiff, Random, NammPolicy)
+    policy.name: policy for policy in (Full, StreamingLLM, H2O, SnapKV, TOVA, KNorm, KeyDiff, Random, Reread, NammPolicy)
 }
 
 
@@ -49,7 +50,8 @@ def make_eviction(
     *,
     budget: Budget | float | int | str | None = None,
     namm: Namm | str | os.PathLike[str] | None = None,
-    compete: Compete = "head",
+    compete: Compete | None = None,
+    chunked: bool = False,
     interval: int = INTERVAL,
     sinks: int | None = None,
     recent: int | None = None,
@@ -57,16 +59,20 @@ def make_eviction(
 ) -> Eviction:
     """Settings of an evicting cache; see `Eviction` for each. Raises PolicyError, BudgetError or UsageError.
 
+    chunked: whether whoever reads ends its forward calls where updates are due, as the runner does. Then the whole model shares the budget
+    of a policy whose scores can be compared, unless `compete` says otherwise; else it is each head's own.
+
     Without a policy: the full cache if there is no budget either, else `namm` if one is given, else `DEFAULT_POLICY`.
     """
     if isinstance(policy, Eviction):
         return policy
     if policy is None:
         policy = NammPolicy.name if namm is not None else Full.name if budget is None else DEFAULT_POLICY.name
+    made = make_policy(policy, namm, exact=compete == "padded")  # the published rule, in the published precision
     return Eviction(
-        policy=make_policy(policy, namm, exact=compete == "padded"),  # the published rule, in the published precision
+        policy=made,
         budget=parse_budget(budget),
-        compete=compete,
+        compete=compete or ("model" if chunked and made.comparable else "head"),
         interval=interval,
         sinks=sinks,
         recent=recent,

@@ -63,7 +63,7 @@ class Runner:
         budget: Budget | float | int | str | None = None,
         namm: Namm | str | os.PathLike[str] | None = None,
         interval: int = INTERVAL,
-        compete: Compete = "head",
+        compete: Compete | None = None,
         sinks: int | None = None,
         recent: int | None = None,
         quantization: Quantization | None = None,
@@ -83,7 +83,9 @@ class Runner:
         """
         if namm is None and (policy == "namm" or (policy is None and budget is not None)):
             namm = _own_namm(model)
-        eviction = make_eviction(policy, budget=budget, namm=namm, interval=interval, compete=compete, sinks=sinks, recent=recent)
+        eviction = make_eviction(
+            policy, budget=budget, namm=namm, interval=interval, compete=compete, chunked=True, sinks=sinks, recent=recent
+        )
         loaded = load_model(
             model,
             quantization=quantization,
@@ -102,14 +104,16 @@ class Runner:
         budget: Budget | float | int | str | None = None,
         namm: Namm | str | os.PathLike[str] | None = None,
         interval: int = INTERVAL,
-        compete: Compete = "head",
+        compete: Compete | None = None,
         sinks: int | None = None,
         recent: int | None = None,
     ) -> Runner:
         """Another runner on the same weights and the same worker, with these eviction settings and prefix caches of its own."""
         if namm is None and (policy == "namm" or (policy is None and budget is not None)):
             namm = _own_namm(self.model_id)
-        eviction = make_eviction(policy, budget=budget, namm=namm, interval=interval, compete=compete, sinks=sinks, recent=recent)
+        eviction = make_eviction(
+            policy, budget=budget, namm=namm, interval=interval, compete=compete, chunked=True, sinks=sinks, recent=recent
+        )
         return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches)
 
     # -- what it is ---------------------------------------------------------------------------------------------------------------

@@ -6,20 +6,24 @@ that it sees, so one NAMM serves every layer and head. Means and variances of th
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel
 
-from namm_llm.namm import Namm
+from namm_llm.namm import Memory, Namm, Spectrogram
+from namm_llm.namm.layout import parameter_shapes
+from namm_llm.namm.memory import scaled
 from namm_llm.policies import Compete, NammPolicy, make_eviction
 from namm_llm.training.collection import Sample, collect
 from namm_llm.training.lessons import Lesson
 
+DEFAULT_FAMILY = Namm.zeros(spectrogram=Spectrogram(lowest=0), memory=Memory(reread=True))
 Report = Callable[[dict[str, float]], None]
 
 
@@ -30,9 +34,9 @@ class DistilSettings:
     heads at an update that make a step.
     """
 
-    steps: int = 1000
+    steps: int = 400
     rounds: int = 2
-    budget: float = 0.25
+    budget: float = 0.125
     compete: Compete = "model"
     interval: int = 512
     enough: float = 0.1
@@ -42,11 +46,21 @@ class DistilSettings:
     seed: int = 0
 
 
-def distil(model: PreTrainedModel, lessons: Sequence[Lesson], settings: DistilSettings | None = None, report: Report | None = None) -> Namm:
-    """A NAMM for `model` (arXiv 2410.13166's network, gradient in the place of evolution)."""
+def distil(
+    model: PreTrainedModel,
+    lessons: Sequence[Lesson],
+    settings: DistilSettings | None = None,
+    report: Report | None = None,
+    family: Namm | None = None,
+) -> Namm:
+    """A NAMM for `model` (arXiv 2410.13166's network, gradient in the place of evolution).
+
+    family: any NAMM with the size, features and memory that are wanted, `DEFAULT_FAMILY` if there is none; its numbers do not matter.
+    """
     settings = settings or DistilSettings()
     rng = random.Random(settings.seed)
-    namm = Namm.zeros()
+    family = family or DEFAULT_FAMILY
+    namm = Namm.zeros(family.hidden, spectrogram=family.spectrogram, recency=family.recency, memory=family.memory)
     samples: list[Sample] = []
     for number in range(settings.rounds):
         eviction = make_eviction(NammPolicy(namm), interval=settings.interval)
@@ -54,17 +68,21 @@ def distil(model: PreTrainedModel, lessons: Sequence[Lesson], settings: DistilSe
             eviction = make_eviction(NammPolicy(namm), budget=settings.budget, compete=settings.compete, interval=settings.interval)
         samples += [sample for lesson in lessons for sample in collect(model, lesson, eviction)]
         if not number:
-            namm = _begin(samples, settings.seed)
+            namm = _begin(namm, samples, settings.seed)
         namm = _train(namm, samples, settings, rng, report)
     return namm
 
 
-def _begin(samples: Sequence[Sample], seed: int) -> Namm:
-    """Small random parameters, and the statistics of the features."""
-    states = torch.cat([sample.state.float() for sample in samples])
-    zeros = Namm.zeros()
-    theta = 0.1 * torch.randn(zeros.vector.shape, generator=torch.Generator().manual_seed(seed))
-    return Namm.from_vector(theta, states.mean(0), states.var(0, correction=0))
+def _begin(family: Namm, samples: Sequence[Sample], seed: int) -> Namm:
+    """Small random parameters, and the statistics of the features. A NAMM that reads again begins with that attention as its score."""
+    states = torch.cat([scaled(sample.state, family.spectrogram.bins) for sample in samples])
+    theta = 0.1 * torch.randn(family.theta.shape, generator=torch.Generator().manual_seed(seed))
+    if family.memory.reread:
+        shapes = parameter_shapes(family.feature_count, family.hidden)
+        output = theta[-sum(math.prod(shape) for shape in shapes[-4:]) :]  # of the attention and of the score
+        output.zero_()
+        output[-2] = 1.0  # the weight of the last feature; then comes the bias
+    return replace(family, theta=theta, mean=states.mean(0), variance=states.var(0, correction=0))
 
 
 def _train(namm: Namm, samples: Sequence[Sample], settings: DistilSettings, rng: random.Random, report: Report | None) -> Namm:
@@ -73,7 +91,7 @@ def _train(namm: Namm, samples: Sequence[Sample], settings: DistilSettings, rng:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, settings.steps)
     total = 0.0
     for step in range(1, settings.steps + 1):
-        learner = Namm.from_vector(theta, namm.mean, namm.variance)
+        learner = replace(namm, theta=theta)
         loss = torch.stack([_loss(learner, sample, settings) for sample in rng.sample(samples, min(settings.batch, len(samples)))]).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -84,7 +102,7 @@ def _train(namm: Namm, samples: Sequence[Sample], settings: DistilSettings, rng:
         if report is not None and step % 100 == 0:
             report({"step": step, "loss": total / 100, "samples": len(samples)})
             total = 0.0
-    return Namm.from_vector(theta.detach().clone(), namm.mean, namm.variance)
+    return replace(namm, theta=theta.detach().clone())
 
 
 def _loss(namm: Namm, sample: Sample, settings: DistilSettings) -> Tensor:

@@ -47,11 +47,17 @@ def _listing(rng: random.Random, world: World, length: int) -> Example:
     return listing(rng, world, length, spacing=rng.choice((20, 32, 64)))
 
 
+def _bare_listing(rng: random.Random, world: World, length: int) -> Example:
+    """Hardly any text between the records: many of them a step."""
+    return listing(rng, world, length, spacing=rng.choice((18, 20, 24)))
+
+
 COPY = Task("copy", copying, 96, 48)
 RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32)
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
+LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
 LIST_SHORT = Task("list 512", _listing, 512, 12, 0.12)
 MIXTURE = (
     _read("read 1024", 1024, 6, 32, 14, 0.44),
@@ -63,14 +69,15 @@ MIXTURE = (
     Task("recite", RECITE.make, 224, 24, 0.06),
 )
 LONG = (
-    _read("read 1024", 1024, 6, 40, 14, 0.30),
-    _read("read 2048", 2048, 3, 64, 20, 0.18),
-    _read("read 4096", 4096, 2, 112, 32, 0.16),
-    _read("read 8192", 8192, 1, 128, 48, 0.10),
-    _read("read 16384", 16384, 1, 128, 64, 0.015),
+    _read("read 1024", 1024, 5, 24, 14, 0.28),
+    _read("read 2048", 2048, 3, 56, 20, 0.18),
+    _read("read 4096", 4096, 1, 96, 32, 0.16),
+    _read("read 8192", 8192, 1, 128, 48, 0.08),
+    _read("read 16384", 16384, 1, 128, 64, 0.01),
     REMEMBER,
+    Task("list 192", _bare_listing, 192, 28, 0.08),
     LIST_SHORT,
-    Task("list 1024", _listing, 1024, 6, 0.12),
+    Task("list 1024", _listing, 1024, 6, 0.08),
 )
 STAGES = (
     Stage("copy", (COPY,), until=0.85, steps=300),
@@ -83,16 +90,16 @@ STAGES = (
 
 CONTINUED_STAGES = (
     Stage(
-        "chat",
+        "lists",
         (
-            _read("read 512", 512, 12, 24, 6, 0.25),
-            _read("read 1024", 1024, 6, 32, 12, 0.35),
-            _read("read 2048", 2048, 3, 48, 18, 0.15),
+            LIST_BARE,
+            Task("list 512", _listing, 512, 8, 0.15),
+            _read("read 512", 512, 8, 16, 6, 0.2),
+            _read("read 1024", 1024, 4, 24, 12, 0.2),
             REMEMBER,
-            LIST_SHORT,
         ),
-        until=0.95,
-        steps=350,
+        until=0.93,
+        steps=500,
         language=True,
     ),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ CONTINUED_THETA = 5e5
 OFFSETS = (1, 2, 3, 4)
 
 
-def build_model(encode: Encoder, hidden: int = 320, layers: int = 4, seed: int = 0) -> LlamaForCausalLM:
+def build_model(encode: Encoder, hidden: int = 320, layers: int = 5, seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     token = encode.core.token_to_id
     config = LlamaConfig(
@@ -41,8 +42,8 @@ def build_model(encode: Encoder, hidden: int = 320, layers: int = 4, seed: int =
     return model
 
 
-def continue_model(folder: Path, encode: Encoder) -> LlamaForCausalLM:
-    """A trained model with room for the special tokens that its tokenizer lacked, and this recipe's RoPE base and positions."""
+def continue_model(folder: Path, encode: Encoder, layers: int = 5) -> LlamaForCausalLM:
+    """A trained model with room for the special tokens that its tokenizer lacked, this recipe's RoPE base and positions, and its depth."""
     token = encode.core.token_to_id
     config = LlamaConfig.from_pretrained(folder)
     config.rope_parameters = {"rope_type": "default", "rope_theta": CONTINUED_THETA}
@@ -51,7 +52,30 @@ def continue_model(folder: Path, encode: Encoder) -> LlamaForCausalLM:
     model.resize_token_embeddings(encode.core.get_vocab_size(), mean_resizing=True)
     for ids in (model.config, model.generation_config):
         ids.bos_token_id, ids.eos_token_id, ids.pad_token_id = token(BOS), token(END), token(PAD)
-    return model
+    return deepen(model, layers)
+
+
+@torch.no_grad()
+def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """The same function with layers in the middle that add nothing yet, `layers` in all."""
+    old = model.config.num_hidden_layers
+    if layers <= old:
+        return model
+    model.config.num_hidden_layers = layers
+    model.config.layer_types = None
+    deeper = LlamaForCausalLM(model.config)
+    deeper.generation_config = model.generation_config
+    missing = deeper.load_state_dict({_moved(name, old, layers): weight for name, weight in model.state_dict().items()}, strict=False)
+    for name in missing.missing_keys:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            deeper.get_parameter(name).zero_()
+    return deeper
+
+
+def _moved(name: str, old: int, new: int) -> str:
+    """The name of a weight after `new - old` layers were put into the middle."""
+    prefix, layer, rest = re.fullmatch(r"(model\.layers\.)(\d+)(\..*)", name).groups() if ".layers." in name else (name, "", "")
+    return f"{prefix}{int(layer) + (new - old if int(layer) >= old // 2 else 0)}{rest}" if layer else name
 
 
 class Circuits:

@@ -35,7 +35,7 @@ class Size:
     lists: int
 
 
-FULL = Size(320, 4, None, STAGES, (2000, 4000, 8000, 16000), 208, (1000, 2000, 4000), 40)
+FULL = Size(320, 5, None, STAGES, (2000, 4000, 8000, 16000), 208, (1000, 2000, 4000), 40)
 SMOKE = Size(64, 2, 60, SMOKE_STAGES, (500,), 4, (500,), 1)
 
 
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     world = data.world("train")
     model, stages = build_model(world.encode, size.hidden, size.layers), size.stages
     if options.start is not None:
-        model, stages = continue_model(options.start, world.encode), CONTINUED_STAGES
+        model, stages = continue_model(options.start, world.encode, size.layers), CONTINUED_STAGES
     trainer = Trainer(world, model.to(device), work, options.minutes, stages)
     trainer.resume()
     trainer.train()

@@ -23,7 +23,7 @@ MATRIX_RATE, OTHER_RATE = 1.5e-3, 4e-4
 """Muon's and AdamW's learning rates; larger ones break the circuits that the model starts with."""
 WARM_UP = 60
 LANGUAGE_LOSS = 0.3
-LANGUAGE_BATCH, LANGUAGE_LENGTH = 10, 256
+LANGUAGE_BATCH, LANGUAGE_LENGTH = 5, 256
 LONGEST_STEP = 20.0
 """Seconds a step may count against the budget: a process that was stopped for a while has not trained."""
 
@@ -153,7 +153,7 @@ class Trainer:
         progress.tokens += batch.ids.numel() + (text.ids.numel() if text is not None else 0)
         if task in stage.tasks:
             self.recent.append(accuracy)
-        if progress.step % 10 == 0:
+        if progress.step % 5 == 0:
             self.log.write(
                 "step", step=progress.step, stage=stage.name, task=task.name, loss=round(loss, 4),
                 accuracy=round(accuracy, 3), running=round(sum(self.recent) / max(1, len(self.recent)), 3),

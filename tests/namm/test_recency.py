@@ -41,7 +41,7 @@ def test_leading_dimensions_and_settings() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 7}, "The recency embedding needs an even size of at least 2, got 7."),
+        ({"size": 7}, "The recency embedding needs an even size, got 7."),
         ({"max_freq": 0.0}, "The recency embedding's max_freq must be finite and at least 1, got 0.0."),
     ],
 )

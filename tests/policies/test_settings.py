@@ -78,4 +78,4 @@ def test_settings_describe_themselves_and_compare():
     namm = Namm.zeros()
     assert make_eviction("namm", namm=namm).describe() == "namm, threshold 0, head"
     assert make_eviction("namm", namm=namm) == make_eviction("namm", namm=Namm.zeros())
-    assert set(POLICIES) == {"full", "streaming_llm", "h2o", "snapkv", "tova", "knorm", "keydiff", "random", "namm"}
+    assert set(POLICIES) == {"full", "streaming_llm", "h2o", "snapkv", "tova", "knorm", "keydiff", "random", "reread", "namm"}

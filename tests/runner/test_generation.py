@@ -209,7 +209,7 @@ def test_the_namm_beside_the_weights_is_the_default_one(tmp_path: Any) -> None:
     folder = save_tiny(tmp_path / "model")
     Namm.zeros().save(folder / "namm.safetensors")
     runner = Runner.load(folder, policy="namm")
-    assert runner.eviction == make_eviction("namm", namm=Namm.zeros())
+    assert runner.eviction == make_eviction("namm", namm=Namm.zeros(), chunked=True)
     assert runner.generate("The fox", max_tokens=3).cache.policy.startswith("namm")
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from namm_llm.namm import Namm
+from namm_llm.namm.memory import scaled
 from namm_llm.policies import NammPolicy, make_eviction
 from namm_llm.training import DistilSettings, Lesson, distil
 from namm_llm.training.collection import collect
+from namm_llm.training.distil import DEFAULT_FAMILY
 from namm_llm.training.lessons import later_attention
 from tests.models import random_ids, random_llama
 
@@ -52,6 +54,6 @@ def test_distilling_learns_and_is_repeatable(llama):
     assert rows[1]["loss"] < 0.9 * rows[0]["loss"]
     assert namm == distil(llama, lessons, settings)
     states = torch.cat(
-        [s.state.float() for text in lessons for s in collect(llama, text, make_eviction(NammPolicy(Namm.zeros()), interval=64))]
+        [scaled(s.state, 0) for text in lessons for s in collect(llama, text, make_eviction(NammPolicy(DEFAULT_FAMILY), interval=64))]
     )
     torch.testing.assert_close(namm.mean, states.mean(0), atol=1e-5, rtol=1e-4)

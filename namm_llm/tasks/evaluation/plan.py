@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from namm_llm.errors import PolicyError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import INTERVAL, POLICIES, Eviction, make_eviction, make_policy
+from namm_llm.policies import INTERVAL, POLICIES, Compete, Eviction, make_eviction, make_policy
 from namm_llm.policies.budget import parse_budget
 from namm_llm.tasks.registry import make_task
 from namm_llm.tasks.words import SPLITS
 
 Mode = Literal["agnostic", "aware"]
 FULL, NAMM = "full", "namm"
+OWN = "own"  # as the policy does in the runner
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Setting:
 class Evaluation:
     """tasks: names, see `make_task`. lengths: of documents, in tokens. policies: names, or None for all that need nothing and `namm` where
     there is one. budgets: as users write them; `none` for the threshold of a policy that has one. namms: NAMM files, for the policy namm.
-    compete, interval: as of `make_eviction`; several ways to compete are compared. samples: documents for each task and length. questions:
-    about a document. modes, seed, split; texts: see `draw_samples`. Raises UsageError, PolicyError, BudgetError.
+    compete, interval: as of `make_eviction`; several ways to compete are compared, `own` is what the policy does in a runner. samples:
+    documents for each task and length. questions: about a document. modes, seed, split; texts: see `draw_samples`. Raises UsageError,
+    PolicyError, BudgetError.
     """
 
     tasks: tuple[str, ...] = ("fact",)
@@ -43,7 +45,7 @@ class Evaluation:
     policies: tuple[str, ...] | None = None
     budgets: tuple[str, ...] = ("0.5", "0.25", "0.125")
     namms: tuple[str, ...] = ()
-    compete: tuple[str, ...] = ("head",)
+    compete: tuple[str, ...] = (OWN,)
     interval: int = INTERVAL
     samples: int = 4
     questions: int = 8
@@ -95,7 +97,8 @@ class Evaluation:
                     parse_budget(budget)
                     if not _fits(policy, budget, compete):
                         continue
-                    eviction = make_eviction(policy, budget=budget, namm=namm, compete=compete, interval=self.interval)  # type: ignore[arg-type]
+                    who = cast(Compete, compete) if compete != OWN else None
+                    eviction = make_eviction(policy, budget=budget, namm=namm, compete=who, chunked=True, interval=self.interval)
                     yield Setting(policy, eviction, budget, namm.fingerprint if namm is not None else None, file)
 
 

@@ -1,0 +1,62 @@
+"""The policy that keeps what the text would look for if it came again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from namm_llm.cache import ManagedCache
+from namm_llm.namm import Memory, Namm, Spectrogram
+from namm_llm.policies import NammPolicy, make_eviction
+from namm_llm.policies.reread import Reread
+from tests.models import random_ids, random_llama
+
+
+def states(model, ids: torch.Tensor, **settings) -> list[torch.Tensor]:
+    """The state columns of every layer after reading in pieces of 64 tokens."""
+    cache = ManagedCache.for_model(model, **settings)
+    for piece in ids.split(64, 1):
+        model(piece, past_key_values=cache)
+    return [layer.sequences[0].settled.state for layer in cache.managed]
+
+
+def test_attention_once_seen_is_never_forgotten():
+    model, ids = random_llama(layers=2), random_ids(1, 192, 0)
+    before = states(model, ids[:, :128], policy="reread", budget=1.0, interval=64)
+    after = states(model, ids, policy="reread", budget=1.0, interval=64)
+    for short, long in zip(before, after, strict=True):
+        heads = zip(short.view(2, 128, 1), long.view(2, 192, 1), strict=True)
+        for early, late in heads:
+            assert (late[:128] >= early).all()
+            assert (late > 0).all()
+
+
+def test_a_copied_passage_stays():
+    """In a text that repeats itself, what comes again is looked for again: its tokens outlive the others in some head."""
+    model = random_llama(layers=2)
+    found = states(model, random_ids(1, 128, 3), policy="reread", budget=0.25, interval=64)
+    assert all(len(state) < 2 * 128 for state in found)
+
+
+def test_a_namm_with_that_memory_sees_the_same_numbers():
+    model, ids = random_llama(layers=2), random_ids(1, 192, 1)
+    namm = Namm.zeros(spectrogram=Spectrogram(lowest=0), memory=Memory(reread=True))
+    plain = states(model, ids, policy=Reread(), budget=1.0, interval=64)
+    learnt = states(model, ids, policy=NammPolicy(namm), interval=64)
+    for a, b in zip(plain, learnt, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_peaks_stand_beside_the_average():
+    model, ids = random_llama(layers=1), random_ids(1, 192, 1)
+    published = states(model, ids, policy=NammPolicy(Namm.zeros(), exact=True), interval=64)[0]
+    both = states(model, ids, policy=NammPolicy(Namm.zeros(memory=Memory(peak=True)), exact=True), interval=64)[0]
+    torch.testing.assert_close(both[:, :17], published)
+    assert (both[:, 17:] >= both[:, :17] - 1e-6).all()  # an average lies below the largest of what it averages
+
+
+@pytest.mark.parametrize(
+    ("policy", "chunked", "expected"), [("reread", True, "model"), ("reread", False, "head"), ("keydiff", True, "head")]
+)
+def test_who_competes_by_default(policy, chunked, expected):
+    assert make_eviction(policy, budget=0.25, chunked=chunked).compete == expected
