@@ -1,4 +1,4 @@
-"""Reads a long document twice, with the whole cache and with most of it thrown away, and asks both the same questions.
+"""Reads a long document with the whole cache, with a quarter and with a sixteenth of it, and asks all the same questions.
 
 The document is Python's own help pages with records between their sentences ("The access code of the silver anchor is
 48213."). No word of a record's name was in the bundled model's training, nor was any of the prose. The questions are
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from namm_llm import Runner
 
-POLICY, BUDGET = "keydiff", 0.25  # the best policy that needs no training; a trained NAMM comes next
+BUDGETS = (0.25, 0.0625)
 RECORDS, SPACING = 64, 128  # a record about every SPACING tokens
 QUESTIONS, REQUIRED = 12, 11  # the full cache must answer this many of them
 SEED = 7
@@ -142,14 +142,17 @@ def costs_table(runs: list[Run]) -> Table:
 def main() -> int:
     console = Console()
     full = Runner.load(policy="full")
-    managed = Runner.load(policy=POLICY, budget=BUDGET)
+    managed = [Runner.load(budget=budget) for budget in BUDGETS]
+    policy = managed[0].eviction.policy.name
     text, records = build(full)
     asked = random.Random(SEED).sample(records, QUESTIONS)
+    shares = " and ".join(f"{budget:.2%}" for budget in BUDGETS)
     console.print(
-        f"A document of {full.count_tokens(text):,} tokens with {len(records)} records in it is read twice by {full.model_id}:\n"
-        f"with the full cache, and with policy {POLICY}, which keeps {BUDGET:.0%} of it. Then each is asked the same."
+        f"A document of {full.count_tokens(text):,} tokens with {len(records)} records in it is read by {full.model_id}: with the full\n"
+        f"cache, and with policy {policy}, which keeps {shares} of it. Then all are asked the same."
     )
-    runs = [run("full cache", full, text, asked), run(f"{POLICY}, budget {BUDGET}", managed, text, asked)]
+    runs = [run("full cache", full, text, asked)]
+    runs += [run(f"{policy}, {budget:g}", runner, text, asked) for budget, runner in zip(BUDGETS, managed, strict=True)]
     console.print(answers_table(asked, runs))
     console.print(costs_table(runs))
     if runs[0].right < REQUIRED:

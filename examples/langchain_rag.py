@@ -39,7 +39,7 @@ def joined(documents: list[Document]) -> str:
 def main(records: int = RECORDS, questions: int = 3) -> int:
     """How many answers are right."""
     text, stated = build(Runner.load(), count=records)
-    chat = ChatNamm(policy="keydiff", budget=0.5, max_tokens=40)
+    chat = ChatNamm(budget=0.5, max_tokens=40)
     splitter = RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=200)
     store = InMemoryVectorStore.from_texts(splitter.split_text(text), MiniLM())
     retrieved = {"context": store.as_retriever(search_kwargs={"k": 4}) | joined, "question": RunnablePassthrough()}

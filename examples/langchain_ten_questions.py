@@ -15,7 +15,7 @@ from namm_llm import Runner
 def main(records: int = RECORDS, questions: int = 10) -> list[int]:
     """Tokens that were read for each question."""
     text, stated = build(Runner.load(), count=records)
-    chat = ChatNamm(policy="keydiff", budget=0.25, max_tokens=40)
+    chat = ChatNamm(budget=0.25, max_tokens=40)
     chain = ChatPromptTemplate([("user", "{context}\n\n{question}")]) | chat
     read = []
     for record in stated[:: max(1, records // questions)][:questions]:

@@ -23,7 +23,7 @@ class State(TypedDict):
 
 
 def main(characters: int = 8000, part: int = 2000) -> State:
-    chat = ChatNamm(policy="keydiff", budget=0.25, interval=128, max_tokens=48, stop=["\n"])
+    chat = ChatNamm(budget=0.25, interval=128, max_tokens=48, stop=["\n"])
 
     def ask(text: str) -> tuple[str, tuple[int, int]]:
         answer = chat.invoke(f"{text}\n\nSummarize the text above in one sentence.")

@@ -71,9 +71,9 @@ LENGTH_OPTION = "Tokens of the documents; several take turns."
     click.option("--tasks", metavar="T,T", help=f"What the lessons ask.  [default: {TASKS['distil']}]"),
     click.option("--length", metavar="N,N", help=f"{LENGTH_OPTION}  [default: {LENGTHS['distil']}]"),
     click.option("--lessons", metavar="N", type=int, help=f"Documents with questions to learn from.  [default: {LESSONS}]"),
-    click.option("--steps", metavar="N", type=int, help="Gradient steps of a round.  [default: 400]"),
+    click.option("--steps", metavar="N", type=int, help="Gradient steps of a round.  [default: 300]"),
     click.option("--rounds", metavar="N", type=int, help="Collections of what the NAMM sees.  [default: 2]"),
-    click.option("--budget", metavar="B", type=float, help="Share that stays while rounds after the first collect.  [default: 0.125]"),
+    click.option("--budget", metavar="B", type=float, help="Share that stays while rounds after the first collect.  [default: 0.0625]"),
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share it.  [default: model]"),
     PUBLISHED_OPTION,
 )

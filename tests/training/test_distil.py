@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from namm_llm.namm import Namm
+from namm_llm.namm import Memory, Namm
 from namm_llm.namm.memory import scaled
 from namm_llm.policies import NammPolicy, make_eviction
 from namm_llm.training import DistilSettings, Lesson, distil
 from namm_llm.training.collection import collect
-from namm_llm.training.distil import DEFAULT_FAMILY
 from namm_llm.training.lessons import later_attention
 from tests.models import random_ids, random_llama
 
@@ -49,11 +48,21 @@ def test_a_sample_is_one_head_at_one_update(llama):
 
 def test_distilling_learns_and_is_repeatable(llama):
     lessons, rows = [lesson(seed=seed) for seed in (0, 10)], []
-    settings = DistilSettings(steps=200, rounds=1, interval=64, batch=4)
-    namm = distil(llama, lessons, settings, rows.append)
+    settings = DistilSettings(steps=200, rounds=1, interval=64, batch=4, rate=3e-3, enough=0.1)
+    family = Namm.zeros(memory=Memory(reread=True))
+    namm = distil(llama, lessons, settings, rows.append, family)
     assert rows[1]["loss"] < 0.9 * rows[0]["loss"]
-    assert namm == distil(llama, lessons, settings)
+    assert namm == distil(llama, lessons, settings, family=family)
     states = torch.cat(
-        [scaled(s.state, 0) for text in lessons for s in collect(llama, text, make_eviction(NammPolicy(DEFAULT_FAMILY), interval=64))]
+        [scaled(s.state, 17) for text in lessons for s in collect(llama, text, make_eviction(NammPolicy(family), interval=64))]
     )
     torch.testing.assert_close(namm.mean, states.mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_namm_that_reads_again_begins_with_that_as_its_score(llama):
+    """Before the first step it ranks tokens as the policy `reread` does."""
+    given = lesson()
+    namm = distil(llama, [given], DistilSettings(steps=0, rounds=1, interval=64))
+    for sample in collect(llama, given, make_eviction(NammPolicy(namm), interval=64)):
+        scores = namm.scores(namm.features(sample.state, sample.ages))
+        assert torch.equal(scores.argsort(stable=True), sample.state[:, 0].argsort(stable=True))
