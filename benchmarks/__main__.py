@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed|memory|quality`: measure, print a table, append the rows to `benchmarks/results/`."""
+"""`python -m benchmarks speed|memory|quality|forgotten`: measure, print a table, append the rows to `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import memory, quality, report, rows, speed
+from benchmarks import forgotten, memory, quality, report, rows, speed
 
 BUDGET_BYTES, BUDGET_FLAT = 0.25, 2048
 
@@ -57,6 +57,20 @@ def quality_command(**settings: object) -> None:
     _report("quality", quality.compare(**settings), columns)  # type: ignore[arg-type]
 
 
+@main.command("forgotten")
+@click.option("--model", default="namm-tiny", show_default=True)
+@click.option("--policy", "policies", multiple=True, default=("reread", "keydiff", "streaming_llm"), show_default=True)
+@click.option("--budget", "budgets", multiple=True, default=("0.25", "0.0625"), show_default=True)
+@click.option("--length", default=4000, show_default=True, help="Tokens of a document.")
+@click.option("--documents", default=4, show_default=True, help="Of each kind of text.")
+def forgotten_command(**settings: object) -> None:
+    """Share of the tokens kept, by kind and by layer, in prose with facts and in code; the model's own policy is added."""
+    found = forgotten.compare(**settings)  # type: ignore[arg-type]
+    beside = forgotten.side_by_side(found)
+    _print(beside, list(beside[0]))
+    click.echo(f"added to {rows.append('forgotten', found)}")
+
+
 @main.command("report")
 def report_command() -> None:
     """Write the tables of benchmarks/README.md from the committed rows."""
@@ -64,11 +78,15 @@ def report_command() -> None:
 
 
 def _report(name: str, found: list[rows.Row], columns: list[str]) -> None:
+    _print(found, columns)
+    click.echo(f"added to {rows.append(name, found)}")
+
+
+def _print(found: list[rows.Row], columns: list[str]) -> None:
     table = Table(*columns)
     for row in found:
         table.add_row(*(f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns))
     Console().print(table)
-    click.echo(f"added to {rows.append(name, found)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks.forgotten import side_by_side
 from benchmarks.rows import RESULTS, Row
 
 PAGE = RESULTS.parent / "README.md"
@@ -29,8 +30,22 @@ COLUMNS = {
     ),
     "speed": ("measure", "shape", "dtype", "policy", "budget", "tokens", "ratio", "ratios", "seconds", "full_seconds"),
     "memory": ("measure", "shape", "dtype", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"),
+    "forgotten": ("text", "part", "policy", "compete", "budget", "kept"),
 }
-FIGURES = ("score", "low", "high", "full_score", "kept_fraction", "ratio", "ratios", "seconds", "full_seconds", "nbytes", "full_nbytes")
+FIGURES = (
+    "score",
+    "low",
+    "high",
+    "full_score",
+    "kept_fraction",
+    "kept",
+    "ratio",
+    "ratios",
+    "seconds",
+    "full_seconds",
+    "nbytes",
+    "full_nbytes",
+)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -46,7 +61,9 @@ def rows_of(path: Path) -> list[Row]:
 def table(name: str) -> str:
     """A markdown table of `results/NAME.jsonl`."""
     rows = rows_of(RESULTS / f"{name}.jsonl")
-    lines = [COLUMNS[name], ["---"] * len(COLUMNS[name]), *([_cell(row.get(column)) for column in COLUMNS[name]] for row in rows)]
+    shown = side_by_side(rows) if name == "forgotten" else rows
+    columns = list(shown[0]) if name == "forgotten" else list(COLUMNS[name])
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in shown)]
     made = sorted({f"{row['date']}, {row['machine']}, torch {row['torch']}, transformers {row['transformers']}" for row in rows})
     return f"## {name.capitalize()}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{'; '.join(made)}.\n"
 

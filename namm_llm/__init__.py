@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from namm_llm.runner import Generation, Piece, Runner, Stream
     from namm_llm.runner.sampling import SamplingParams
     from namm_llm.runner.tools import ToolCall, parse_tool_calls
+    from namm_llm.tasks import draw_samples
     from namm_llm.tasks.evaluation import Evaluation, evaluate
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ __all__ = [
     "ToolCall",
     "UsageError",
     "__version__",
+    "draw_samples",
     "evaluate",
     "make_eviction",
     "parse_tool_calls",
@@ -68,6 +70,7 @@ _HOME = {
     "SamplingParams": "namm_llm.runner.sampling",
     "Stream": "namm_llm.runner",
     "ToolCall": "namm_llm.runner.tools",
+    "draw_samples": "namm_llm.tasks",
     "evaluate": "namm_llm.tasks.evaluation",
     "make_eviction": "namm_llm.policies",
     "parse_tool_calls": "namm_llm.runner.tools",
