@@ -47,7 +47,7 @@ def memory_command() -> None:
 @click.option("--length", "lengths", multiple=True, type=int, default=(8000,), show_default=True, help="Tokens of a document.")
 @click.option("--policy", "policies", multiple=True, help="May be repeated; all, if left out.")
 @click.option("--budget", "budgets", multiple=True, default=("0.5", "0.25", "0.125"), show_default=True)
-@click.option("--compete", "competes", multiple=True, default=("head", "layer", "model"), show_default=True)
+@click.option("--compete", "competes", multiple=True, default=("own",), show_default=True, help="own: as the policy does in the runner.")
 @click.option("--documents", default=4, show_default=True)
 @click.option("--questions", default=16, show_default=True, help="Asked of each document, after it has been read.")
 @click.option("--namm", "namms", multiple=True, help="NAMM file, for the policy namm.")

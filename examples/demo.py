@@ -147,10 +147,9 @@ def main() -> int:
     text, records = build(full)
     asked = random.Random(SEED).sample(records, QUESTIONS)
     shares = " and ".join(f"{budget:.2%}" for budget in BUDGETS)
-    console.print(
-        f"A document of {full.count_tokens(text):,} tokens with {len(records)} records in it is read by {full.model_id}: with the full\n"
-        f"cache, and with policy {policy}, which keeps {shares} of it. Then all are asked the same."
-    )
+    console.print(f"{full.model_id} reads {full.count_tokens(text):,} tokens with {len(records)} records in them,")
+    console.print(f"with the full cache, and with policy {policy} keeping {shares} of it.")
+    console.print("Then all are asked the same questions, which nothing knew of while it read.")
     runs = [run("full cache", full, text, asked)]
     runs += [run(f"{policy}, {budget:g}", runner, text, asked) for budget, runner in zip(BUDGETS, managed, strict=True)]
     console.print(answers_table(asked, runs))

@@ -72,7 +72,10 @@ class Settings:
                 err=True,
             )
         if "budget" in self.runner and "policy" not in self.runner:
-            click.echo(f"Tokens are chosen by: {runner.eviction.describe()} (--policy chooses another way).", err=True)
+            other = "--policy chooses another way"
+            if runner.eviction.policy.name != "namm":
+                other += "; `namm-llm train distil` makes a NAMM for this model"
+            click.echo(f"Tokens are chosen by: {runner.eviction.describe()} ({other}).", err=True)
         return runner
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MODEL_SETTINGS = ("quantization", "device", "dtype")
 LENGTHS = {"distil": "2048,4096", "evolve": "2048", "calibrate": "4096"}  # tokens of the documents
 TASKS = {"distil": "fact,keys,values,list,passages,prose,code", "evolve": "fact,values,passages"}
-LESSONS, QUESTIONS, DOCUMENTS = 24, 8, 8
+QUESTIONS = {"distil": 24, "evolve": 8, "calibrate": 8}  # a fact that no lesson asks for counts as not needed
+LESSONS, DOCUMENTS = 24, 8
 CALIBRATE_ON = "fact"  # mostly prose, some code, with statements between
 
 SOURCE_OPTIONS = (
@@ -71,6 +72,7 @@ LENGTH_OPTION = "Tokens of the documents; several take turns."
     click.option("--tasks", metavar="T,T", help=f"What the lessons ask.  [default: {TASKS['distil']}]"),
     click.option("--length", metavar="N,N", help=f"{LENGTH_OPTION}  [default: {LENGTHS['distil']}]"),
     click.option("--lessons", metavar="N", type=int, help=f"Documents with questions to learn from.  [default: {LESSONS}]"),
+    click.option("--questions", metavar="N", type=int, help=f"About a document.  [default: {QUESTIONS['distil']}]"),
     click.option("--steps", metavar="N", type=int, help="Gradient steps of a round.  [default: 300]"),
     click.option("--rounds", metavar="N", type=int, help="Collections of what the NAMM sees.  [default: 2]"),
     click.option("--budget", metavar="B", type=float, help="Share that stays while rounds after the first collect.  [default: 0.0625]"),
@@ -129,7 +131,7 @@ def learn(given: dict[str, Any], loaded: LoadedModel, lessons: list[Lesson]) -> 
     click.option("--budgets", metavar="B,B", help="A candidate's fitness is its mean over these.  [default: 0.25,0.125]"),
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share a budget.  [default: model]"),
     click.option("--documents", metavar="N", type=int, help="Of each task for a generation.  [default: 1]"),
-    click.option("--questions", metavar="N", type=int, help=f"About a document.  [default: {QUESTIONS}]"),
+    click.option("--questions", metavar="N", type=int, help=f"About a document.  [default: {QUESTIONS['evolve']}]"),
     click.option("--validation", metavar="N", type=int, help="Documents of each task to validate with.  [default: 4]"),
     click.option("--validate-every", metavar="N", type=int, help="Generations between two validations.  [default: 5]"),
     click.option("--patience", metavar="N", type=int, help="Validations without a better NAMM that end a stage.  [default: 6]"),
@@ -231,7 +233,7 @@ def source_of(given: dict[str, Any], loaded: LoadedModel, name: str) -> SampleSo
 
     lengths = tuple(whole_number(part) for part in given.get("length", LENGTHS[name]).split(","))
     texts = Path(given["texts"]) if "texts" in given else None
-    return SampleSource(loaded, lengths, texts, given.get("questions", QUESTIONS))
+    return SampleSource(loaded, lengths, texts, given.get("questions", QUESTIONS[name]))
 
 
 def whole_number(text: str) -> int:
