@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.rows import Row
 from namm_llm import DocumentMemory, Runner, UsageError, draw_samples
 
-PROSE, CODE = "prose with facts", "code"
+PROSE, CODE = "prose", "code"
 FUNCTION_WORDS = frozenset(
     "a an the of to in on at by for from with as and or but not if is are be was has it its this that which can".split()
 )
@@ -35,8 +35,9 @@ class Labelled:
 
 
 def compare(*, model: str, policies: Sequence[str], budgets: Sequence[str], length: int, documents: int) -> list[Row]:
-    """One row for each text, policy, budget and part, which is a kind of token, a layer, or all tokens; `kept` is over all documents.
+    """One row for each text, policy, budget and part, which is a kind of token, a layer, or all tokens; over all documents.
 
+    kept: share of the places of those tokens, one in each KV head of each layer. anywhere: share of the tokens that still have a place.
     policies: their names; what the model does without one is added.
     """
     runner = Runner.load(model)
@@ -51,11 +52,11 @@ def compare(*, model: str, policies: Sequence[str], budgets: Sequence[str], leng
 
 
 def side_by_side(rows: Sequence[Row]) -> list[Row]:
-    """One row for each text and part, with a column for each policy and budget."""
+    """One row for each text and part, with a column `kept · anywhere` for each policy and budget."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
         line = found.setdefault((row["text"], row["part"]), {name: row[name] for name in ("text", "part", "tokens")})
-        line[f"{row['policy']} {row['budget']}"] = row["kept"]
+        line[f"{row['policy']} {row['budget']}"] = f"{row['kept']:.2f} · {row['anywhere']:.2f}"
     return list(found.values())
 
 
@@ -150,20 +151,29 @@ def _rows(runner: Runner, text: str, documents: Sequence[Labelled]) -> list[Row]
     for document in documents:
         spans = runner.loaded.backend.encode(document.text, add_special_tokens=False).offsets
         kinds += [_token_kind(document, start, end) for start, end in spans]
-        # what stands before the document is never evicted, and is not part of it
-        kept.append(kept_shares(runner.read(document.text))[:, -len(spans) :])
+        kept.append(document_shares(runner, document.text, len(spans)))
     shares = torch.cat(kept, 1)
     parts = {"all": shares}
     parts |= {kind: shares[:, [found == kind for found in kinds]] for kind in sorted(set(kinds) - {""})}
     parts |= {f"layer {number}": layer[None] for number, layer in enumerate(shares, 1)}
     setting = {"model": runner.model_id, "policy": runner.eviction.policy.name, "budget": str(runner.eviction.budget)}
     common = {"text": text, **setting, "compete": runner.eviction.compete, "documents": len(documents)}
-    return [{**common, "part": part, "tokens": share.shape[1], "kept": float(share.mean())} for part, share in parts.items()]
+    return [{**common, "part": part, "tokens": share.shape[1], **_figures(share)} for part, share in parts.items()]
+
+
+def _figures(shares: Tensor) -> Row:
+    """Of `[layers, tokens]`."""
+    return {"kept": float(shares.mean()), "anywhere": float(shares.gt(0).any(0).float().mean())}
 
 
 def _token_kind(document: Labelled, start: int, end: int) -> str:
     """The kind of its first character that is no white space: a word's token brings the space before it along."""
     return next((kind for at, kind in enumerate(document.kinds[start:end], start) if not document.text[at].isspace()), "white space")
+
+
+def document_shares(runner: Runner, text: str, tokens: int) -> Tensor:
+    """`kept_shares` of the text's own `tokens` after it was read: what stands before it is never evicted, and is not part of it."""
+    return kept_shares(runner.read(text))[:, -tokens:]
 
 
 def kept_shares(memory: DocumentMemory) -> Tensor:

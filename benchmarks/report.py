@@ -30,7 +30,7 @@ COLUMNS = {
     ),
     "speed": ("measure", "shape", "dtype", "policy", "budget", "tokens", "ratio", "ratios", "seconds", "full_seconds"),
     "memory": ("measure", "shape", "dtype", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"),
-    "forgotten": ("text", "part", "policy", "compete", "budget", "kept"),
+    "forgotten": ("text", "part", "policy", "compete", "budget", "kept", "anywhere"),
 }
 FIGURES = (
     "score",
@@ -39,6 +39,7 @@ FIGURES = (
     "full_score",
     "kept_fraction",
     "kept",
+    "anywhere",
     "ratio",
     "ratios",
     "seconds",

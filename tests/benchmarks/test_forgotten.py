@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks import report, rows
 from benchmarks.__main__ import main
-from benchmarks.forgotten import CODE, PROSE, Labelled, code_kinds, compare, kept_shares, prose_kinds, side_by_side
+from benchmarks.forgotten import CODE, PROSE, Labelled, code_kinds, compare, document_shares, kept_shares, prose_kinds, side_by_side
+from benchmarks.forgotten import _figures as figures_of
 from benchmarks.forgotten import _token_kind as token_kind
 from namm_llm import Runner
 
@@ -72,6 +74,14 @@ def test_shares_are_those_of_the_cache(tiny_folder: Path) -> None:
     assert shares[:, 20].eq(0).all()
 
 
+def test_what_stands_before_a_document_is_not_counted(tiny_folder: Path) -> None:
+    runner, text = Runner.load(tiny_folder, policy="streaming_llm", budget=0.5), "The quick brown fox jumps over the lazy dog. " * 80
+    shares = document_shares(runner, text, len(runner.encode(text)))
+    assert shares.shape[1] == len(runner.encode(text))
+    assert shares[:, 0].eq(0).all()  # its first token goes, while the chat template's before it stay
+    assert shares[:, -1].eq(1).all()
+
+
 def test_what_is_not_judged_yet_is_kept(tiny_folder: Path) -> None:
     shares = kept_shares(Runner.load(tiny_folder, policy="random", budget=0.5).read("The quick brown fox."))
     assert shares.eq(1).all()
@@ -79,12 +89,20 @@ def test_what_is_not_judged_yet_is_kept(tiny_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def found(tiny_folder: Path) -> list[rows.Row]:
-    return compare(model=str(tiny_folder), policies=["random", "reread"], budgets=["0.25"], length=LENGTH, documents=1)
+    return compare(model=str(tiny_folder), policies=["random", "reread", "streaming_llm"], budgets=["0.25"], length=LENGTH, documents=1)
 
 
 def test_the_model_s_own_policy_comes_first_and_once(found: list[rows.Row]) -> None:
-    assert list(dict.fromkeys(row["policy"] for row in found)) == ["reread", "random"]
+    assert list(dict.fromkeys(row["policy"] for row in found)) == ["reread", "random", "streaming_llm"]
     assert len({(row["text"], row["part"], row["policy"]) for row in found}) == len(found)
+
+
+def test_a_token_may_be_kept_in_one_place_only(found: list[rows.Row]) -> None:
+    for row in found:
+        if row["policy"] == "streaming_llm":  # keeps the same tokens everywhere
+            assert row["anywhere"] == pytest.approx(row["kept"])
+    shares = torch.tensor([[1.0, 0.0, 0.0, 0.5], [0.0, 0.0, 0.0, 0.5]])
+    assert figures_of(shares) == {"kept": 0.25, "anywhere": 0.5}
 
 
 @pytest.mark.parametrize("text", [PROSE, CODE])
@@ -111,5 +129,5 @@ def test_the_command_s_rows_make_the_report_s_table(
     assert done.exit_code == 0
     head, _, *lines = report.table("forgotten").splitlines()[2:]
     assert head == "| text | part | tokens | reread 0.5 | random 0.5 |"
-    assert any(line.startswith("| prose with facts | digits of a fact | ") for line in lines)
+    assert any(line.startswith("| prose | digits of a fact | ") for line in lines)
     assert len([line for line in lines if line.startswith("| ")]) == len(side_by_side(found))
