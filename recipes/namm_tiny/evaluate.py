@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
-from namm_llm.tasks.records import LISTS, QUESTIONS, Record, draw_kinds, draw_missing, draw_records
+from namm_llm.tasks.records import LISTS, QUESTIONS, WORD_KINDS, Record, draw_kinds, draw_missing, draw_records
 from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
 from recipes.namm_tiny.prose import Corpus
 
@@ -89,17 +89,17 @@ class Examiner:
         self.reader, self.world, self.rng = Reader(model, world), world, random.Random(seed)
 
     def lookups(self, length: int, questions: int) -> list[Score]:
-        """Single facts, each asked in the two main forms; and as many questions for what is not there."""
+        """Single facts, each asked in the two main forms, those whose values are words apart; and as many questions for what is not there."""
         forms = {form: [0, 0] for form in QUESTIONS[:2]}
-        missing = [0, 0]
+        words, missing = [0, 0], [0, 0]
         while missing[0] < questions:
             records = self._read(length)
             for record in self.rng.choices(records, k=min(16, questions)):
                 for form, counts in forms.items():
-                    self._count(counts, record, record.say(form))
+                    self._count(words if record.kind in WORD_KINDS else counts, record, record.say(form))
                 absent = draw_missing(self.rng, self.world.names, records)
                 self._count(missing, absent, absent.say(self.rng.choice(QUESTIONS[:2])))
-        named = {**forms, "not stated": missing}
+        named = {**forms, "values that are words": words, "not stated": missing}
         return [Score(name, length, *counts) for name, counts in named.items()]
 
     def _read(self, length: int) -> list[Record]:
