@@ -22,7 +22,7 @@ from namm_llm.policies.snapkv import SnapKV
 from namm_llm.policies.streaming_llm import StreamingLLM
 from namm_llm.policies.tova import TOVA
 
-# for a budget without a policy, where the model has no NAMM of its own: the best that needs no training (docs/results.md)
+# for a budget without a policy, where the model has no NAMM of its own: the best that needs no training (benchmarks/README.md)
 DEFAULT_POLICY = Reread
 
 POLICIES: dict[str, type[EvictionPolicy]] = {
