@@ -89,7 +89,7 @@ class Examiner:
         self.reader, self.world, self.rng = Reader(model, world), world, random.Random(seed)
 
     def lookups(self, length: int, questions: int) -> list[Score]:
-        """Single facts, each asked in the two main forms, those whose values are words apart; and as many questions for what is not there."""
+        """Single facts, each asked in the two main forms, those whose values are words apart; and as many that are not there."""
         forms = {form: [0, 0] for form in QUESTIONS[:2]}
         words, missing = [0, 0], [0, 0]
         while missing[0] < questions:
