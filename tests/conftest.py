@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 
 from pathlib import Path
+
+# a shell that starts the tests in the background has interrupts ignored, and so would every process that a test interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
