@@ -9,10 +9,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 
 from pathlib import Path
 
+import pytest
+
 # a shell that starts the tests in the background has interrupts ignored, and so would every process that a test interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-import pytest
 
 
 @pytest.fixture(scope="session")
