@@ -24,6 +24,7 @@ SETTINGS: list[dict[str, Any]] = [
     {},
     {"policy": "h2o", "budget": 0.25, "interval": 32},
     {"policy": "namm", "budget": 0.5, "interval": 32, "compete": "model"},
+    {"policy": "reread", "budget": 0.25, "interval": 32},
 ]
 
 

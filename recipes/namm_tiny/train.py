@@ -54,7 +54,8 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
 def describe(trainer: Trainer, data: Data, prose: Path | None, start: Path | None) -> dict[str, Any]:
     """What the model card says about the training."""
     progress, parameters = trainer.progress, sum(p.numel() for p in trainer.model.parameters())
-    on_cpu = f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
+    threads = torch.get_num_threads()
+    on_cpu = f"{threads} CPU core{'s' if threads > 1 else ''} ({platform.machine()})"
     return {
         "start": "nothing" if start is None else "an earlier checkpoint (`--start`, see recipes/namm_tiny/README.md)",
         "parameters": parameters / 1e6,

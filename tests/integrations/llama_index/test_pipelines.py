@@ -43,8 +43,12 @@ def test_a_query_engine_answers_from_what_it_finds(index, bundled):
     assert "40713" in str(asyncio.run(engine.aquery("What is the door code of the northern station?")))
 
 
+@pytest.mark.xfail(strict=True, reason="the present namm-tiny says 'Noted.' to a prompt that it was not taught")
 def test_a_query_engine_with_llama_indexs_own_prompt(index, bundled):
-    """It runs; namm-tiny was not taught that prompt, so what it says is not judged."""
+    assert str(index.as_query_engine(llm=bundled).query(QUESTION)).startswith("The access code of the amber vault is 48213.")
+
+
+def test_llama_indexs_own_prompt_runs(index, bundled):
     response = index.as_query_engine(llm=bundled).query(QUESTION)
     assert str(response)
     assert any("48213" in node.text for node in response.source_nodes)

@@ -1,0 +1,19 @@
+"""A model that is made deeper."""
+
+from __future__ import annotations
+
+import torch
+
+from recipes.namm_tiny.model import deepen
+from tests.models import random_ids, random_llama
+
+
+def test_new_layers_change_nothing_and_stand_in_the_middle():
+    model, ids = random_llama(layers=2), random_ids(1, 40)
+    first, last = (layer.self_attn.q_proj.weight.clone() for layer in model.model.layers)
+    expected = model(ids).logits
+    deeper = deepen(model, 4).eval()
+    assert deeper.config.num_hidden_layers == len(deeper.model.layers) == 4
+    torch.testing.assert_close(deeper(ids).logits, expected)
+    assert torch.equal(deeper.model.layers[0].self_attn.q_proj.weight, first)
+    assert torch.equal(deeper.model.layers[3].self_attn.q_proj.weight, last)
