@@ -36,7 +36,7 @@ def load(folder: Path, **settings: Any) -> Runner:
     return Runner.load(folder, **settings)
 
 
-@pytest.fixture(params=SETTINGS, ids=["full", "h2o", "namm"])
+@pytest.fixture(params=SETTINGS, ids=["full", "h2o", "namm", "reread"])
 def runner(request: pytest.FixtureRequest, tiny_folder: Path) -> Runner:
     return load(tiny_folder, **request.param)
 
@@ -116,7 +116,7 @@ def test_progress_is_told(tiny_folder: Path) -> None:
 # -- saving ---------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["full", "h2o", "namm"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["full", "h2o", "namm", "reread"])
 def test_a_saved_memory_answers_as_if_never_saved(tiny_folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     document = load(tiny_folder, **settings).read(TEXT)
     document.save(tmp_path / "vaults.namm")
