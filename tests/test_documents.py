@@ -208,7 +208,7 @@ def test_saving_over_a_memory_replaces_it_whole(saved: Path, tiny_folder: Path, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("namm_llm.documents.save_file", full_disk)
+        patched.setattr("namm_llm.documents.saved.save_file", full_disk)
         with pytest.raises(DocumentError, match="cannot be written: No space left on device"):
             document.save(saved)
     assert saved.read_bytes() == before

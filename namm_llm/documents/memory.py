@@ -1,0 +1,128 @@
+"""`DocumentMemory`: a document that was read once, to be asked as often as one likes, saved, and opened again without reading.
+
+It holds the compressed cache and never the text. A saved memory is one safetensors file: the tensors of the cache, and a header that says
+which model, eviction settings and text they belong to. It does not compute: a runner does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from namm_llm.cache import ManagedCache
+from namm_llm.documents.saved import VERSION, SavedHeader, read, settings_of, write
+from namm_llm.errors import CacheError, DocumentError
+from namm_llm.policies import Eviction
+
+Question = str | Sequence[Mapping[str, Any]]  # a text, or chat messages
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT")
+StreamT = TypeVar("StreamT", covariant=True)
+
+
+class Reader(Protocol[AnswerT, StreamT]):
+    """What a memory needs of a runner."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def eviction(self) -> Eviction: ...
+
+    def stream_question(self, memory: ManagedCache, question: Question, *args: Any, **sampling: Any) -> StreamT: ...
+
+    def answer_questions(self, memory: ManagedCache, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]: ...
+
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], protected: Sequence[Sequence[int]]) -> ManagedCache: ...
+
+    def call(self, function: Callable[[], T]) -> T: ...
+
+
+class DocumentMemory(Generic[AnswerT, StreamT]):
+    """What a runner keeps of a document. Asking never changes it: every question goes to a fork of its cache."""
+
+    def __init__(self, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text_sha256: str) -> None:
+        self._runner = runner
+        self._cache = cache
+        self._text_sha256 = text_sha256
+
+    @classmethod
+    def of_text(cls, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text: str) -> DocumentMemory[AnswerT, StreamT]:
+        """The memory of a text that went through `cache`."""
+        return cls(runner, cache, hashlib.sha256(text.encode()).hexdigest())
+
+    # -- asking -------------------------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Question, *args: Any, **sampling: Any) -> AnswerT:
+        """The whole answer to a question, a text or chat messages. Takes `SamplingParams`, or any of them as keywords, and `cancel`."""
+        return self._runner.answer_questions(self._cache, [question], *args, **sampling)[0]
+
+    def stream(self, question: Question, *args: Any, **sampling: Any) -> StreamT:
+        """The answer in pieces; arguments as of `ask`."""
+        return self._runner.stream_question(self._cache, question, *args, **sampling)
+
+    def ask_many(self, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]:
+        """The answers to several questions, decoded together; each is what it would be alone."""
+        return self._runner.answer_questions(self._cache, questions, *args, **sampling)
+
+    def fork(self) -> DocumentMemory[AnswerT, StreamT]:
+        """A second memory that shares what is settled, for code that writes to `cache`."""
+        return DocumentMemory(self._runner, self._runner.call(self._cache.fork), self._text_sha256)
+
+    @property
+    def runner(self) -> Reader[AnswerT, StreamT]:
+        """What answers."""
+        return self._runner
+
+    @property
+    def cache(self) -> ManagedCache:
+        """The cache itself; write to that of a `fork` only."""
+        return self._cache
+
+    def info(self) -> dict[str, Any]:
+        """The cache's numbers (see `CacheStats`), the model and the hash of the text; ready for JSON."""
+        return {"model": self._runner.model_id, **asdict(self._cache.stats()), "text_sha256": self._text_sha256}
+
+    # -- saving -------------------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the memory to a file, all or nothing."""
+        tensors, cache = self._runner.call(self._cache.state)
+        stats = self._cache.stats()
+        header = SavedHeader(
+            version=VERSION,
+            model=self._runner.model_id,
+            fingerprint=self._runner.fingerprint,
+            settings=settings_of(self._runner.eviction),
+            policy=stats.policy,
+            seen_tokens=stats.seen_tokens,
+            text_sha256=self._text_sha256,
+            protected=[list(span) for span in self._cache.eviction.protected],
+            cache=cache,
+        )
+        saved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write(Path(path), saved, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], runner: Reader[AnswerT, StreamT]) -> DocumentMemory[AnswerT, StreamT]:
+        """Open a saved memory. DocumentError if the file is no whole memory, or one of another model or other settings."""
+        path = Path(path)
+        header, tensors = read(path)
+        header.check_belongs(path, runner.model_id, runner.fingerprint, runner.eviction)
+        try:
+            cache = runner.restore(tensors, header.cache, header.protected)
+        except (CacheError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise DocumentError(f"{path} is damaged ({error}). Read the document again.") from error
+        seen = cache.stats().seen_tokens
+        if seen != header.seen_tokens:
+            raise DocumentError(f"{path} is damaged: {seen} tokens instead of {header.seen_tokens}. Read the document again.")
+        return cls(runner, cache, header.text_sha256)
