@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import gelu, linear
 
 from namm_llm.errors import NammFileError
 from namm_llm.namm import files
 from namm_llm.namm.bam import BamWeights, bam
 from namm_llm.namm.layout import HIDDEN, hidden_size, parameter_count, parameter_shapes
-from namm_llm.namm.memory import NONE, Memory, scaled
+from namm_llm.namm.memory import NONE, SMALLEST_ATTENTION, Memory, scaled
+from namm_llm.namm.neighbours import neighbours
 from namm_llm.namm.recency import Recency, recency
 from namm_llm.namm.reference import Member, read_reference
 from namm_llm.namm.spectrogram import Spectrogram
@@ -50,6 +51,7 @@ class Namm:
     spectrogram: Spectrogram = Spectrogram()  # noqa: RUF009 (frozen)
     recency: Recency = Recency()  # noqa: RUF009 (frozen)
     memory: Memory = Memory()  # noqa: RUF009 (frozen)
+    units: int = 0  # of a hidden layer beside the linear score; published: none
 
     def __post_init__(self) -> None:
         for name, tensor in self._tensors().items():
@@ -62,7 +64,7 @@ class Namm:
             raise NammFileError(f"wrong number of means and variances: {sizes}.")
         if (self.variance < 0).any():
             raise NammFileError("variance has negative numbers.")
-        hidden_size(len(self.theta), self.feature_count)  # raises when there is none
+        hidden_size(len(self.theta), self.feature_count, self.units)  # raises when there is none
 
     @classmethod
     def from_vector(
@@ -74,21 +76,28 @@ class Namm:
         spectrogram: Spectrogram = spectrogram,
         recency: Recency = recency,
         memory: Memory = NONE,
+        units: int = 0,
     ) -> Namm:
         """theta [P], mean and variance [w]. Numpy arrays are copied, float32 tensors are used as they are."""
-        return cls(_floats("theta", theta), _floats("mean", mean), _floats("variance", variance), spectrogram, recency, memory)
+        return cls(_floats("theta", theta), _floats("mean", mean), _floats("variance", variance), spectrogram, recency, memory, units)
 
     @classmethod
     def zeros(
-        cls, hidden: int = HIDDEN, *, spectrogram: Spectrogram = spectrogram, recency: Recency = recency, memory: Memory = NONE
+        cls,
+        hidden: int = HIDDEN,
+        *,
+        spectrogram: Spectrogram = spectrogram,
+        recency: Recency = recency,
+        memory: Memory = NONE,
+        units: int = 0,
     ) -> Namm:
         """All scores are exactly 0, so the published rule (score >= 0) keeps every token.
 
         Its mean of 0 and variance of 1 are placeholders: they change nothing as long as theta is 0.
         """
         width = spectrogram.bins + memory.width(spectrogram.bins)
-        theta = torch.zeros(parameter_count(recency.size + width, hidden))
-        return cls(theta, torch.zeros(width), torch.ones(width), spectrogram, recency, memory)
+        theta = torch.zeros(parameter_count(recency.size + width + 2 * memory.reach, hidden, units))
+        return cls(theta, torch.zeros(width), torch.ones(width), spectrogram, recency, memory, units)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Namm:
@@ -135,19 +144,21 @@ class Namm:
     @property
     def feature_count(self) -> int:
         """Features of one token, d."""
-        return self.recency.size + self.state_width
+        return self.recency.size + self.state_width + 2 * self.memory.reach
 
     @property
     def hidden(self) -> int:
         """Size of the attention's queries, keys and values, h."""
-        return hidden_size(len(self.theta), self.feature_count)
+        return hidden_size(len(self.theta), self.feature_count, self.units)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the numbers mean, as plain values: what a file's header keeps. What is as published is not mentioned, but for its sizes."""
         spectrogram = {name: value for name, value in asdict(self.spectrogram).items() if value is not None}
-        memory = {name: True for name, value in asdict(self.memory).items() if value}
-        own = {"memory": memory} if memory else {}
+        memory = {name: value for name, value in asdict(self.memory).items() if value}
+        own: dict[str, Any] = {"memory": memory} if memory else {}
+        if self.units:
+            own["units"] = self.units
         return {"hidden": self.hidden, "spectrogram": spectrogram, "recency": asdict(self.recency), **own}
 
     @property
@@ -165,25 +176,36 @@ class Namm:
         return (scaled(state, self.spectrogram.bins) - self.mean) / deviation
 
     def features(self, state: Tensor, ages: Tensor) -> Tensor:
-        """[recency | state], of which only the state is normalised (arXiv 2410.13166, section 3).
+        """[recency | state | neighbours], of which the recency alone is not normalised (arXiv 2410.13166, section 3, which has no
+        neighbours).
 
         state: [..., N, w], any float type: `Spectrogram.update`, then the columns of `memory`. ages: [..., N], in tokens; the newest token
         has 0. Returns [..., N, d] in float32.
         """
-        return torch.cat([recency(ages, self.recency), self.normalise(state)], dim=-1)
+        known = self.normalise(state)
+        if not self.memory.reach:
+            return torch.cat([recency(ages, self.recency), known], dim=-1)
+        deviation = self.variance[-1].sqrt().clamp_min(SMALLEST_DEVIATION)
+        missing = (math.log(SMALLEST_ATTENTION) - float(self.mean[-1])) / float(deviation)
+        around = neighbours(known[..., -1], ages, self.memory.reach, missing)
+        return torch.cat([recency(ages, self.recency), known, around], dim=-1)
 
     def scores(self, features: Tensor) -> Tensor:
-        """The higher, the more worth keeping: `bam`, then one linear unit (arXiv 2410.13166, section 3).
+        """The higher, the more worth keeping: `bam`, then one linear unit (arXiv 2410.13166, section 3), and beside it `units` with GELU.
 
         features: [..., N, d], oldest token first. Returns [..., N] in float32.
         """
-        shapes = parameter_shapes(self.feature_count, self.hidden)
+        shapes = parameter_shapes(self.feature_count, self.hidden, self.units)
         pieces = torch.split(self.theta, [math.prod(shape) for shape in shapes])
-        *attention, weight, bias = (piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
+        weights = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        attention, (weight, bias, *layer) = (weights[:4], weights[4:]) if self.hidden else ([], weights)
         # 16-bit scores would move tokens across the threshold, so an autocast around the model must not reach in here
         with torch.autocast(features.device.type, enabled=False):
             seen = bam(features.float(), BamWeights(*attention)) if attention else features.float()
-            return linear(seen, weight.T, bias).squeeze(-1)
+            score = linear(seen, weight.T, bias)
+            if layer:
+                score = score + gelu(seen @ layer[0] + layer[1]) @ layer[2]
+            return score.squeeze(-1)
 
     def to(self, device: torch.device | str) -> Namm:
         """The same on another device."""
@@ -209,14 +231,15 @@ def _from_file(header: dict[str, Any], tensors: dict[str, Tensor]) -> Namm:
     try:
         hidden, fingerprint = int(header["hidden"]), header["fingerprint"]
         spectrogram, embedding = Spectrogram(**header["spectrogram"]), Recency(**header["recency"])
-        memory = Memory(**header.get("memory", {}))
+        memory, units = Memory(**header.get("memory", {})), int(header.get("units", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise NammFileError("its header is damaged.") from error
-    got, expected = tensors["theta"].numel(), parameter_count(embedding.size + spectrogram.bins + memory.width(spectrogram.bins), hidden)
+    features = embedding.size + spectrogram.bins + memory.width(spectrogram.bins) + 2 * memory.reach
+    got, expected = tensors["theta"].numel(), parameter_count(features, hidden, units)
     if got != expected:
         raise NammFileError(f"wrong number of parameters: got {got}, expected {expected} (hidden {hidden}).")
     vectors = (tensors[name] for name in ("theta", "mean", "variance"))
-    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding, memory=memory)
+    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding, memory=memory, units=units)
     if namm.fingerprint != fingerprint:
         raise NammFileError(f"damaged: its numbers have fingerprint {namm.fingerprint}, its header says {fingerprint}.")
     return namm

@@ -24,7 +24,7 @@ from namm_llm.training.collection import Sample, collect
 from namm_llm.training.lessons import Lesson
 
 # what the text would look for if it came again says all that the rest says, and age misleads (docs/log.md)
-DEFAULT_FAMILY = Namm.zeros(16, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(reread=True))
+DEFAULT_FAMILY = Namm.zeros(0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(reread=True, reach=4), units=32)
 Report = Callable[[dict[str, float]], None]
 
 
@@ -61,7 +61,7 @@ def distil(
     settings = settings or DistilSettings()
     rng = random.Random(settings.seed)
     family = family or DEFAULT_FAMILY
-    namm = Namm.zeros(family.hidden, spectrogram=family.spectrogram, recency=family.recency, memory=family.memory)
+    namm = replace(family, theta=torch.zeros_like(family.theta))
     samples: list[Sample] = []
     for number in range(settings.rounds):
         eviction = make_eviction(NammPolicy(namm), interval=settings.interval)
@@ -79,10 +79,12 @@ def _begin(family: Namm, samples: Sequence[Sample], seed: int) -> Namm:
     states = torch.cat([scaled(sample.state, family.spectrogram.bins) for sample in samples])
     theta = 0.1 * torch.randn(family.theta.shape, generator=torch.Generator().manual_seed(seed))
     if family.memory.reread:
-        shapes = parameter_shapes(family.feature_count, family.hidden)
-        output = theta[-sum(math.prod(shape) for shape in shapes[-4:]) :]  # of the attention and of the score
-        output.zero_()
-        output[-2] = 1.0  # the weight of the last feature; then comes the bias
+        shapes = parameter_shapes(family.feature_count, family.hidden, family.units)
+        pieces = list(torch.split(theta, [math.prod(shape) for shape in shapes]))
+        attention, (weight, bias, *units) = (pieces[:4], pieces[4:]) if family.hidden else ([], pieces)
+        for piece in (*attention[2:], weight, bias, *units[2:]):  # what comes out of the attention, of the score and of its units
+            piece.zero_()
+        weight[family.recency.size + family.state_width - 1] = 1.0
     return replace(family, theta=theta, mean=states.mean(0), variance=states.var(0, correction=0))
 
 
