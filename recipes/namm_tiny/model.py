@@ -42,8 +42,9 @@ def build_model(encode: Encoder, hidden: int = 320, layers: int = 5, seed: int =
     return model
 
 
-def continue_model(folder: Path, encode: Encoder, layers: int = 5) -> LlamaForCausalLM:
-    """A trained model with room for the special tokens that its tokenizer lacked, this recipe's RoPE base and positions, and its depth."""
+def continue_model(folder: Path, encode: Encoder, layers: int = 5, kv_heads: int | None = None) -> LlamaForCausalLM:
+    """A trained model with room for the special tokens that its tokenizer lacked, this recipe's RoPE base and positions, and so many
+    layers and KV heads."""
     token = encode.core.token_to_id
     config = LlamaConfig.from_pretrained(folder)
     config.rope_parameters = {"rope_type": "default", "rope_theta": CONTINUED_THETA}
@@ -52,7 +53,23 @@ def continue_model(folder: Path, encode: Encoder, layers: int = 5) -> LlamaForCa
     model.resize_token_embeddings(encode.core.get_vocab_size(), mean_resizing=True)
     for ids in (model.config, model.generation_config):
         ids.bos_token_id, ids.eos_token_id, ids.pad_token_id = token(BOS), token(END), token(PAD)
-    return deepen(model, layers)
+    return deepen(regroup(model, kv_heads or model.config.num_key_value_heads), layers)
+
+
+@torch.no_grad()
+def regroup(model: LlamaForCausalLM, kv_heads: int) -> LlamaForCausalLM:
+    """The same function with more KV heads, copies for now, in smaller groups of query heads."""
+    old, size = model.config.num_key_value_heads, model.config.head_dim
+    if kv_heads % old or model.config.num_attention_heads % kv_heads:
+        raise ValueError(f"{old} KV heads cannot become {kv_heads} of {model.config.num_attention_heads} query heads")
+    state = model.state_dict()
+    for name in [name for name in state if name.endswith(("k_proj.weight", "v_proj.weight"))]:
+        state[name] = state[name].view(old, 1, size, -1).expand(-1, kv_heads // old, -1, -1).reshape(kv_heads * size, -1)
+    model.config.num_key_value_heads = kv_heads
+    regrouped = LlamaForCausalLM(model.config)
+    regrouped.generation_config = model.generation_config
+    regrouped.load_state_dict(state)
+    return regrouped
 
 
 @torch.no_grad()

@@ -86,6 +86,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=100, help="training time, over all runs together")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--start", type=Path, help="folder of a model to go on from, instead of from nothing")
+    parser.add_argument("--layers", type=int, help="how deep the model becomes (default: 5)")
+    parser.add_argument(
+        "--kv-heads", type=int, help="KV heads of a model to go on from, a multiple of those that it has (default: as it is)"
+    )
     parser.add_argument("--smoke", action="store_true", help="a quick run of everything, to test the recipe")
     return parser.parse_args(arguments)
 
@@ -105,9 +109,11 @@ def main(arguments: list[str] | None = None) -> None:
     device = pick_device(options.device)
     data = load_data(options.prose, work, size.modules, options.start)
     world = data.world("train")
-    model, stages = build_model(world.encode, size.hidden, size.layers), size.stages
-    if options.start is not None:
-        model, stages = continue_model(options.start, world.encode, size.layers), CONTINUED_STAGES
+    layers = options.layers or size.layers
+    if options.start is None:
+        model, stages = build_model(world.encode, size.hidden, layers), size.stages
+    else:
+        model, stages = continue_model(options.start, world.encode, layers, options.kv_heads), CONTINUED_STAGES
     trainer = Trainer(world, model.to(device), work, options.minutes, stages)
     trainer.resume()
     trainer.train()
