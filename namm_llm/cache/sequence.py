@@ -135,7 +135,7 @@ class LayerSequence:
         return Observation(
             queries=queries[group],
             lse=lse[group],
-            keys=segment.keys.float(),
+            keys=segment.keys,
             positions=segment.positions,
             scale=self.scale,
             stop=self.seen,

@@ -29,10 +29,7 @@ class H2O(EvictionPolicy):
 
     def update(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
-        state = segment.state.clone()
-        for rows in observation.blocks(observation.fresh, observation.stop):
-            state += rows.sum(0)[:, None]
-        return state
+        return segment.state + observation.total(observation.fresh, observation.stop)[:, None]
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         return segment.state[:, 0]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from namm_llm.attention.observation import BLOCK, Observation
+from namm_llm.attention.observation import Observation
 from namm_llm.namm import Namm
 from namm_llm.policies.base import EvictionPolicy
 from namm_llm.ragged import Segment
@@ -55,23 +55,10 @@ class NammPolicy(EvictionPolicy):
         ema, peak, reread = torch.split(segment.state.float(), [bins, namm.memory.peak * bins, int(namm.memory.reread)], dim=1)
         if bins:
             peak = peak.clone()
-            ema = self._spectrogram(ema, peak if namm.memory.peak else None, observation)
+            ema = observation.spectrogram(namm.spectrogram, ema, peak if namm.memory.peak else None)
         if namm.memory.reread:
-            for attention in observation.again(observation.fresh - self.hop, observation.stop):
-                reread = torch.maximum(reread, attention.amax((0, 1))[:, None])
+            reread = torch.maximum(reread, observation.most_again(observation.fresh - self.hop, observation.stop)[:, None])
         return torch.cat([ema, peak, reread], dim=1)
-
-    def _spectrogram(self, ema: Tensor, peak: Tensor | None, observation: Observation) -> Tensor:
-        """The new average; `peak` is raised in place."""
-        start, stop = (at // self.hop * self.hop for at in (observation.fresh, observation.stop))
-        if start == stop:
-            return ema
-        left = observation.rows(start - self.hop, start)
-        for rows in observation.blocks(start, stop, BLOCK // self.hop * self.hop or self.hop):
-            rows = torch.cat([left, rows])
-            ema = self.namm.spectrogram.update(ema, rows, peak)
-            left = rows[-self.hop :]
-        return ema
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None

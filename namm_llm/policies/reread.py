@@ -44,10 +44,8 @@ class Reread(EvictionPolicy):
 
     def update(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
-        most = segment.state[:, 0].float()
-        for attention in observation.again(observation.fresh - self.border, observation.stop):
-            most = torch.maximum(most, attention.amax((0, 1)))
-        return most[:, None]
+        most = observation.most_again(observation.fresh - self.border, observation.stop)
+        return torch.maximum(segment.state.float(), most[:, None])
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         return segment.state[:, 0].float()

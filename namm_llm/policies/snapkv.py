@@ -34,5 +34,6 @@ class SnapKV(EvictionPolicy):
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
-        attention = observation.rows(max(observation.first, observation.stop - self.window), observation.stop).mean(0)
+        start = max(observation.first, observation.stop - self.window)
+        attention = observation.total(start, observation.stop) / (observation.stop - start)
         return max_pool1d(attention[None], self.kernel, stride=1, padding=self.kernel // 2)[0]

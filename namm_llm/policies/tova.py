@@ -24,4 +24,4 @@ class TOVA(EvictionPolicy):
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
-        return observation.rows(observation.stop - 1, observation.stop)[0]
+        return observation.total(observation.stop - 1, observation.stop)

@@ -1,0 +1,29 @@
+"""Triton kernels for what the plain torch code of this part defines; they run on CUDA where triton is installed (extra `gpu`).
+
+`usable` is the one place that decides. The modules beside it import triton and are imported only behind it; each is tested against its
+definition in Triton's interpreter, on the CPU.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+
+from torch import Tensor
+
+_LEAST = 16  # rows of the smallest tile that tensor cores multiply
+
+
+@lru_cache(maxsize=1)
+def _installed() -> bool:
+    return find_spec("triton") is not None
+
+
+def usable(tensor: Tensor) -> bool:
+    """Whether kernels compute on this tensor; else the plain torch code does."""
+    return tensor.is_cuda and _installed()
+
+
+def takes_hop(hop: int) -> bool:
+    """Whether the spectrogram's kernel is made for hops of so many queries."""
+    return hop >= _LEAST and hop & (hop - 1) == 0
