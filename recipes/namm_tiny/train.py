@@ -90,6 +90,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--kv-heads", type=int, help="KV heads of a model to go on from, a multiple of those that it has (default: as it is)"
     )
+    parser.add_argument("--stage", help="the stage of the curriculum to begin with (default: the first)")
     parser.add_argument("--smoke", action="store_true", help="a quick run of everything, to test the recipe")
     return parser.parse_args(arguments)
 
@@ -99,6 +100,13 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
+
+
+def from_stage(stages: tuple[Stage, ...], name: str) -> tuple[Stage, ...]:
+    names = [stage.name for stage in stages]
+    if name not in names:
+        raise SystemExit(f"there is no stage {name!r}; there are: {', '.join(names)}")
+    return stages[names.index(name) :]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -114,6 +122,8 @@ def main(arguments: list[str] | None = None) -> None:
         model, stages = build_model(world.encode, size.hidden, layers), size.stages
     else:
         model, stages = continue_model(options.start, world.encode, layers, options.kv_heads), CONTINUED_STAGES
+    if options.stage is not None:
+        stages = from_stage(stages, options.stage)
     trainer = Trainer(world, model.to(device), work, options.minutes, stages)
     trainer.resume()
     trainer.train()
