@@ -20,6 +20,7 @@ from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.saved import fill_layers, layers_state
 from namm_llm.cache.sequence import Judgement, LayerSequence
 from namm_llm.cache.stats import CacheStats
+from namm_llm.cache.timing import stage
 from namm_llm.errors import CacheError, ModelError
 from namm_llm.policies import Eviction, make_eviction
 from namm_llm.policies.base import EvictionPolicy
@@ -83,7 +84,8 @@ class ManagedCache(Cache):
         """Judge the sequence `row` in these layers together, and evict."""
         sequences = [layer.sequences[row] for layer in layers]
         judgements = [layer.sequences[row].judge(layer.rotation) for layer in layers]
-        keep = self._select(sequences, judgements)
+        with stage("select"):
+            keep = self._select(sequences, judgements)
         heads = 0
         for sequence, judgement in zip(sequences, judgements, strict=True):
             count = len(judgement.segments)

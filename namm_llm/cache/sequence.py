@@ -15,6 +15,7 @@ from namm_llm.attention.grouped import grouped_attention
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rotation import Rotation
 from namm_llm.cache.recent import Rows
+from namm_llm.cache.timing import stage
 from namm_llm.errors import CacheError
 from namm_llm.policies import Eviction
 from namm_llm.policies.budget import Room
@@ -89,20 +90,25 @@ class LayerSequence:
         policy = self.eviction.policy
         if not policy.evicts:
             return Judgement(self._all_segments(), [])
+        with stage("compact"):
+            joined = self._all_segments()
         segments, scores = [], []
-        for head, segment in enumerate(self._all_segments()):
-            observation = self._observe(segment, head, rotation) if policy.observes else None
-            state = policy.update(segment, observation).to(policy.state_dtype)
+        for head, segment in enumerate(joined):
+            with stage("observe"):
+                observation = self._observe(segment, head, rotation) if policy.observes else None
+                state = policy.update(segment, observation).to(policy.state_dtype)
             segment = Segment(segment.keys, segment.values, segment.positions, state)
             segments.append(segment)
-            scores.append(policy.score(segment, observation))
+            with stage("score"):
+                scores.append(policy.score(segment, observation))
         return Judgement(segments, scores)
 
     def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:
         """Move recent into settled, evicting all tokens but `keep`, in one gather."""
-        self.settled = RaggedTokens.gather(segments, keep)
-        self.recent.keep_last(0)
-        self.queries.keep_last(self.eviction.policy.carry(self.seen))
+        with stage("compact"):
+            self.settled = RaggedTokens.gather(segments, keep)
+            self.recent.keep_last(0)
+            self.queries.keep_last(self.eviction.policy.carry(self.seen))
         self.settled_at = self.seen
         self.updates += 1
 

@@ -1,0 +1,49 @@
+"""Where an update's time goes, for whoever measures."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from namm_llm.cache import ManagedCache
+from namm_llm.cache.timing import STAGES, measured, stage
+from tests.models import random_ids
+
+
+def ticking(step: int = 1):
+    """A clock that goes on by `step` seconds each time it is read."""
+    count = itertools.count(0, step)
+    return lambda: float(next(count))
+
+
+def test_every_stage_is_counted_once_per_layer_or_head(llama):
+    cache = ManagedCache.for_model(llama, policy="reread", budget=0.25, interval=64)
+    with measured(ticking()) as totals:
+        llama(random_ids(1, 128), past_key_values=cache)
+    updates, layers, heads = 2, 3, 2
+    assert totals == {
+        "observe": updates * layers * heads,
+        "score": updates * layers * heads,
+        "select": updates * layers,
+        "compact": 2 * updates * layers,
+    }
+
+
+def test_nothing_is_counted_outside_and_blocks_may_overlap():
+    with measured(ticking()) as outer:
+        with measured(ticking(10)) as inner, stage("score"):
+            pass
+        with stage("score"):
+            pass
+    with stage("score"):
+        pass
+    assert (outer["score"], inner["score"]) == (2.0, 10.0)
+    assert tuple(outer) == STAGES
+
+
+def test_a_stage_that_fails_is_counted_and_the_error_goes_on():
+    with measured(ticking()) as totals:
+        with pytest.raises(KeyError), stage("select"):
+            raise KeyError("x")
+        assert totals["select"] == 1.0
