@@ -56,7 +56,8 @@ def _sequence(prefix: str, eviction: Eviction, numbers: Mapping[str, object], te
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     lengths = numbers["lengths"]
     assert isinstance(lengths, list)
-    settled = RaggedTokens(**{name: own[name] for name in ("keys", "values", "positions", "state")}, lengths=tuple(lengths))
+    columns = {name: tensor for name, tensor in own.items() if "." not in name}
+    settled = RaggedTokens(**columns, lengths=tuple(lengths))
     if sum(lengths) != len(settled.positions):
         raise ValueError("tokens are missing")
     parts = [Rows(*(own[name] for name in (f"{part}.0", f"{part}.1") if name in own)) for part in ("recent", "queries")]

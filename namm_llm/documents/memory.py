@@ -16,8 +16,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
-from namm_llm.documents.saved import VERSION, SavedHeader, read, settings_of, write
-from namm_llm.errors import CacheError, DocumentError
+from namm_llm.documents.saved import VERSION, SavedHeader, SavedModel, checksum, read, write
+from namm_llm.documents.settings import eviction_of, settings_of, tensors_of
+from namm_llm.errors import CacheError, DocumentError, PolicyError, UsageError
 from namm_llm.policies import Eviction
 
 Question = str | Sequence[Mapping[str, Any]]  # a text, or chat messages
@@ -32,17 +33,13 @@ class Reader(Protocol[AnswerT, StreamT]):
     @property
     def model_id(self) -> str: ...
 
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def eviction(self) -> Eviction: ...
+    def identity(self) -> SavedModel: ...
 
     def stream_question(self, memory: ManagedCache, question: Question, *args: Any, **sampling: Any) -> StreamT: ...
 
     def answer_questions(self, memory: ManagedCache, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]: ...
 
-    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], protected: Sequence[Sequence[int]]) -> ManagedCache: ...
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], eviction: Eviction) -> ManagedCache: ...
 
     def call(self, function: Callable[[], T]) -> T: ...
 
@@ -50,10 +47,13 @@ class Reader(Protocol[AnswerT, StreamT]):
 class DocumentMemory(Generic[AnswerT, StreamT]):
     """What a runner keeps of a document. Asking never changes it: every question goes to a fork of its cache."""
 
-    def __init__(self, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text_sha256: str) -> None:
+    def __init__(
+        self, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text_sha256: str, *, extra: Mapping[str, str] | None = None
+    ) -> None:
         self._runner = runner
         self._cache = cache
         self._text_sha256 = text_sha256
+        self.extra = dict(extra or {})
 
     @classmethod
     def of_text(cls, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text: str) -> DocumentMemory[AnswerT, StreamT]:
@@ -76,7 +76,7 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
 
     def fork(self) -> DocumentMemory[AnswerT, StreamT]:
         """A second memory that shares what is settled, for code that writes to `cache`."""
-        return DocumentMemory(self._runner, self._runner.call(self._cache.fork), self._text_sha256)
+        return DocumentMemory(self._runner, self._runner.call(self._cache.fork), self._text_sha256, extra=self.extra)
 
     @property
     def runner(self) -> Reader[AnswerT, StreamT]:
@@ -94,35 +94,46 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
 
     # -- saving -------------------------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the memory to a file, all or nothing."""
-        tensors, cache = self._runner.call(self._cache.state)
-        stats = self._cache.stats()
+    def save(self, path: str | os.PathLike[str], *, extra: Mapping[str, str] | None = None) -> None:
+        """Write the memory to a file, all or nothing, with the settings it was read with and the policy's NAMM. DocumentError if the
+        disk refuses.
+
+        extra: strings that go into the header for whoever opens it (`read_header`), in the place of those that the memory has.
+        """
+        extra = dict(self.extra if extra is None else extra)
+        if not all(isinstance(text, str) for pair in extra.items() for text in pair):
+            raise UsageError(f"extra is a dictionary of strings, not {extra!r}.")
+        cached, numbers = self._runner.call(self._cache.state)
+        eviction, stats = self._cache.eviction, self._cache.stats()
+        # a NAMM's numbers are cloned because safetensors refuses tensors that share memory
+        own = {name: tensor.clone() for name, tensor in tensors_of(eviction).items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (cached | own).items()}
         header = SavedHeader(
             version=VERSION,
-            model=self._runner.model_id,
-            fingerprint=self._runner.fingerprint,
-            settings=settings_of(self._runner.eviction),
+            model=self._runner.identity(),
+            eviction=settings_of(eviction),
             policy=stats.policy,
             seen_tokens=stats.seen_tokens,
+            stored_tokens=stats.stored_tokens,
             text_sha256=self._text_sha256,
-            protected=[list(span) for span in self._cache.eviction.protected],
-            cache=cache,
+            extra=extra,
+            cache=numbers,
+            tensors_sha256=checksum(tensors),
         )
-        saved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write(Path(path), saved, header)
+        write(Path(path), tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], runner: Reader[AnswerT, StreamT]) -> DocumentMemory[AnswerT, StreamT]:
-        """Open a saved memory. DocumentError if the file is no whole memory, or one of another model or other settings."""
+        """Open a saved memory with the settings that it was read with, whatever those of the runner are. DocumentError if the file is
+        no whole memory, or one of another model, quantization or dtype.
+        """
         path = Path(path)
         header, tensors = read(path)
-        header.check_belongs(path, runner.model_id, runner.fingerprint, runner.eviction)
+        header.check_belongs(path, runner.identity())
         try:
-            cache = runner.restore(tensors, header.cache, header.protected)
+            cache = runner.restore(tensors, header.cache, eviction_of(header.eviction, tensors))
+        except PolicyError as error:
+            raise DocumentError(f"{path} cannot be asked: {error}.") from error
         except (CacheError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise DocumentError(f"{path} is damaged ({error}). Read the document again.") from error
-        seen = cache.stats().seen_tokens
-        if seen != header.seen_tokens:
-            raise DocumentError(f"{path} is damaged: {seen} tokens instead of {header.seen_tokens}. Read the document again.")
-        return cls(runner, cache, header.text_sha256)
+            raise DocumentError(f"{path} is of no use to this program ({error}). Read the document again.") from error
+        return cls(runner, cache, header.text_sha256, extra=header.extra)

@@ -1,93 +1,143 @@
-"""The file of a saved memory: one safetensors file, the tensors of the cache and a header that says what they belong to."""
+"""The file of a saved memory: one safetensors file with the tensors of the cache and a header that says what they belong to.
+
+The header carries a checksum of itself and one of the tensors, so a file that was cut or altered is never taken for a memory. Tensors are
+hashed after they were read, and it is these that are used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from namm_llm.documents.atomic import replacing
 from namm_llm.errors import DocumentError
-from namm_llm.namm import Namm
-from namm_llm.policies import Eviction
 
-VERSION = 1
+VERSION = 2
 _HEADER = "namm_document"  # a single entry of the metadata, because safetensors does not keep the order of several
+_CHECKSUM = "header_sha256"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a memory was read with. name: a bundled model, a Hugging Face id or an absolute folder. fingerprint: the same for the same
+    weights (their quantization and dtype included) and tokenizer.
+    """
+
+    name: str
+    revision: str | None
+    quantization: str | None
+    dtype: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(filter(None, (self.revision, self.quantization, self.dtype)))})"
 
 
 @dataclass(frozen=True)
 class SavedHeader:
-    """What a saved memory belongs to; checked before its tensors are used."""
+    """What is known of a saved memory without its tensors.
+
+    eviction: all settings it was read with (see `settings_of`). policy: the same in one line. seen_tokens, stored_tokens: as of
+    `CacheStats`. text_sha256: see `DocumentMemory`. extra: strings of whoever saved it, such as a name. cache: the numbers beside the
+    tensors. tensors_sha256: see `checksum`.
+    """
 
     version: int
-    model: str
-    fingerprint: str
-    settings: str
+    model: SavedModel
+    eviction: dict[str, Any]
     policy: str
     seen_tokens: int
+    stored_tokens: int
     text_sha256: str
-    protected: list[list[int]]
+    extra: dict[str, str]
     cache: dict[str, str]
+    tensors_sha256: str
 
-    def check_belongs(self, path: Path, model: str, fingerprint: str, eviction: Eviction) -> None:
-        """DocumentError if `path` holds the memory of other weights, or one that was read with other settings."""
-        if self.fingerprint != fingerprint:
+    def check_belongs(self, path: Path, model: SavedModel) -> None:
+        """DocumentError if the memory in `path` is one of other weights."""
+        if self.model.fingerprint != model.fingerprint:
             raise DocumentError(
-                f"{path} was saved with the weights of {self.model}, this runner has {model} (or the same in another "
-                "quantization or dtype). Load that model, or read the document again."
-            )
-        if self.settings != settings_of(eviction):
-            raise DocumentError(
-                f"{path} was read with the settings '{self.policy}', this runner has '{eviction.describe()}' (or another interval or "
-                "NAMM). Use the same settings, or read the document again."
+                f"{path} was saved with the weights of {self.model}, this runner has {model}. Load that model, or read the document again."
             )
 
 
-def settings_of(eviction: Eviction) -> str:
-    """Everything that decides what is evicted, a NAMM by its fingerprint; equal texts mean equal behaviour."""
-    policy = {field.name: getattr(eviction.policy, field.name) for field in fields(eviction.policy)}
-    own = {name: value.fingerprint if isinstance(value, Namm) else repr(value) for name, value in policy.items()}
-    rest = {name: getattr(eviction, name) for name in ("compete", "interval", "sinks", "recent", "protected")}
-    return json.dumps({"policy": eviction.policy.name, **own, "budget": str(eviction.budget), **rest}, sort_keys=True)
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of these tensors (on the CPU, contiguous), hashed side by side in threads."""
+
+    def of(name: str) -> str:
+        tensor = tensors[name]
+        data = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+        return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}\n"
+
+    with ThreadPoolExecutor() as threads:
+        return hashlib.sha256("".join(threads.map(of, sorted(tensors))).encode()).hexdigest()
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: SavedHeader) -> None:
-    """Write a memory, all or nothing. DocumentError if the disk refuses."""
-    # beside the target, because a rename is atomic only within one file system
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    """Write a memory, all or nothing, on the disk when this returns. DocumentError if the disk refuses."""
+    values = asdict(header)
+    text = json.dumps({**values, _CHECKSUM: _checksum_of(values)}, sort_keys=True)
     try:
-        save_file(tensors, part, {_HEADER: json.dumps(asdict(header), sort_keys=True)})
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(tensors, part, {_HEADER: text})
     except OSError as error:
         raise DocumentError(f"{path} cannot be written: {error.strerror or error}.") from error
     except SafetensorError as error:
         raise DocumentError(f"{path} cannot be written: {error}.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[SavedHeader, dict[str, Tensor]]:
-    """Header and tensors of a saved memory. DocumentError, in one line, if the file is not a whole one."""
+    """Header and tensors of a saved memory, each checked. DocumentError, in one line, if the file is not a whole one."""
+    return _read(path, with_tensors=True)
+
+
+def read_header(path: str | os.PathLike[str]) -> SavedHeader:
+    """The header of a saved memory, without loading a model or tensors. DocumentError as of `read`, but for the bytes of the tensors."""
+    return _read(Path(path), with_tensors=False)[0]
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str, Tensor]]:
     if not path.is_file():
         what = "is a folder, not a saved memory" if path.is_dir() else "is not there"
         raise DocumentError(f"{path} {what}; save one with DocumentMemory.save or `namm-llm read`.")
     try:
         with safe_open(str(path), framework="pt") as file:
-            values = json.loads((file.metadata() or {})[_HEADER])
-            if values["version"] != VERSION:
-                raise DocumentError(
-                    f"{path} has format version {values['version']}, this program knows version {VERSION}. Read the document again."
-                )
-            return SavedHeader(**values), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            header = _header(path, (file.metadata() or {})[_HEADER])
+            # copies: what safetensors gives may be a view of the file, which others may change
+            names = file.keys() if with_tensors else []  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise DocumentError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Read the document again.") from error
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (KeyError, TypeError, ValueError) as error:
         raise DocumentError(f"{path} is a safetensors file, but no saved memory of a document.") from error
+    if with_tensors and checksum(tensors) != header.tensors_sha256:
+        raise DocumentError(f"{path} is damaged: its numbers are not those that were saved. Read the document again.")
+    return header, tensors
+
+
+def _header(path: Path, text: str) -> SavedHeader:
+    values = json.loads(text)
+    if values["version"] != VERSION:
+        raise DocumentError(
+            f"{path} has format version {values['version']}, this program knows version {VERSION}. Read the document again."
+        )
+    if values.pop(_CHECKSUM) != _checksum_of(values):
+        raise DocumentError(f"{path} is damaged: its header is not the one that was saved. Read the document again.")
+    return SavedHeader(**{**values, "model": SavedModel(**values["model"])})
+
+
+def _checksum_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -107,11 +108,20 @@ class Namm:
             return cls.import_reference(path)
         with files.named(path):
             header, tensors = files.read(path)
-            return _from_file(header, tensors)
+            return cls.from_parts(header, tensors)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file of some 17 kB, all or nothing. NammFileError when it cannot be written."""
-        files.write(Path(path), {"fingerprint": self.fingerprint, **self.settings}, self._tensors())
+        files.write(Path(path), *self.parts())
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Settings with the fingerprint, ready for JSON, and the numbers by name: what a file holds."""
+        return {"fingerprint": self.fingerprint, **self.settings}, self._tensors()
+
+    @classmethod
+    def from_parts(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Namm:
+        """The inverse of `parts`. NammFileError when they do not belong together."""
+        return _from_parts(settings, tensors)
 
     @classmethod
     def import_reference(
@@ -224,7 +234,7 @@ class Namm:
         return f"Namm(parameters={len(self.theta)}, hidden={self.hidden}, fingerprint='{self.fingerprint}')"
 
 
-def _from_file(header: dict[str, Any], tensors: dict[str, Tensor]) -> Namm:
+def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Namm:
     """Check the tensors of a file against its header."""
     if missing := [name for name in ("theta", "mean", "variance") if name not in tensors]:
         raise NammFileError(f"it has no {', no '.join(missing)}: train it again, or save it with its statistics.")

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
-from namm_llm.documents import DocumentMemory, check_text
+from namm_llm.documents import DocumentMemory, SavedModel, check_text
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
 from namm_llm.runner.engine import Engine, Progress, Request, RowResult
 from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
 from namm_llm.runner.messages import Message
-from namm_llm.runner.model_folder import NAMM_FILE, locate
+from namm_llm.runner.model_folder import BUNDLED, NAMM_FILE, locate
 from namm_llm.runner.prefix import PrefixStore
 from namm_llm.runner.prompt import Prompt, PromptFormat, Question
 from namm_llm.runner.queue import RequestQueue
@@ -143,6 +142,18 @@ class Runner:
         """The same for the same weights and tokenizer."""
         return self._loaded.fingerprint
 
+    def identity(self) -> SavedModel:
+        """What a memory that is read here belongs to."""
+        loaded = self._loaded
+        is_folder = loaded.folder is not None and loaded.model_id not in BUNDLED
+        return SavedModel(
+            name=str(loaded.folder.resolve()) if is_folder and loaded.folder else loaded.model_id,
+            revision=getattr(loaded.model.config, "_commit_hash", None),
+            quantization=loaded.quantization,
+            dtype=str(loaded.model.dtype).removeprefix("torch."),
+            fingerprint=loaded.fingerprint,
+        )
+
     @property
     def loaded(self) -> LoadedModel:
         """Model and tokenizer themselves, for code that goes deeper."""
@@ -249,7 +260,7 @@ class Runner:
         return DocumentMemory.of_text(self, cache, text)
 
     def open(self, path: str | os.PathLike[str]) -> DocumentMemory[Generation, Stream]:
-        """A memory that was saved with this model and these eviction settings."""
+        """A memory that was saved with this model; it keeps the eviction settings that it was read with."""
         return DocumentMemory.load(path, self)
 
     def stream_question(
@@ -282,9 +293,8 @@ class Runner:
         requests = [self._request(self._format.question(question), params, overrides, memory) for question in questions]
         return self._all(requests, cancel, None)
 
-    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], protected: Sequence[Sequence[int]]) -> ManagedCache:
-        """For `DocumentMemory`: a cache from what its `state` gave, and the spans that it protects."""
-        eviction = replace(self._eviction, protected=tuple((start, end) for start, end in protected))
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], eviction: Eviction) -> ManagedCache:
+        """For `DocumentMemory`: a cache from what its `state` gave, with these settings."""
         placed = {name: tensor.to(self._loaded.device) for name, tensor in tensors.items()}
         return self.call(lambda: ManagedCache.from_state(placed, metadata, model=self._loaded.model, eviction=eviction))
 
