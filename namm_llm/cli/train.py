@@ -63,7 +63,7 @@ def command(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[...
     return decorate
 
 
-PUBLISHED_OPTION = click.option("--published", is_flag=True, help="The paper's features and nothing beside them.")
+FAMILY_OPTION = click.option("--family", metavar="F", help="What the NAMM sees; a wrong name lists them all.  [default: neighbours]")
 LENGTH_OPTION = "Tokens of the documents; several take turns."
 
 
@@ -77,7 +77,7 @@ LENGTH_OPTION = "Tokens of the documents; several take turns."
     click.option("--rounds", metavar="N", type=int, help="Collections of what the NAMM sees.  [default: 2]"),
     click.option("--budget", metavar="B", type=float, help="Share that stays while rounds after the first collect.  [default: 0.0625]"),
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share it.  [default: model]"),
-    PUBLISHED_OPTION,
+    FAMILY_OPTION,
 )
 def distil(given: dict[str, Any]) -> None:
     """Learn a NAMM from what a full cache uses.
@@ -138,7 +138,7 @@ def learn(given: dict[str, Any], loaded: LoadedModel, lessons: list[Lesson]) -> 
     click.option("--measure", metavar="M", help="likelihood, tokens or exact.  [default: likelihood]"),
     click.option("--batch", metavar="N", type=int, help="Sequences that run through the model together.  [default: 32]"),
     click.option("--workers", metavar="W", help="ray, or a number of processes.  [default: this process]"),
-    PUBLISHED_OPTION,
+    FAMILY_OPTION,
     click.option("--resume", is_flag=True, help="Insist on going on: an error if there is nothing to go on from."),
 )
 def evolve(given: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ def evolve(given: dict[str, Any]) -> None:
     start = starting_namm(given)
     loaded = load(given)
     source = source_of(given, loaded, "evolve")
-    begun_with = start.fingerprint if start else "published zeros" if "published" in given else "zeros"
+    begun_with = start.fingerprint if start else f"zeros of {given.get('family', 'the default')}"
     files = WorkFiles(out, {**identity(given, settings, source), "start": begun_with})
     with workers_of(given, loaded) as workers:
         run_evolution(given, settings, source, start, files, workers)
@@ -316,10 +316,9 @@ def zeros(given: dict[str, Any], source: SampleSource, interval: int) -> Namm:
 
 def family(given: dict[str, Any]) -> Namm:
     """Parameters of zero with the features and the memory that are wanted."""
-    from namm_llm.namm import Namm
-    from namm_llm.training.distil import DEFAULT_FAMILY
+    from namm_llm.training import families
 
-    return Namm.zeros() if "published" in given else DEFAULT_FAMILY
+    return families.family(given.get("family", families.DEFAULT))
 
 
 def fit(source: SampleSource, namm: Namm, documents: int, seed: int, interval: int | None) -> Namm:

@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel
 
-from namm_llm.namm import Memory, Namm, Recency, Spectrogram
+from namm_llm.namm import Namm
 from namm_llm.namm.layout import parameter_shapes
 from namm_llm.namm.memory import scaled
 from namm_llm.policies import Compete, NammPolicy, make_eviction
 from namm_llm.training.collection import Sample, collect
+from namm_llm.training.families import DEFAULT, FAMILIES
 from namm_llm.training.lessons import Lesson
 
-# what the text would look for if it came again says all that the rest says, and age misleads (docs/log.md)
-DEFAULT_FAMILY = Namm.zeros(0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(reread=True, reach=4), units=32)
 Report = Callable[[dict[str, float]], None]
 
 
@@ -56,11 +55,11 @@ def distil(
 ) -> Namm:
     """A NAMM for `model` (arXiv 2410.13166's network, gradient in the place of evolution).
 
-    family: any NAMM with the size, features and memory that are wanted, `DEFAULT_FAMILY` if there is none; its numbers do not matter.
+    family: any NAMM of the wanted form, the default one of `families.py` if there is none; its numbers do not matter.
     """
     settings = settings or DistilSettings()
     rng = random.Random(settings.seed)
-    family = family or DEFAULT_FAMILY
+    family = family or FAMILIES[DEFAULT]
     namm = replace(family, theta=torch.zeros_like(family.theta))
     samples: list[Sample] = []
     for number in range(settings.rounds):

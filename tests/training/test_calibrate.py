@@ -12,7 +12,7 @@ from namm_llm.errors import UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import NammPolicy, make_eviction
 from namm_llm.training.calibrate import calibrate
-from namm_llm.training.distil import DEFAULT_FAMILY
+from namm_llm.training.families import DEFAULT, FAMILIES
 from tests.cache.test_eviction import random_namm
 from tests.models import random_ids, random_llama
 
@@ -26,11 +26,11 @@ class Watcher(NammPolicy):
     seen: list = field(default_factory=list, compare=False, repr=False)
 
     def score(self, segment, observation):
-        self.seen.append(self.namm.features(segment.state, segment.positions)[:, self.namm.recency.size :])
+        self.seen.append(self.namm.normalise(segment.state))
         return torch.zeros(len(segment))
 
 
-@pytest.mark.parametrize("family", [random_namm(), DEFAULT_FAMILY], ids=["published", "default"])
+@pytest.mark.parametrize("family", [random_namm(), FAMILIES[DEFAULT]], ids=["published", "default"])
 def test_features_have_mean_0_and_variance_1(family):
     llama = random_llama(layers=2)
     namm = calibrate(llama, family, DOCUMENTS, interval=50)

@@ -1,0 +1,34 @@
+"""The forms of NAMM that can be made: a name, and zeros of that form. What each one is worth on namm-tiny is in benchmarks/README.md."""
+
+from __future__ import annotations
+
+from namm_llm.errors import UsageError
+from namm_llm.namm import Memory, Namm, Recency, Spectrogram
+
+_NONE, _MEAN = Spectrogram(lowest=0), Spectrogram(lowest=1)
+_AGELESS = Recency(0)
+_AGAIN = Memory(reread=True)
+_AROUND = Memory(reread=True, reach=4)
+
+DEFAULT = "neighbours"
+FAMILIES = {
+    # the second reading of a token and of four to either side: attention of the first reading and age add nothing (docs/log.md)
+    "neighbours": Namm.zeros(0, spectrogram=_NONE, recency=_AGELESS, memory=_AROUND, units=32),
+    "neighbours-linear": Namm.zeros(0, spectrogram=_NONE, recency=_AGELESS, memory=_AROUND),
+    "reread": Namm.zeros(0, spectrogram=_NONE, recency=_AGELESS, memory=_AGAIN, units=32),
+    "reread-attention": Namm.zeros(16, spectrogram=_NONE, recency=_AGELESS, memory=_AGAIN),
+    "published": Namm.zeros(),
+    "published-mean": Namm.zeros(spectrogram=_MEAN),
+    "published-linear": Namm.zeros(0),
+    "published-ageless": Namm.zeros(recency=_AGELESS),
+    "peak": Namm.zeros(memory=Memory(peak=True)),
+    "all": Namm.zeros(memory=Memory(peak=True, reread=True, reach=4), units=32),
+}
+
+
+def family(name: str) -> Namm:
+    """Zeros of that form. UsageError if there is none of that name."""
+    try:
+        return FAMILIES[name]
+    except KeyError:
+        raise UsageError(f"there is no family {name!r}; there are: {', '.join(FAMILIES)}") from None
