@@ -9,6 +9,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 
 from pathlib import Path
 
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels without a GPU; before triton is imported
+
 import pytest
 
 # a shell that starts the tests in the background has interrupts ignored, and so would every process that a test interrupts

@@ -66,7 +66,7 @@ class Spectrogram:
         """[hop * (h + 1), N] -> [h, bins, N]."""
         # neighbouring frames share a hop: a strided view, nothing is copied
         frames = rows.float().unfold(0, self.n_fft, self.hop).mT  # [h, n_fft, N]
-        spectrum = _basis(self.n_fft, self.bins, rows.device) @ frames  # [h, 2 * bins, N]
+        spectrum = basis(self.n_fft, self.bins, rows.device) @ frames  # [h, 2 * bins, N]
         real, imaginary = torch.split(spectrum, self.bins, dim=1)
         return (real.square() + imaginary.square()).sqrt()
 
@@ -80,7 +80,7 @@ class Spectrogram:
 
 
 @lru_cache(maxsize=16)
-def _basis(n_fft: int, bins: int, device: torch.device) -> Tensor:
+def basis(n_fft: int, bins: int, device: torch.device) -> Tensor:
     """The periodic Hann window times cosine, then times sine, of the lowest frequencies: [2 * bins, n_fft]."""
     # a tensor made in inference mode could never meet autograd, and this one is kept
     with torch.inference_mode(False):

@@ -132,7 +132,7 @@ def test_rows_may_be_a_view() -> None:
 
 
 def test_a_basis_made_in_inference_mode_serves_training() -> None:
-    spectrogram._basis.cache_clear()
+    spectrogram.basis.cache_clear()
     with torch.inference_mode():
         Spectrogram().update(torch.zeros(3, 17), torch.rand(32, 3))
 

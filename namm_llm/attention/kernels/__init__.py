@@ -11,8 +11,6 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
-_LEAST = 16  # rows of the smallest tile that tensor cores multiply
-
 
 @lru_cache(maxsize=1)
 def _installed() -> bool:
@@ -26,4 +24,4 @@ def usable(tensor: Tensor) -> bool:
 
 def takes_hop(hop: int) -> bool:
     """Whether the spectrogram's kernel is made for hops of so many queries."""
-    return hop >= _LEAST and hop & (hop - 1) == 0
+    return hop >= 16 and hop & (hop - 1) == 0  # rows of a tile that tensor cores multiply

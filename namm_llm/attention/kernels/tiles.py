@@ -1,0 +1,24 @@
+"""What the kernels share: sizes of tiles, and the product of two of them."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+_LEAST = 16  # rows of the smallest tile that tensor cores multiply
+# Triton's interpreter multiplies the bit patterns of bfloat16 as integers; widening them first changes no number
+_WIDENS = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+def tile(size: int) -> int:
+    """Rows of the smallest tile that holds `size` of them: tiles are powers of two."""
+    return max(_LEAST, 1 << (size - 1).bit_length())
+
+
+@triton.jit
+def product(a, b):
+    """`a @ b` in float32; exact products, whatever the float type."""
+    if _WIDENS:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, input_precision="ieee")
