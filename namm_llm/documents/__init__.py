@@ -5,11 +5,14 @@ from namm_llm.documents.home import data_folder
 from namm_llm.documents.memory import DocumentMemory
 from namm_llm.documents.saved import SavedHeader, SavedModel, read_header
 from namm_llm.documents.settings import settings_of
+from namm_llm.documents.store import MEMORY_SUFFIX, MemoryStore
 from namm_llm.documents.text import check_text, read_text
 
 __all__ = [
+    "MEMORY_SUFFIX",
     "DocumentMemory",
     "FileText",
+    "MemoryStore",
     "SavedHeader",
     "SavedModel",
     "check_text",
