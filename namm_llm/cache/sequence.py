@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from namm_llm.attention import kernels
 from namm_llm.attention.grouped import grouped_attention
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rotation import Rotation
@@ -106,7 +107,7 @@ class LayerSequence:
     def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:
         """Move recent into settled, evicting all tokens but `keep`, in one gather."""
         with stage("compact"):
-            self.settled = RaggedTokens.gather(segments, keep)
+            self.settled = kernels.gather(segments, keep)
             self.recent.keep_last(0)
             self.queries.keep_last(self.eviction.policy.carry(self.seen))
         self.settled_at = self.seen

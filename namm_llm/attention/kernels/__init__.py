@@ -6,10 +6,13 @@ definition in Triton's interpreter, on the CPU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 
 from torch import Tensor
+
+from namm_llm.ragged import RaggedTokens, Segment
 
 
 @lru_cache(maxsize=1)
@@ -25,3 +28,12 @@ def usable(tensor: Tensor) -> bool:
 def takes_hop(hop: int) -> bool:
     """Whether the spectrogram's kernel is made for hops of so many queries."""
     return hop >= 16 and hop & (hop - 1) == 0  # rows of a tile that tensor cores multiply
+
+
+def gather(segments: Sequence[Segment], keep: Sequence[Tensor | None]) -> RaggedTokens:
+    """`RaggedTokens.gather`, with a kernel where one can be used."""
+    if not usable(segments[0].keys):
+        return RaggedTokens.gather(segments, keep)
+    from namm_llm.attention.kernels import compact
+
+    return compact.gather(segments, keep)
