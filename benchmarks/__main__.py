@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import forgotten, memory, quality, report, rows, speed
+from benchmarks import ablations, forgotten, memory, quality, report, rows, speed
 
 BUDGET_BYTES, BUDGET_FLAT = 0.25, 2048
 
@@ -55,6 +55,22 @@ def quality_command(**settings: object) -> None:
     """Scores after eviction, policy by policy: `namm-llm eval`, its rows kept with the machine; the questions come after the reading."""
     columns = ["task", "length", "policy", "budget", "compete", "samples", "score", "full_score", "kept_fraction", "nbytes", "full_nbytes"]
     _report("quality", quality.compare(**settings), columns)  # type: ignore[arg-type]
+
+
+@main.command("ablations")
+@click.option(
+    "--folder", default="ablations", show_default=True, help="Where the distilled NAMMs lie; those that are there are not made again."
+)
+@click.option("--model", default="namm-tiny", show_default=True)
+@click.option("--name", "names", multiple=True, help="May be repeated; all, if left out.")
+@click.option("--length", default=4000, show_default=True, help="Tokens of a document.")
+@click.option("--budget", "budgets", multiple=True, default=("0.25", "0.125", "0.0625", "0.03125"), show_default=True)
+@click.option("--documents", default=4, show_default=True)
+@click.option("--questions", default=32, show_default=True, help="Asked of each document, after it has been read.")
+def ablations_command(**settings: object) -> None:
+    """What each part of a NAMM is worth: forms that are distilled anew, and settings of the default one."""
+    columns = ["ablation", "compete", "budget", "samples", "score", "full_score", "kept_fraction", "distil_seconds"]
+    _report("ablations", ablations.compare(**settings), columns)  # type: ignore[arg-type]
 
 
 @main.command("forgotten")

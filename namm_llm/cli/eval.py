@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @click.option("--namm", metavar="FILE", multiple=True, help="NAMM file for the policy namm; may be repeated.")
 @click.option("--compete", metavar="A,B", help="head, layer, model, padded, or own: as the policy does.  [default: own]")
 @click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]")
+@click.option("--sinks", metavar="N", type=int, help="First tokens that always stay.  [default: the policy's]")
+@click.option("--recent", metavar="N", type=int, help="Newest tokens that always stay.  [default: the policy's]")
 @click.option("--samples", metavar="N", type=int, help="Documents for each task and length.  [default: 4]")
 @click.option("--questions", metavar="N", type=int, help="Questions about a document.  [default: 8]")
 @click.option("--mode", metavar="A,B", help="agnostic: question after the eviction; aware: before it.  [default: agnostic]")

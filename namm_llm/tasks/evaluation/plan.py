@@ -35,9 +35,9 @@ class Setting:
 class Evaluation:
     """tasks: names, see `make_task`. lengths: of documents, in tokens. policies: names, or None for all that need nothing and `namm` where
     there is one. budgets: as users write them; `none` for the threshold of a policy that has one. namms: NAMM files, for the policy namm.
-    compete, interval: as of `make_eviction`; several ways to compete are compared, `own` is what the policy does in a runner. samples:
-    documents for each task and length. questions: about a document. modes, seed, split; texts: see `draw_samples`. Raises UsageError,
-    PolicyError, BudgetError.
+    compete, interval, sinks, recent: as of `make_eviction`; several ways to compete are compared, `own` is what the policy does in a
+    runner. samples: documents for each task and length. questions: about a document. modes, seed, split; texts: see `draw_samples`. Raises
+    UsageError, PolicyError, BudgetError.
     """
 
     tasks: tuple[str, ...] = ("fact",)
@@ -47,6 +47,8 @@ class Evaluation:
     namms: tuple[str, ...] = ()
     compete: tuple[str, ...] = (OWN,)
     interval: int = INTERVAL
+    sinks: int | None = None
+    recent: int | None = None
     samples: int = 4
     questions: int = 8
     modes: tuple[Mode, ...] = ("agnostic",)
@@ -98,7 +100,16 @@ class Evaluation:
                     if not _fits(policy, budget, compete):
                         continue
                     who = cast(Compete, compete) if compete != OWN else None
-                    eviction = make_eviction(policy, budget=budget, namm=namm, compete=who, chunked=True, interval=self.interval)
+                    eviction = make_eviction(
+                        policy,
+                        budget=budget,
+                        namm=namm,
+                        compete=who,
+                        chunked=True,
+                        interval=self.interval,
+                        sinks=self.sinks,
+                        recent=self.recent,
+                    )
                     yield Setting(policy, eviction, budget, namm.fingerprint if namm is not None else None, file)
 
 

@@ -18,8 +18,8 @@ from namm_llm.tasks.sample import Sample
 Row = dict[str, Any]
 # two rows that agree in these are the same measurement
 KEY = (
-    "version", "model", "fingerprint", "task", "length", "mode", "policy", "budget", "compete", "interval", "eviction", "namm",
-    "documents", "questions", "seed", "split", "texts",
+    "version", "model", "fingerprint", "task", "length", "mode", "policy", "budget", "compete", "interval", "sinks", "recent", "eviction",
+    "namm", "documents", "questions", "seed", "split", "texts",
 )  # fmt: skip
 
 
@@ -37,6 +37,8 @@ def key_of(runner: Runner, plan: Evaluation, task: str, length: int, mode: Mode,
         "budget": setting.budget,
         "compete": eviction.compete if evicts else None,
         "interval": eviction.interval if evicts else None,
+        "sinks": eviction.sinks if evicts else None,
+        "recent": eviction.recent if evicts else None,
         "eviction": eviction.describe(),
         "namm": setting.namm,
         "namm_file": setting.namm_file,

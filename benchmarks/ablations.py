@@ -1,0 +1,63 @@
+"""What each part of a NAMM is worth: each form is distilled anew by `namm-llm train distil` and asked the same questions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Row
+from namm_llm import Evaluation, Runner, evaluate
+
+RECIPES = {
+    "default": (),
+    "one round": ("--rounds", "1"),
+    "two rounds": ("--rounds", "2"),
+    "linear": ("--family", "neighbours-linear"),
+    "no neighbours": ("--family", "reread"),
+    "no neighbours, attention between tokens": ("--family", "reread-attention"),
+    "published": ("--family", "published"),
+    "published, mean attention only": ("--family", "published-mean"),
+    "published, linear": ("--family", "published-linear"),
+    "published, no age": ("--family", "published-ageless"),
+    "published + peak": ("--family", "peak"),
+    "published + peak + reread + neighbours": ("--family", "all"),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default, per layer": {"compete": ("layer",)},
+    "default, per head": {"compete": ("head",)},
+    "default, 4 sinks": {"sinks": 4},
+    "default, 64 recent": {"recent": 64},
+    "default, threshold": {"budgets": ("none",)},
+}
+
+
+def compare(
+    *, folder: str, model: str, names: Sequence[str], length: int, budgets: Sequence[str], documents: int, questions: int
+) -> list[Row]:
+    """One row for each ablation and budget, and those of `reread`. folder: where the NAMMs go; what lies there is not made again."""
+    runner = Runner.load(model)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    plain: dict[str, Any] = {"lengths": (length,), "budgets": tuple(budgets), "samples": documents, "questions": questions}
+    rows = [row | {"ablation": "reread, no network"} for row in evaluate(runner, Evaluation(policies=("reread",), **plain))]
+    for name in names or (*RECIPES, *SETTINGS):
+        file, seconds = _distilled(folder, model, "default" if name in SETTINGS else name)
+        plan = Evaluation(policies=("namm",), namms=(file,), **plain | SETTINGS.get(name, {}))
+        found = evaluate(runner, plan)[1:]  # the full cache's row comes first and is there already
+        rows += [row | {"ablation": name, "namm_file": Path(file).name, "distil_seconds": seconds} for row in found]
+        print(name, [(row["budget"], row["score"]) for row in found], file=sys.stderr, flush=True)
+    return rows
+
+
+def _distilled(folder: str, model: str, name: str) -> tuple[str, float | None]:
+    """The NAMM's file, and how long it took if it was made now."""
+    file = Path(folder) / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
+    if file.exists():
+        return str(file), None
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "namm_llm", "train", "distil", "--model", model, "-o", str(file), *RECIPES[name]]
+    subprocess.run(command, check=True)
+    return str(file), round(time.perf_counter() - began, 1)
