@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicSlidingWindo
 from namm_llm.attention.interface import IMPLEMENTATION
 from namm_llm.attention.rotation import rotation_of
 from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.placement import layer_devices
 from namm_llm.cache.saved import fill_layers, layers_state
 from namm_llm.cache.sequence import Judgement, LayerSequence
 from namm_llm.cache.stats import CacheStats
@@ -144,7 +145,9 @@ class ManagedCache(Cache):
             if len(layers) > 1:
                 raise CacheError("a model with sliding-window layers cannot join caches into a batch; ask one question at a time")
             return cast(CacheLayerMixin, deepcopy(layers[0]))
-        joined = ManagedLayer(layers[0].evictions, self._on_due, layers[0].rotation)
+        # a document keeps its own policy, so one sequence of a batch may read again and another not
+        rotation = next((layer.rotation for layer in layers if layer.rotation is not None), None)
+        joined = ManagedLayer(layers[0].evictions, self._on_due, rotation)
         for layer in layers:
             assert isinstance(layer, ManagedLayer)
             joined.sequences += [sequence.fork() for sequence in layer.sequences]
@@ -173,11 +176,14 @@ class ManagedCache(Cache):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, model: PreTrainedModel, eviction: Eviction
     ) -> ManagedCache:
-        """The cache that `state` was taken of. Raises CacheError for other eviction settings, or if it does not fit the model."""
+        """The cache that `state` was taken of, each layer beside its weights. Raises CacheError for other eviction settings, or if it does not fit the model."""
         if metadata.get("eviction") != repr(eviction):
             raise CacheError(f"the cache was saved with {metadata.get('eviction')}; load it with these settings, not with {eviction!r}")
         cache = cls.for_model(model, eviction=eviction)
         fill_layers(cache.managed, tensors, metadata.get("cache", ""))
+        devices = layer_devices(model)
+        for index, layer in enumerate(cache.managed):  # all of them: windows are not saved
+            layer.place(devices[index])
         return cache
 
     # -- numbers ------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
+from namm_llm.documents.blocks import Text, TextBlocks
 from namm_llm.documents.saved import VERSION, SavedHeader, SavedModel, checksum, read, write
 from namm_llm.documents.settings import eviction_of, settings_of, tensors_of
 from namm_llm.errors import CacheError, DocumentError, PolicyError, UsageError
@@ -39,13 +40,18 @@ class Reader(Protocol[AnswerT, StreamT]):
 
     def answer_questions(self, memory: ManagedCache, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]: ...
 
+    def read_on(self, memory: ManagedCache, blocks: Iterable[str], on_progress: Callable[[int, int], None] | None) -> ManagedCache: ...
+
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], eviction: Eviction) -> ManagedCache: ...
 
     def call(self, function: Callable[[], T]) -> T: ...
 
 
 class DocumentMemory(Generic[AnswerT, StreamT]):
-    """What a runner keeps of a document. Asking never changes it: every question goes to a fork of its cache."""
+    """What a runner keeps of a document. It never changes: questions and additions go to forks of its cache.
+
+    extra: strings that its file carries for whoever saved it. text_sha256: of the text that was read.
+    """
 
     def __init__(
         self, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text_sha256: str, *, extra: Mapping[str, str] | None = None
@@ -54,11 +60,6 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
         self._cache = cache
         self._text_sha256 = text_sha256
         self.extra = dict(extra or {})
-
-    @classmethod
-    def of_text(cls, runner: Reader[AnswerT, StreamT], cache: ManagedCache, text: str) -> DocumentMemory[AnswerT, StreamT]:
-        """The memory of a text that went through `cache`."""
-        return cls(runner, cache, hashlib.sha256(text.encode()).hexdigest())
 
     # -- asking -------------------------------------------------------------------------------------------------------------------
 
@@ -73,6 +74,20 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
     def ask_many(self, questions: Sequence[Question], *args: Any, **sampling: Any) -> list[AnswerT]:
         """The answers to several questions, decoded together; each is what it would be alone."""
         return self._runner.answer_questions(self._cache, questions, *args, **sampling)
+
+    def extend(self, text: Text, *, on_progress: Callable[[int, int], None] | None = None) -> DocumentMemory[AnswerT, StreamT]:
+        """A memory of this document and `text` behind it, for which only `text` is read; this memory stays as it is.
+
+        text, on_progress: as of `Runner.read`. Nothing is put between the two. The tokens are those of one text, if `text` begins with a
+        word behind a newline, or with a space behind a word. A full cache then holds what one long reading would. One that
+        evicts was judged at the end of the first part, once more than in one long reading (unless that end was where an update is due, or
+        before the first one), so other tokens may stay; budget and protected spans hold as ever. What the two memories share takes room
+        once, until an update of the longer one. Its `text_sha256` is the SHA-256 of both parts' hashes.
+        """
+        blocks = TextBlocks(text, "the text")
+        cache = self._runner.read_on(self._cache, blocks, on_progress)
+        both = hashlib.sha256((self._text_sha256 + blocks.sha256).encode()).hexdigest()
+        return DocumentMemory(self._runner, cache, both, extra=self.extra)
 
     def fork(self) -> DocumentMemory[AnswerT, StreamT]:
         """A second memory that shares what is settled, for code that writes to `cache`."""

@@ -77,7 +77,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
     def of(name: str) -> str:
         tensor = tensors[name]
-        data = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+        data = tensor.flatten().view(torch.uint8).numpy().data
         return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}\n"
 
     with ThreadPoolExecutor() as threads:
@@ -115,7 +115,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str, Ten
         with safe_open(str(path), framework="pt") as file:
             header = _header(path, (file.metadata() or {})[_HEADER])
             # copies: what safetensors gives may be a view of the file, which others may change
-            names = file.keys() if with_tensors else []  # noqa: SIM118 (no mapping)
+            names = file.keys() if with_tensors else []
             tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise DocumentError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Read the document again.") from error

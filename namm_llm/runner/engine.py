@@ -18,6 +18,7 @@ from namm_llm.policies import Eviction
 from namm_llm.runner.answer import AnswerText
 from namm_llm.runner.constraint import Constraint
 from namm_llm.runner.generation import Reply, decode, prefill, tokens_seen
+from namm_llm.runner.known import KnownTexts
 from namm_llm.runner.loading import LoadedModel
 from namm_llm.runner.prefix import PrefixStore
 from namm_llm.runner.results import Generation, Piece, Timings, Usage
@@ -31,7 +32,7 @@ _SPAN = 64  # questions are protected in steps of so many tokens, so that most o
 @dataclass(frozen=True)
 class Request:
     """ids: what is to be read. memory: the cache of a document that `ids` follow; it is forked, never changed. constraint: what the answer
-    must be; it serves this request alone. cancel: ends this answer alone.
+    must be; it serves this request alone. cancel: ends this answer alone. text: what `ids` were made of, if that was messages.
     """
 
     ids: list[int]
@@ -39,6 +40,7 @@ class Request:
     memory: ManagedCache | None = None
     constraint: Constraint | None = None
     cancel: CancelFlag | None = None
+    text: str = ""
     asked_at: float = field(default_factory=perf_counter)
 
     @property
@@ -104,29 +106,45 @@ class _Row:
 
 
 class Engine:
-    """chunk: tokens of a prompt that go through the model at once. prefixes: caches to go on from."""
+    """chunk: tokens of a prompt that go through the model at once. prefixes: caches to go on from. known: the ids of their texts."""
 
-    def __init__(self, loaded: LoadedModel, eviction: Eviction, chunk: int, prefixes: PrefixStore) -> None:
+    def __init__(self, loaded: LoadedModel, eviction: Eviction, chunk: int, prefixes: PrefixStore, known: KnownTexts) -> None:
         self._loaded = loaded
         self._eviction = eviction
         self._chunk = chunk
         self._prefixes = prefixes
+        self._known = known
         cache = self._new_cache()
         self._can_batch = len(cache.managed) == len(cache.layers)  # transformers' own windows cannot be joined
 
     def _new_cache(self) -> ManagedCache:
         return ManagedCache.for_model(self._loaded.model, eviction=self._eviction)
 
-    def read(self, ids: list[int], head: int, cancel: CancelFlag) -> Iterator[Progress | ManagedCache]:
-        """Progress, then the cache after `ids`, evicted down to the budget. head: first tokens that are never evicted."""
+    def begin(self, memory: ManagedCache | None, head: int) -> ManagedCache:
+        """The cache that a document is read into: one that goes on from `memory`, or a new one whose first `head` tokens will stay."""
+        if memory is not None:
+            return memory.fork()
         cache = self._new_cache()
         if head:
             cache.protect([(0, head)])
+        return cache
+
+    def read(self, cache: ManagedCache, ids: list[int], cancel: CancelFlag, *, to_the_end: bool) -> Iterator[Progress | ManagedCache]:
+        """Progress, then the cache after `ids`; at the end of the document it is evicted down to the budget."""
         yield from _progress(prefill(self._loaded.model, cache, ids, chunk=self._chunk, cancel=cancel), 0, 0, len(ids))
         if not cancel.is_set():
-            with torch.no_grad():
-                cache.settle()
+            if to_the_end:
+                with torch.no_grad():
+                    cache.settle()
             yield cache
+
+    def read_ahead(self, request: Request, cancel: CancelFlag) -> Iterator[Event]:
+        """Progress, then the result of an answer of no tokens; the cache is kept to go on from, also as far as it came when cancelled."""
+        row = self._row(0, request)
+        logits = yield from self._prefill(row, 0, len(request.ids), cancel)
+        row.reply.finish_reason = "cancelled" if logits is None else "length"
+        row.reply.cache, row.cache = row.cache, None
+        yield from self._finish(row, keep=True)
 
     def answer(self, requests: list[Request], cancel: CancelFlag) -> Iterator[Event]:
         """Progress, pieces and results of all requests; those that can run together do."""
@@ -229,6 +247,8 @@ class Engine:
             yield RowPiece(row.number, rest)
         if keep and request.memory is None and self._prefixes.is_on:
             self._prefixes.keep((request.ids + reply.output)[: tokens_seen(reply.cache)], reply.cache)
+            if request.text and not row.text.is_cut:
+                self._known.add(request.text, row.text.text, request.ids + reply.text_tokens)
         before = request.memory_tokens
         generation = Generation(
             text=row.text.text,

@@ -9,14 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from namm_llm.errors import ModelError, UsageError
-from namm_llm.runner.messages import Message, in_turn, plain_message, spelled_out, with_system
+from namm_llm.runner.known import KnownTexts
+from namm_llm.runner.messages import GAP, Message, in_turn, plain_message, spelled_out, text_of, with_system
 from namm_llm.runner.tools import Tool, ToolCall, describe_tools
 
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -41,6 +42,7 @@ class PromptFormat:
         self._bos = _bos(tokenizer, backend)
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = re.compile("|".join(map(re.escape, sorted(special)))) if special else None
+        self.known = KnownTexts(self._special)
 
     # -- text ---------------------------------------------------------------------------------------------------------------------
 
@@ -65,12 +67,22 @@ class PromptFormat:
         elif isinstance(prompt, Sequence) and prompt and all(isinstance(item, int) for item in prompt):
             ids = [int(item) for item in prompt if isinstance(item, int)]
         elif isinstance(prompt, Sequence) and all(isinstance(item, Mapping) for item in prompt):
-            ids = self._begin(self.encode(self.render([item for item in prompt if isinstance(item, Mapping)], tools)))
+            ids = self.rendered_ids(self.render([item for item in prompt if isinstance(item, Mapping)], tools))
         else:
             raise UsageError(f"a prompt is a text, a list of messages or a list of token ids, not {type(prompt).__name__}.")
         if not ids:
             raise UsageError("the prompt is empty; there is nothing to go on from.")
         return ids
+
+    def rendered_ids(self, text: str) -> list[int]:
+        """The ids of what `render` gave. A beginning that the model has read or written already keeps its ids (see `KnownTexts`)."""
+        ids, length = self.known.longest(text) or ([], 0)
+        return self._begin(ids + self.encode(text[length:]))
+
+    @staticmethod
+    def is_conversation(prompt: Prompt) -> TypeGuard[Sequence[Message]]:
+        """Whether a prompt is messages."""
+        return not isinstance(prompt, str) and len(prompt) > 0 and all(isinstance(item, Mapping) for item in prompt)
 
     def _begin(self, ids: list[int]) -> list[int]:
         return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
@@ -107,6 +119,14 @@ class PromptFormat:
             except TemplateError:
                 raise UsageError(f"the chat template of {self._model_id} does not take these messages: {error}.") from error
 
+    def render_open(self, messages: Sequence[Message]) -> str:
+        """The same up to the end of the last message, which will be gone on with after an empty line."""
+        last = {**messages[-1], "content": f"{text_of(messages[-1]['content'])}{GAP}{_QUESTION}"}
+        text, found, _ = self.render([*messages[:-1], last]).rpartition(GAP + _QUESTION)
+        if not found:
+            raise ModelError(f"the chat template of {self._model_id} changes messages, so a message cannot be read before it is whole.")
+        return text
+
     def _rendered(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> str:
         known = [dict(tool) for tool in tools] or None
         text = self._tokenizer.apply_chat_template(messages, tools=known, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
@@ -135,6 +155,18 @@ class PromptFormat:
     def document(self, text: str) -> list[int]:
         """What is read once: the beginning of a user's message, and the document as its content."""
         return self._begin(self._around(self._frame[0], text, ""))
+
+    def more(self, text: str) -> list[int]:
+        """What is read behind a document: more of its text.
+
+        The ids are those of one text with it, if it begins with a word behind a newline, or with a space behind a word.
+        """
+        first, *rest = self._apart(text)
+        # some tokenizers put a space before whatever they are given, so they are given something before it
+        before = "a" if first[:1].isspace() else "a\n"
+        known, ids = self.encode(before), self.encode(before + first)
+        ids = ids[len(known) :] if ids[: len(known)] == known else self.encode(first)
+        return [*ids, *(token for part in rest for token in self.encode(part))]
 
     def question(self, question: Question, tools: Sequence[Tool] = ()) -> list[int]:
         """What follows a document: the question, the end of the message, the beginning of the answer.
@@ -180,11 +212,17 @@ class PromptFormat:
 
     def _around(self, before: str, text: str, after: str) -> list[int]:
         """Ids of `before + text + after`, where `text` cannot smuggle in special tokens by writing their names."""
-        if self._special is None or not self._special.search(text):
+        parts = self._apart(text)
+        if len(parts) == 1:
             return self.encode(before + text + after)
+        return [token for part in (before, *parts, after) for token in self.encode(part)]
+
+    def _apart(self, text: str) -> list[str]:
+        """The text, cut within each special token's name."""
+        if self._special is None:
+            return [text]
         cuts = [0, *(match.start() + 1 for match in self._special.finditer(text)), len(text)]
-        inner = [token for start, stop in pairwise(cuts) for token in self.encode(text[start:stop])]
-        return [*self.encode(before), *inner, *self.encode(after)]
+        return [text[start:stop] for start, stop in pairwise(cuts)]
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> int | None:

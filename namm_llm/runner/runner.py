@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
-from namm_llm.documents import DocumentMemory, SavedModel, check_text
-from namm_llm.errors import ContextError, UsageError
+from namm_llm.documents import DocumentMemory, SavedModel
+from namm_llm.documents.blocks import Text, TextBlocks
+from namm_llm.documents.settings import settings_of
+from namm_llm.errors import CacheError, ContextError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
-from namm_llm.runner.engine import Engine, Progress, Request, RowResult
+from namm_llm.runner.engine import Engine, Event, Progress, Request, RowResult
+from namm_llm.runner.generation import tokens_seen
 from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
 from namm_llm.runner.messages import Message
 from namm_llm.runner.model_folder import BUNDLED, NAMM_FILE, locate
@@ -32,6 +38,7 @@ from namm_llm.runner.worker import Worker, worker_of
 T = TypeVar("T")
 CHUNK = 512
 PREFIX_CACHES = 2
+_CHAT_TEXT, _CHAT_IDS = "chat_text", "chat_ids"  # what the memory of a conversation has beside its cache
 
 
 class Runner:
@@ -49,7 +56,7 @@ class Runner:
         self._format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
         self._worker: Worker = worker_of(loaded)
         self._prefixes = PrefixStore(prefix_caches)
-        self._engine = Engine(loaded, eviction, chunk, self._prefixes)
+        self._engine = Engine(loaded, eviction, chunk, self._prefixes, self._format.known)
         self._queue = RequestQueue(self._engine, self._worker)
         self._chunk, self._prefix_caches = chunk, prefix_caches
 
@@ -173,6 +180,15 @@ class Runner:
         """Tokens of a prompt as the model will read it, the one at its beginning and the chat template's included."""
         return len(self._format.prompt(prompt, tools))
 
+    def token_starts(self, text: str) -> list[int]:
+        """The character where each token of a text begins, in order."""
+        offsets = self._loaded.backend.encode(text, add_special_tokens=False).offsets
+        return list(accumulate((start for start, _ in offsets), max))
+
+    def document_tokens(self, text: str, question: Question) -> int:
+        """Tokens of a document as it is read, and of a question behind it; what is left of `context_window` is for the answer."""
+        return len(self._format.document(text)) + len(self._format.question(question))
+
     def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """The text that the chat template makes of a conversation."""
         return self._format.render(messages, tools)
@@ -202,8 +218,7 @@ class Runner:
         """
         tools = chosen_tools(tools, tool_choice)
         overrides |= forced_call(tools, tool_choice)
-        request = self._request(self._format.prompt(prompt, tools), params, overrides)
-        return self._stream(request, cancel, on_progress)
+        return self._stream(self._prompt_request(prompt, params, overrides, tools), cancel, on_progress)
 
     def generate(
         self,
@@ -234,8 +249,44 @@ class Runner:
         **overrides: Any,
     ) -> list[Generation]:
         """The answers to several prompts, decoded together; each is what it would be alone."""
-        requests = [self._request(self._format.prompt(prompt), params, overrides) for prompt in prompts]
+        requests = [self._prompt_request(prompt, params, overrides) for prompt in prompts]
         return self._all(requests, cancel, on_progress)
+
+    # -- conversations ------------------------------------------------------------------------------------------------------------
+
+    def read_ahead(
+        self, messages: Sequence[Message], *, cancel: CancelFlag | None = None, on_progress: OnProgress | None = None
+    ) -> Generation:
+        """Read a conversation before its last message, the user's, is whole: a later prompt in which that message goes on after an empty
+        line (a document, and then the question) reads only what is new. The result has no text; its usage says what was read.
+        """
+        text = self._format.render_open(messages)
+        request = self._request(self._format.rendered_ids(text), None, {}, text=text)
+        return self._results(lambda flag: self._engine.read_ahead(request, flag), cancel, on_progress)[0]
+
+    def remember(self, messages: Sequence[Message]) -> DocumentMemory[Generation, Stream] | None:
+        """What is kept of a conversation, as a memory to save and to `recall`; None if no cache of it is kept.
+
+        It holds text and ids too, with which the next prompt is compared; it is no document to ask.
+        """
+        text = self._format.render(messages)
+        ids, length = self._format.known.longest(text) or ([], 0)
+        found = self.call(lambda: self._prefixes.continue_from([*ids, 0]))  # one more, because one is always left to read
+        if not found:
+            return None
+        extra = {_CHAT_TEXT: text[:length], _CHAT_IDS: json.dumps(ids)}
+        return DocumentMemory(self, found[0], hashlib.sha256(text[:length].encode()).hexdigest(), extra=extra)
+
+    def recall(self, memory: DocumentMemory[Generation, Stream]) -> None:
+        """Go on with the conversation of a memory that `remember` gave, without reading it again."""
+        if _CHAT_IDS not in memory.extra:
+            raise UsageError("this memory is that of a document, not of a conversation; ask it.")
+        if settings_of(memory.cache.eviction) != settings_of(self._eviction):
+            then, now = memory.cache.eviction.describe(), self._eviction.describe()
+            raise CacheError(f"the conversation was read with other cache settings ({then}) than those of now ({now}).")
+        ids: list[int] = json.loads(memory.extra[_CHAT_IDS])
+        self.call(lambda: self._prefixes.keep(ids[: tokens_seen(memory.cache)], memory.cache))
+        self._format.known.add(memory.extra[_CHAT_TEXT], "", ids)
 
     def forget_prefixes(self) -> None:
         """Free the caches that are kept to go on from."""
@@ -243,25 +294,66 @@ class Runner:
 
     # -- documents ----------------------------------------------------------------------------------------------------------------
 
-    def read(self, text: str, *, on_progress: OnProgress | None = None) -> DocumentMemory[Generation, Stream]:
-        """Read a document once, evicting on the way; the memory that comes back can be asked, saved and opened again."""
-        check_text(text)
-        ids = self._format.document(text)
-        self._check_fits(len(ids), 0, "document")
-        head = self._format.head_tokens
-        cache: ManagedCache | None = None
-        with closing(self._worker.submit(lambda cancel: self._engine.read(ids, head, cancel))) as events:
+    def read(self, text: Text, *, on_progress: OnProgress | None = None) -> DocumentMemory[Generation, Stream]:
+        """Read a document once, evicting on the way; the memory that comes back can be asked, extended, saved and opened again.
+
+        text: a document, a list of them (read with an empty line between), or a stream of pieces such as an open text file, which is never
+        there as a whole: it is read in blocks that end where tokenizers begin anew (behind a newline, before a space), and gives the
+        memory of the whole text. on_progress: called with the tokens that are read and those that have come so far.
+        """
+        blocks = TextBlocks(text)
+        cache = self.read_on(None, blocks, on_progress)
+        return DocumentMemory(self, cache, blocks.sha256)
+
+    def read_on(self, memory: ManagedCache | None, blocks: Iterable[str], on_progress: OnProgress | None) -> ManagedCache:
+        """For `DocumentMemory`: a cache that also holds the text of `blocks`, behind what `memory` holds, which stays as it is."""
+        before = 0 if memory is None else sum(memory.seen_tokens())
+        cache = self.call(lambda: self._engine.begin(memory, self._format.head_tokens))
+        # chunks end where they would, were all ids there at once (see `prefill`)
+        waits = cache.eviction.waits_for_model
+        step = cache.eviction.interval if waits else self._chunk
+        begun = before % step if waits else 0
+        encode = self._format.document if memory is None else self._format.more
+        ids: list[int] = []
+        done = 0
+        for block in blocks:
+            ready = (begun + done + len(ids)) // step * step - begun - done
+            if ready > 0:
+                self._read_ids(cache, ids[:ready], done, done + len(ids), on_progress, to_the_end=False)
+                del ids[:ready]
+                done += ready
+            ids += encode(block)
+            encode = self._format.more
+            self._check_fits(done + len(ids), before, "document" if memory is None else "text")
+        self._read_ids(cache, ids, done, done + len(ids), on_progress, to_the_end=True)
+        return cache
+
+    def _read_ids(
+        self, cache: ManagedCache, ids: list[int], done: int, total: int, on_progress: OnProgress | None, *, to_the_end: bool
+    ) -> None:
+        event: object = None
+        with closing(self._worker.submit(lambda cancel: self._engine.read(cache, ids, cancel, to_the_end=to_the_end))) as events:
             for event in events:
-                if isinstance(event, ManagedCache):
-                    cache = event
-                elif on_progress is not None:
-                    on_progress(event.done, event.total)
-        assert cache is not None, "only its reader can cancel this"
-        return DocumentMemory.of_text(self, cache, text)
+                if isinstance(event, Progress) and on_progress is not None:
+                    on_progress(done + event.done, total)
+        assert event is cache, "only its reader can cancel this"
 
     def open(self, path: str | os.PathLike[str]) -> DocumentMemory[Generation, Stream]:
         """A memory that was saved with this model; it keeps the eviction settings that it was read with."""
         return DocumentMemory.load(path, self)
+
+    def ask_each(
+        self,
+        memories: Sequence[DocumentMemory[Generation, Stream]],
+        question: Question,
+        params: SamplingParams | None = None,
+        *,
+        cancel: CancelFlag | None = None,
+        **overrides: Any,
+    ) -> list[Generation]:
+        """The answers to one question about several documents, decoded together; each is what it would be alone."""
+        ids = self._format.question(question)
+        return self._all([self._request(ids, params, overrides, memory.cache) for memory in memories], cancel, None)
 
     def stream_question(
         self,
@@ -295,8 +387,7 @@ class Runner:
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], eviction: Eviction) -> ManagedCache:
         """For `DocumentMemory`: a cache from what its `state` gave, with these settings."""
-        placed = {name: tensor.to(self._loaded.device) for name, tensor in tensors.items()}
-        return self.call(lambda: ManagedCache.from_state(placed, metadata, model=self._loaded.model, eviction=eviction))
+        return self.call(lambda: ManagedCache.from_state(tensors, metadata, model=self._loaded.model, eviction=eviction))
 
     def call(self, function: Callable[[], T]) -> T:
         """For `DocumentMemory`: what `function` returns in the thread that owns model and caches."""
@@ -304,16 +395,25 @@ class Runner:
 
     # -- requests -----------------------------------------------------------------------------------------------------------------
 
+    def _prompt_request(
+        self, prompt: Prompt, params: SamplingParams | None, overrides: dict[str, Any], tools: Sequence[Tool] = ()
+    ) -> Request:
+        if not self._format.is_conversation(prompt):
+            return self._request(self._format.prompt(prompt, tools), params, overrides)
+        text = self._format.render(prompt, tools)
+        return self._request(self._format.rendered_ids(text), params, overrides, text=text)
+
     def _request(
         self,
         ids: list[int],
         params: SamplingParams | None,
         overrides: dict[str, Any],
         memory: ManagedCache | None = None,
+        text: str = "",
     ) -> Request:
         params = (params or SamplingParams()).override(overrides)
         constraint = self._loaded.grammars.constraint(params) if params.constrained else None
-        request = Request(ids, params, memory, constraint)
+        request = Request(ids, params, memory, constraint, text=text)
         if not 0 <= min(ids) <= max(ids) < self._loaded.vocabulary:
             raise UsageError(f"token ids go from 0 to {self._loaded.vocabulary - 1} with {self.model_id}, not to {max(ids)}.")
         self._check_fits(len(ids), request.memory_tokens, "prompt" if memory is None else "question")
@@ -333,14 +433,19 @@ class Runner:
         return Stream(self._queue.submit(request, cancel), on_progress)
 
     def _all(self, requests: list[Request], cancel: CancelFlag | None, on_progress: OnProgress | None) -> list[Generation]:
+        return self._results(lambda flag: self._engine.answer(requests, flag), cancel, on_progress)
+
+    def _results(
+        self, job: Callable[[CancelFlag], Iterator[Event]], cancel: CancelFlag | None, on_progress: OnProgress | None
+    ) -> list[Generation]:
         results: dict[int, Generation] = {}
-        with closing(self._worker.submit(lambda flag: self._engine.answer(requests, flag), cancel)) as events:
+        with closing(self._worker.submit(job, cancel)) as events:
             for event in events:
                 if isinstance(event, RowResult):
                     results[event.row] = event.generation
                 elif isinstance(event, Progress) and on_progress is not None:
                     on_progress(event.done, event.total)
-        return [results[row] for row in range(len(requests))]
+        return [results[row] for row in sorted(results)]
 
 
 def _whole(stream: Stream) -> Generation:

@@ -1,51 +1,25 @@
-"""A document is read once; what its memory answers does not depend on what was asked before, or on having been saved."""
+"""A document is read once, whole or piece by piece; what its memory answers does not depend on what was asked before."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from namm_llm.documents import DocumentMemory, read_text
-from namm_llm.errors import DocumentError, UsageError
-from namm_llm.namm import Namm
+from namm_llm.documents import DocumentMemory
+from namm_llm.errors import ContextError, DocumentError, UsageError
 from namm_llm.runner import Runner
+from tests.documents.vaults import IDS, QUESTIONS, SETTINGS, TEXT, load
 from tests.tiny import save_tiny
 
-TEXT = " ".join(f"The vault {n} holds {n * 7919 % 1000} coins and a fox." for n in range(10))
-QUESTIONS = ["Who signs?", "How many coins does vault 3 hold, and is there a fox in it or not?", "Why?"]
-SETTINGS: list[dict[str, Any]] = [
-    {},
-    {"policy": "h2o", "budget": 0.25, "interval": 32},
-    {"policy": "namm", "budget": 0.5, "interval": 32, "compete": "model"},
-    {"policy": "reread", "budget": 0.25, "interval": 32},
-]
 
-
-def load(folder: Path, **settings: Any) -> Runner:
-    if settings.get("policy") == "namm":
-        torch.manual_seed(0)
-        zeros = Namm.zeros()
-        settings["namm"] = Namm.from_vector(torch.randn(len(zeros.theta)) * 0.1, zeros.mean, zeros.variance)
-    return Runner.load(folder, **settings)
-
-
-@pytest.fixture(params=SETTINGS, ids=["full", "h2o", "namm", "reread"])
+@pytest.fixture(params=SETTINGS, ids=IDS)
 def runner(request: pytest.FixtureRequest, tiny_folder: Path) -> Runner:
     return load(tiny_folder, **request.param)
-
-
-@pytest.fixture
-def saved(tiny_folder: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "vaults.namm"
-    load(tiny_folder, **SETTINGS[1]).read(TEXT).save(path)
-    return path
 
 
 def test_reading_and_asking_is_one_prompt(tiny_folder: Path) -> None:
@@ -113,144 +87,6 @@ def test_progress_is_told(tiny_folder: Path) -> None:
     assert told == [*((done, seen) for done in range(100, seen, 100)), (seen, seen)]
 
 
-# -- saving ---------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("settings", SETTINGS, ids=["full", "h2o", "namm", "reread"])
-def test_a_saved_memory_answers_as_if_never_saved(tiny_folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    document = load(tiny_folder, **settings).read(TEXT)
-    document.save(tmp_path / "vaults.namm")
-    opened = load(tiny_folder, **settings).open(tmp_path / "vaults.namm")
-    for question in QUESTIONS:
-        expected, found = document.ask(question, max_tokens=40), opened.ask(question, max_tokens=40)
-        assert found.text == expected.text
-        assert found.cache.stored_tokens == expected.cache.stored_tokens
-    assert {**opened.info(), "nbytes": 0} == {**document.info(), "nbytes": 0}
-    opened.save(tmp_path / "again.namm")
-    assert (tmp_path / "again.namm").read_bytes() == (tmp_path / "vaults.namm").read_bytes()
-
-
-def test_an_unquantised_memory_is_not_one_of_a_quantised_model(saved: Path, tiny_folder: Path) -> None:
-    with pytest.raises(DocumentError, match=r"\(or the same in another quantization or dtype\)"):
-        load(tiny_folder, **SETTINGS[1], quantization="nf4").open(saved)
-    with pytest.raises(DocumentError, match=r"\(or the same in another quantization or dtype\)"):
-        load(tiny_folder, **SETTINGS[1], dtype="bfloat16").open(saved)
-
-
-def test_the_memory_of_another_model_is_refused(saved: Path, tmp_path: Path) -> None:
-    other = load(save_tiny(tmp_path / "other", seed=1), **SETTINGS[1])
-    with pytest.raises(DocumentError) as error:
-        other.open(saved)
-    assert f", this runner has {other.model_id} (or the same" in str(error.value)
-    assert str(error.value).endswith("Load that model, or read the document again.")
-
-
-@pytest.mark.parametrize("change", [{"policy": "snapkv"}, {"budget": 0.5}, {"interval": 64}, {"sinks": 3}, {"compete": "layer"}], ids=str)
-def test_the_memory_of_other_settings_is_refused(saved: Path, tiny_folder: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(DocumentError) as error:
-        load(tiny_folder, **{**SETTINGS[1], **change}).open(saved)
-    assert "was read with the settings 'h2o, budget 0.25, head', this runner has '" in str(error.value)
-    assert str(error.value).endswith("Use the same settings, or read the document again.")
-
-
-def rewrite(path: Path, **header: Any) -> None:
-    with safe_open(path, framework="pt") as file:
-        metadata = json.loads(file.metadata()["namm_document"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, {"namm_document": json.dumps({**metadata, **header})})
-
-
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "vaults.namm is damaged or cut short ("),
-        (lambda path: path.write_bytes(path.read_bytes()[:5]), "vaults.namm is damaged or cut short (5 bytes)"),
-        (lambda path: path.write_bytes(b""), "vaults.namm is damaged or cut short (0 bytes)"),
-        (lambda path: path.write_text("hello"), "vaults.namm is damaged or cut short (5 bytes)"),
-        (lambda path: save_file({"a": torch.zeros(1)}, path), "is a safetensors file, but no saved memory of a document."),
-        (lambda path: rewrite(path, version=99), "has format version 99, this program knows version 1. Read the document again."),
-        (lambda path: rewrite(path, more=1), "is a safetensors file, but no saved memory of a document."),
-        (lambda path: rewrite(path, seen_tokens=3), " tokens instead of 3. Read the document again."),
-        (lambda path: rewrite(path, cache={}), "vaults.namm is damaged ("),
-        (lambda path: path.unlink(), "vaults.namm is not there; save one with DocumentMemory.save or `namm-llm read`."),
-    ],
-    ids=str,
-)
-def test_a_broken_memory_is_explained(saved: Path, tiny_folder: Path, break_it: Callable[[Path], Any], message: str) -> None:
-    runner = load(tiny_folder, **SETTINGS[1])
-    break_it(saved)
-    with pytest.raises(DocumentError) as error:
-        DocumentMemory.load(saved, runner)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_folder_is_no_memory(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match="is a folder, not a saved memory"):
-        load(tiny_folder).open(tmp_path)
-
-
-def test_saving_where_nothing_can_be_written_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
-    document = load(tiny_folder).read("The fox.")
-    with pytest.raises(DocumentError, match="cannot be written: "):
-        document.save(tmp_path / "no" / "folder.namm")
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(DocumentError, match="cannot be written: "):
-        document.save(tmp_path / "taken")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-def test_saving_over_a_memory_replaces_it_whole(saved: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document, before = load(tiny_folder, **SETTINGS[1]).read("The fox."), saved.read_bytes()
-
-    def full_disk(*args: object) -> None:
-        Path(str(args[1])).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("namm_llm.documents.saved.save_file", full_disk)
-        with pytest.raises(DocumentError, match="cannot be written: No space left on device"):
-            document.save(saved)
-    assert saved.read_bytes() == before
-    assert list(saved.parent.glob("*.part")) == list(saved.parent.glob(".*.part")) == []
-    document.save(saved)
-    assert saved.read_bytes() != before
-
-
-# -- text -----------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "notes.txt is empty; there is nothing to read."),
-        (b" \n\t", "notes.txt is empty; there is nothing to read."),
-        (b"\x7fELF\x00\x01\xff", "notes.txt is binary (byte 6 of 7); convert it to UTF-8 text first."),
-        (b"text\x00more", "notes.txt is binary (a zero byte at position 4); convert it to text first."),
-        ("é".encode("latin-1"), "notes.txt is not UTF-8 text (byte 0 of 1); convert it to UTF-8 text first."),
-        ("text".encode("utf-16"), "notes.txt is binary (byte 0 of 10); convert it to UTF-8 text first."),
-    ],
-)
-def test_files_that_are_no_text_are_explained(tmp_path: Path, data: bytes, message: str) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_bytes(data)
-    with pytest.raises(DocumentError) as error:
-        read_text(path)
-    assert str(error.value) == str(tmp_path / message)
-
-
-def test_files_that_are_not_there_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match=r"there is no file .*nothing\.txt\."):
-        read_text(tmp_path / "nothing.txt")
-    with pytest.raises(DocumentError, match="is a folder; name a text file"):
-        read_text(tmp_path)
-
-
-def test_text_files_are_read_whole(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_bytes("\ufeffEin Café.\r\n".encode())
-    assert read_text(tmp_path / "notes.txt") == "Ein Café.\r\n"
-
-
 @pytest.mark.parametrize("text", ["", " \n", "a\0b", "a\ud800", b"bytes"])
 def test_a_runner_refuses_what_is_no_text(tiny_folder: Path, text: Any) -> None:
     with pytest.raises(DocumentError, match=r"^the document "):
@@ -262,3 +98,155 @@ def test_an_empty_question_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(UsageError, match="the question is empty"):
         document.ask(" ")
     assert document.ask_many([]) == []
+
+
+# -- several, and streams -------------------------------------------------------------------------------------------------------------
+
+
+def assert_same(found: DocumentMemory, expected: DocumentMemory) -> None:
+    """The same tokens with the same numbers, to the last bit."""
+    (mine, numbers), (other, expected_numbers) = found.cache.state(), expected.cache.state()
+    assert numbers == expected_numbers
+    assert mine.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items())
+    assert found.info()["text_sha256"] == expected.info()["text_sha256"]
+
+
+def test_several_documents_are_one_with_empty_lines_between(runner: Runner) -> None:
+    assert_same(runner.read(["The fox.", TEXT]), runner.read(f"The fox.\n\n{TEXT}"))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
+@pytest.mark.parametrize("chunk", [512, 50])
+def test_a_stream_gives_the_memory_of_the_whole_text(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], chunk: int
+) -> None:
+    monkeypatch.setattr("namm_llm.documents.blocks.BLOCK", 150)
+    runner = load(tiny_folder, **settings, chunk=chunk)
+    text = TEXT.replace("fox. The", "fox.\nThe", 4)
+    expected = runner.read(text)
+    for pieces in (iter(text.splitlines(keepends=True)), iter(text), (text[at : at + 7] for at in range(0, len(text), 7)), iter([text])):
+        assert_same(runner.read(pieces), expected)
+
+
+def test_a_stream_is_not_asked_for_more_than_is_needed(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("namm_llm.documents.blocks.BLOCK", 200)
+    runner, given, told = load(tiny_folder, chunk=16), 0, []
+
+    def pieces() -> Iterator[str]:
+        nonlocal given
+        for line in TEXT.splitlines(keepends=True) * 5:
+            for start in range(0, len(line), 50):
+                given += 1
+                yield line[start : start + 50]
+
+    def progress(done: int, total: int) -> None:
+        told.append((given, done, total))
+
+    seen = runner.read(pieces(), on_progress=progress).info()["seen_tokens"]
+    assert told[0][0] < given / 3  # it reads while the text still comes
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert all(done <= total for _, done, total in told)
+    assert told[-1][1:] == (seen, seen)
+
+
+def test_a_stream_may_be_what_the_same_runner_writes(tiny_folder: Path) -> None:
+    runner = load(tiny_folder)
+    written = runner.generate("The fox", max_tokens=12).text
+    streamed = runner.read(piece.text for piece in runner.stream("The fox", max_tokens=12))
+    assert streamed.info()["text_sha256"] == runner.read(written).info()["text_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ([], "the document is empty; there is nothing to read."),
+        (iter([]), "the document is empty; there is nothing to read."),
+        (iter([" ", "\n"]), "the document is empty; there is nothing to read."),
+        (["a", ""], "document 2 of 2 is empty; there is nothing to read."),
+        (["a", b"b"], "document 2 of 2 is bytes, not text; decode it first."),
+        (iter(["a", b"b"]), "a piece of the document is bytes, not text; decode it first."),
+        (iter(["a", "\0"]), "the document is binary (a zero byte at position 1); convert it to text first."),
+        ({"a": "b"}, "the document is dict, not text; decode it first."),
+        (3, "the document is int, not text; decode it first."),
+    ],
+    ids=str,
+)
+def test_what_is_no_text_is_explained(tiny_folder: Path, text: Any, message: str) -> None:
+    with pytest.raises(DocumentError) as error:
+        load(tiny_folder).read(text)
+    assert str(error.value) == message
+
+
+def test_a_stream_that_is_too_long_is_refused_while_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("namm_llm.documents.blocks.BLOCK", 100)
+    runner, given = load(save_tiny(tmp_path, positions=64)), iter([TEXT[at : at + 10] for at in range(0, len(TEXT), 10)])
+    with pytest.raises(ContextError, match="was trained on 64 positions"):
+        runner.read(given)
+    assert len(list(given)) > 20
+
+
+# -- extending ------------------------------------------------------------------------------------------------------------------------
+
+MORE = " The vault 10 holds 190 coins, and Ann signs for it.\nNobody else does."
+
+
+def test_an_extended_full_cache_is_that_of_one_reading(tiny_folder: Path) -> None:
+    runner = load(tiny_folder)
+    short, told = runner.read(TEXT), []
+    long = short.extend(MORE, on_progress=lambda done, total: told.append((done, total)))
+    whole = runner.read(TEXT + MORE)
+    assert told[-1] == (long.info()["seen_tokens"] - short.info()["seen_tokens"],) * 2
+    torch.testing.assert_close(long.cache.state()[0], whole.cache.state()[0], rtol=1e-4, atol=1e-4)  # chunks end elsewhere
+    for question in QUESTIONS:
+        assert long.ask(question, max_tokens=20).text == whole.ask(question, max_tokens=20).text
+    varying = {"text_sha256": "", "nbytes": 0}  # buffers grow by doubling, so the room in them depends on the way
+    assert {**long.info(), **varying} == {**whole.info(), **varying}
+    assert long.info()["text_sha256"] not in (whole.info()["text_sha256"], short.info()["text_sha256"])
+
+
+@pytest.mark.parametrize("name", ["h2o", "namm", "reread", "knorm"])
+def test_an_extended_memory_is_that_of_one_reading_where_an_update_was_due(tiny_folder: Path, name: str) -> None:
+    first = load(tiny_folder).read(TEXT).info()["seen_tokens"]
+    whole_text = TEXT + MORE * 8
+    for interval in (first, first // 2 if first % 2 == 0 else first, 2 * first):  # due at the end of TEXT, or not yet
+        runner = load(tiny_folder, policy=name, budget=0.3, interval=interval, chunk=interval)
+        long, whole = runner.read(TEXT).extend(MORE * 8), runner.read(whole_text)
+        assert long.info()["updates"] == whole.info()["updates"] >= 1
+        for mine, other in zip(long.cache.managed, whole.cache.managed, strict=True):
+            assert torch.equal(mine.sequences[0].settled.positions, other.sequences[0].settled.positions)
+        assert long.ask(QUESTIONS[1], max_tokens=20).text == whole.ask(QUESTIONS[1], max_tokens=20).text
+
+
+def test_extending_evicts_keeps_what_is_protected_and_changes_nothing_else(tiny_folder: Path) -> None:
+    runner = load(tiny_folder, policy="knorm", budget=0.2, interval=32)
+    short = runner.read(TEXT)
+    info, answer = short.info(), short.ask(QUESTIONS[0], max_tokens=12).text
+    fork = short.fork()
+    fork.cache.protect([(40, 44)])
+    protected = [*range(runner._format.head_tokens), *(at for at in range(40, 44) if at in positions(short))]
+    long = fork.extend(MORE * 5).extend(iter([MORE, MORE]))
+    assert long.info()["kept_fraction"] < 0.21
+    assert long.info()["seen_tokens"] == runner.read(TEXT + MORE * 7).info()["seen_tokens"]
+    assert set(protected) <= set(positions(long))
+    assert short.info() == info
+    assert short.ask(QUESTIONS[0], max_tokens=12).text == answer
+
+
+def positions(memory: DocumentMemory) -> list[int]:
+    """Of the tokens that the first head of the first layer keeps."""
+    return memory.cache.managed[0].sequences[0].settled.segments()[0].positions.tolist()
+
+
+def test_a_memory_is_extended_by_a_stream_as_by_a_text(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("namm_llm.documents.blocks.BLOCK", 60)
+    short = runner.read(TEXT)
+    assert_same(short.extend(iter(MORE * 6)), short.extend(MORE * 6))
+
+
+def test_mistakes_of_extending_are_one_clear_line(tmp_path: Path) -> None:
+    document = load(save_tiny(tmp_path, positions=64)).read("The quick brown fox.")
+    with pytest.raises(DocumentError, match=r"^the text is empty; there is nothing to read\.$"):
+        document.extend(" ")
+    with pytest.raises(ContextError, match=r"^the text has \d+ tokens after the \d+ of the document, but "):
+        document.extend(TEXT)

@@ -1,0 +1,77 @@
+"""The text of a document on its way into a model, block by block, so that a long one need never be there at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from namm_llm.documents.text import check_text
+
+Text = str | Sequence[str] | Iterable[str]
+BLOCK = 1 << 15  # characters
+BETWEEN = "\n\n"  # stands between two documents
+# where tokenizers begin anew: at a word behind a newline, at the space behind a word
+_BORDERS = (re.compile(r"(?<=\n)(?=[^\W_])"), re.compile(r"(?<=\S)(?= )"))
+
+
+class TextBlocks:
+    """Iterates once over the checked text of one document (a text), several (a list or tuple of texts, joined by an empty line) or a stream
+    (any other iterable of pieces: joined as they are, and cut into blocks where tokenizers begin anew, or after `BLOCK` characters
+    without such a border). DocumentError for what cannot be read.
+    """
+
+    def __init__(self, text: Text, name: str = "the document") -> None:
+        self._hash = hashlib.sha256()
+        self._name = name
+        if isinstance(text, (list, tuple)) and text:
+            for number, one in enumerate(text, 1):
+                check_text(one, f"document {number} of {len(text)}")
+            text = BETWEEN.join(text)
+        if isinstance(text, (str, bytes, bytearray, Mapping)) or not isinstance(text, Iterable):
+            check_text(text, name)  # type: ignore[arg-type]  # it says what is wrong with the others
+            self._blocks: Iterator[str] = iter([text])  # type: ignore[list-item]
+        else:
+            self._blocks = self._cut(text)
+
+    def __iter__(self) -> Iterator[str]:
+        is_empty = True
+        for block in self._blocks:
+            if block.strip():
+                check_text(block, self._name)
+                is_empty = False
+            self._hash.update(block.encode())
+            yield block
+        if is_empty:
+            check_text("", self._name)
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole text in UTF-8, once it has been iterated over."""
+        return self._hash.hexdigest()
+
+    def _cut(self, pieces: Iterable[str]) -> Iterator[str]:
+        waiting: list[str] = []
+        count = 0
+        for piece in pieces:
+            if not isinstance(piece, str):
+                check_text(piece, f"a piece of {self._name}")
+            for start in range(0, len(piece), BLOCK):
+                waiting.append(piece[start : start + BLOCK])
+                count += len(waiting[-1])
+                if count > BLOCK:
+                    text = "".join(waiting)
+                    at = _border(text)
+                    yield text[:at]
+                    waiting, count = [text[at:]], len(text) - at
+        if count:
+            yield "".join(waiting)
+
+
+def _border(text: str) -> int:
+    """Where to cut a text, as late as possible."""
+    for pattern in _BORDERS:
+        at = max((match.start() for match in pattern.finditer(text)), default=0)
+        if at:
+            return at
+    return len(text)

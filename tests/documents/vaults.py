@@ -1,0 +1,46 @@
+"""A text, questions about it, and runners of a tiny model with several eviction settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from namm_llm.namm import Memory, Namm
+from namm_llm.runner import Runner
+
+TEXT = " ".join(f"The vault {n} holds {n * 7919 % 1000} coins and a fox." for n in range(10))
+QUESTIONS = ["Who signs?", "How many coins does vault 3 hold, and is there a fox in it or not?", "Why?"]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"policy": "h2o", "budget": 0.25, "interval": 32},
+    {"policy": "namm", "budget": 0.5, "interval": 32, "compete": "model"},
+    {"policy": "reread", "budget": 0.25, "interval": 32},
+]
+IDS = ["full", "h2o", "namm", "reread"]
+
+
+def random_namm(seed: int = 0, **settings: Any) -> Namm:
+    """Made for nothing; equal for equal seeds and settings."""
+    torch.manual_seed(seed)
+    zeros = Namm.zeros(**settings)
+    return Namm.from_vector(
+        torch.randn(len(zeros.theta)) * 0.1,
+        zeros.mean,
+        zeros.variance,
+        spectrogram=zeros.spectrogram,
+        recency=zeros.recency,
+        memory=zeros.memory,
+        units=zeros.units,
+    )
+
+
+REMEMBERING = {"memory": Memory(peak=True, reread=True, reach=2), "units": 3, "hidden": 0}
+
+
+def load(folder: Path, **settings: Any) -> Runner:
+    """A runner; the policy `namm` gets a random one."""
+    if settings.get("policy") == "namm":
+        settings = {"namm": random_namm(), **settings}
+    return Runner.load(folder, **settings)
