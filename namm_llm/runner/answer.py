@@ -25,6 +25,11 @@ class AnswerText:
         """All pieces so far."""
         return "".join(self._shown)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a stop string came, so that the model wrote more than the text says."""
+        return self._stops.found
+
     def feed(self, token: int) -> Piece | None:
         """The piece that this token completes, if it does."""
         self._pending.append(token)

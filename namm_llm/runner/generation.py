@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.placement import device_of
 from namm_llm.errors import ModelError
 from namm_llm.runner.constraint import Constraint
 from namm_llm.runner.sampling import Sampler
@@ -55,6 +56,12 @@ class Reply:
         assert self.constraint is not None
         token = self.sampler.choose(self.constraint.mask(logits), self.prompt, self.output)
         return self.constraint.take(token, self.max_tokens - len(self.output))
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The output without the token that ended it, which is the chat template's to write."""
+        ended = bool(self.output) and self.output[-1] in self.end_ids
+        return self.output[:-1] if ended else self.output[:]
 
     def is_cancelled(self) -> bool:
         """Whether its reader has left."""
@@ -128,7 +135,7 @@ def _single(cache: ManagedCache, row: int) -> ManagedCache:
 @torch.no_grad()
 def _forward(model: PreTrainedModel, cache: ManagedCache, ids: list[list[int]], positions: list[int]) -> Tensor:
     """Logits `[B, V]` after the last of `ids` `[B][T]`, which stand at `positions` and the following ones."""
-    device = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.device
+    device = device_of(model.get_input_embeddings())
     tokens = torch.tensor(ids, device=device)
     at = torch.tensor(positions, device=device)[:, None] + torch.arange(tokens.shape[1], device=device)
     try:

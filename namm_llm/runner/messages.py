@@ -10,7 +10,7 @@ from typing import Any
 from namm_llm.errors import UsageError
 
 Message = Mapping[str, Any]
-_GAP = "\n\n"  # between messages that become one
+GAP = "\n\n"  # between messages that become one
 
 
 def plain_message(message: Message) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def spelled_out(message: dict[str, Any]) -> dict[str, Any]:
 def with_system(messages: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
     """The messages with a text at the end of their first system message, which is made if there is none."""
     if messages and messages[0]["role"] == "system":
-        return [{**messages[0], "content": f"{messages[0]['content']}{_GAP}{text}"}, *messages[1:]]
+        return [{**messages[0], "content": f"{messages[0]['content']}{GAP}{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
 
 
@@ -83,5 +83,5 @@ def in_turn(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if role == "tool" or any(message.get("tool_calls") for message in alike):
             merged += alike
         else:
-            merged.append({**alike[0], "content": _GAP.join(message["content"] for message in alike)})
+            merged.append({**alike[0], "content": GAP.join(message["content"] for message in alike)})
     return merged
