@@ -24,3 +24,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's commands keep memories and chats: never in the user's own folder."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("NAMM_LLM_HOME", str(folder))
+    return folder

@@ -81,7 +81,11 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 self.sequences.append(LayerSequence(eviction, empty, scale))
             self.is_initialized = True
         elif self.sequences[0].settled.keys.device != keys.device:
-            self.sequences = [sequence.to(keys.device) for sequence in self.sequences]
+            self.place(keys.device)
+
+    def place(self, device: torch.device) -> None:
+        """Move what is stored to this device, that of the layer's weights."""
+        self.sequences = [sequence.to(device) for sequence in self.sequences]
 
     def evictions_of(self, rows: int) -> tuple[Eviction, ...]:
         """Settings of `rows` new sequences. Raises CacheError if the cache was made for another number of them."""

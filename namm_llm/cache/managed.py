@@ -176,7 +176,10 @@ class ManagedCache(Cache):
     def from_state(
         cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, model: PreTrainedModel, eviction: Eviction
     ) -> ManagedCache:
-        """The cache that `state` was taken of, each layer beside its weights. Raises CacheError for other eviction settings, or if it does not fit the model."""
+        """The cache that `state` was taken of, each layer beside its weights.
+
+        Raises CacheError for other eviction settings, or if it does not fit the model.
+        """
         if metadata.get("eviction") != repr(eviction):
             raise CacheError(f"the cache was saved with {metadata.get('eviction')}; load it with these settings, not with {eviction!r}")
         cache = cls.for_model(model, eviction=eviction)

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.placement import device_of
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.runner.constraint import Grammars
 from namm_llm.runner.fingerprint import fingerprint
@@ -53,7 +54,7 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the input ids go."""
-        return cast(torch.nn.Embedding, self.model.get_input_embeddings()).weight.device
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def vocabulary(self) -> int:
@@ -180,7 +181,8 @@ def _load(
         )
     model, report = cast("tuple[Any, dict[str, Any]]", loaded)
     _check_model(model, report, name)
-    if dtype == "auto" and quantization is None and model.device.type == "cpu" and _footprint(model) <= _SMALL_NBYTES:
+    on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())  # no card and no disk holds a part of it
+    if dtype == "auto" and quantization is None and on_cpu and _footprint(model) <= _SMALL_NBYTES:
         model.float()
         model.config.dtype = torch.float32
     model.eval().requires_grad_(False)
