@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from namm_llm.runner import Generation, Piece, Runner, Stream
     from namm_llm.runner.sampling import SamplingParams
     from namm_llm.runner.tools import ToolCall, parse_tool_calls
+    from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
     from namm_llm.tasks import draw_samples
     from namm_llm.tasks.evaluation import Evaluation, evaluate
 
@@ -49,6 +50,8 @@ __all__ = [
     "Runner",
     "SamplingParams",
     "Stream",
+    "Summary",
+    "SummaryStream",
     "ToolCall",
     "UsageError",
     "__version__",
@@ -56,6 +59,8 @@ __all__ = [
     "evaluate",
     "make_eviction",
     "parse_tool_calls",
+    "stream_summary",
+    "summarize",
 ]
 
 _HOME = {
@@ -69,11 +74,15 @@ _HOME = {
     "Runner": "namm_llm.runner",
     "SamplingParams": "namm_llm.runner.sampling",
     "Stream": "namm_llm.runner",
+    "Summary": "namm_llm.summaries",
+    "SummaryStream": "namm_llm.summaries",
     "ToolCall": "namm_llm.runner.tools",
     "draw_samples": "namm_llm.tasks",
     "evaluate": "namm_llm.tasks.evaluation",
     "make_eviction": "namm_llm.policies",
     "parse_tool_calls": "namm_llm.runner.tools",
+    "stream_summary": "namm_llm.summaries",
+    "summarize": "namm_llm.summaries",
 }
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from namm_llm.runner import Generation, Stream
+    from namm_llm.summaries import Summary
 
 
 class Start(Protocol):
@@ -92,7 +93,7 @@ def _bar(total: int) -> Progress:
     return bar
 
 
-def statistics(result: Generation) -> str:
+def statistics(result: Generation | Summary) -> str:
     """`142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536 evicted) 34 MB`."""
     usage, timings, cache = result.usage, result.timings, result.cache
     evicted = cache.seen_tokens - cache.stored_tokens
