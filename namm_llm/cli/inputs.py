@@ -1,4 +1,4 @@
-"""What a command reads: documents, saved memories and standard input."""
+"""What a command reads: documents, memories and standard input."""
 
 from __future__ import annotations
 
@@ -7,31 +7,41 @@ import select
 import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 import click
 
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import ReadingBar, Start
+from namm_llm.cli.output import Start
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
-    from namm_llm.documents import DocumentMemory
+    from namm_llm.documents import DocumentMemory, FileText
     from namm_llm.runner import Generation, SamplingParams, Stream
 
 MEMORY_SUFFIX = ".namm"
 PATIENCE_SECONDS = 2.0
 
 
-def open_document(file: str, settings: Settings) -> DocumentMemory[Generation, Stream]:
-    """The memory of a document, read now or saved before. A bad text is refused before a model is loaded."""
-    if file.endswith(MEMORY_SUFFIX):
-        return settings.load().open(file)
-    text = document_text(file)
-    runner = settings.load()
-    with ReadingBar() as bar:
-        return runner.read(text, on_progress=bar.update)
+def open_document(file: str, settings: Settings, *, keep: bool = False) -> DocumentMemory[Generation, Stream]:
+    """The memory of a document: a saved one (.namm), one from the store (by name, ID, or because the same text was read before with the
+    same settings), or one that is read now. keep: put a long one that was read now into the store, and say so.
+
+    A bad document is refused before a model is loaded.
+    """
+    from namm_llm.cli.memories import keep_long, open_saved, recall_or_read, saved_path
+
+    if (saved := saved_path(file)) is not None:
+        return open_saved(saved, file, settings)
+    if file != "-" and not Path(file).suffix and not Path(file).exists():
+        raise DocumentError(f"there is no file {file} and no memory of this name; `namm-llm documents list` shows the memories.")
+    sources = [document_file(file)]
+    recalled = recall_or_read(sources, settings)
+    if keep and not recalled.cached:
+        keep_long(recalled, sources)
+    return recalled.document
 
 
 def question(document: DocumentMemory[Generation, Stream], text: str, params: SamplingParams) -> Start:
@@ -44,18 +54,18 @@ def question(document: DocumentMemory[Generation, Stream], text: str, params: Sa
 
 
 def document_text(file: str) -> str:
-    """The text of FILE, or of standard input for `-`."""
-    from namm_llm.documents import read_text
+    """The text of FILE (txt, md, html, pdf, docx, ...), or of standard input for `-`. What of it cannot be read is said on stderr."""
+    return document_file(file).text
 
-    if file != "-":
-        return read_text(file)
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DocumentError("standard input is not UTF-8 text: convert it first, for example with iconv") from error
-    if not text.strip():
-        raise DocumentError("standard input is empty; a document was expected")
-    return text
+
+def document_file(file: str) -> FileText:
+    """`document_text` with the document's name."""
+    from namm_llm.documents import read_file, text_of
+
+    found = read_file(file) if file != "-" else text_of(sys.stdin.buffer.read(), "standard input")
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return found
 
 
 def piped_text() -> str:

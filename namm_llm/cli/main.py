@@ -14,9 +14,11 @@ from namm_llm.errors import NammError
 
 COMMANDS = {
     "ask": "Ask questions about a document or a saved memory.",
+    "bench": "Measure speed and memory against transformers, or say what memory it takes.",
     "chat": "Chat with a model.",
+    "documents": "List, show and forget the memories that are kept.",
     "eval": "Compare policies and budgets by what the model still answers.",
-    "read": "Read a document once and save its memory.",
+    "read": "Read documents once and keep their memory.",
     "summarize": "Summarize a document.",
     "train": "Make a NAMM for a model: distil, evolve, calibrate.",
 }

@@ -1,4 +1,4 @@
-"""`namm-llm read FILE`."""
+"""`namm-llm read FILE...`."""
 
 from __future__ import annotations
 
@@ -8,33 +8,51 @@ from pathlib import Path
 
 import click
 
-from namm_llm.cli.inputs import MEMORY_SUFFIX, open_document
+from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
 from namm_llm.cli.options import Settings, shared_options
 from namm_llm.errors import UsageError
 
 
 @click.command()
-@click.argument("file")
-@click.option("-o", "--output", metavar="MEMORY", help="Where to save it.  [default: FILE with .namm for its suffix]")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--name", metavar="NAME", help="How to call the memory; one with a name is never removed to make room.")
+@click.option("-o", "--output", metavar="MEMORY", help="Save it as this file (.namm) and not in the store.")
 @shared_options(sampling=False)
-def read(file: str, output: str | None, settings: Settings) -> None:
-    """Read FILE once and save its memory, to be asked with `namm-llm ask MEMORY QUESTION`.
+def read(files: tuple[str, ...], name: str | None, output: str | None, settings: Settings) -> None:
+    """Read FILES once and keep their memory, to be asked with `namm-llm ask MEMORY QUESTION`.
 
-    FILE is a text file, or - for standard input. The name of the saved memory is printed.
+    A FILE is text, md, html, pdf or docx, or - for standard input. Several are one memory; each then begins with the line
+    "Document: NAME". What to ask for is printed: the NAME, the ID that the memory got in the store, or the file of -o.
+    `namm-llm documents` lists and forgets what is kept. What was read before with the same settings is not read again.
     """
-    target = memory_path(file, output)
-    document = open_document(file, settings)
-    document.save(target)
-    click.echo(json.dumps({"memory": str(target), **document.info()}) if settings.as_json else str(target))
+    target = memory_path(files, name, output)
+    from namm_llm.cli.memories import keep, recall_or_read, sources_of
+    from namm_llm.documents.names import check_name
+
+    name = check_name(name, MEMORY_SUFFIX) if name is not None else None
+    sources = [document_file(file) for file in files]
+    recalled = recall_or_read(sources, settings)
+    if target is None:
+        keep(recalled, sources, name)
+    else:
+        recalled.document.save(target, extra={"sources": sources_of(sources)})
+    memory = str(target or name or recalled.id)
+    about = {"memory": memory, "id": recalled.id, "cached": recalled.cached, "sources": [source.name for source in sources]}
+    click.echo(json.dumps({**about, **recalled.document.info()}, ensure_ascii=False) if settings.as_json else memory)
 
 
-def memory_path(file: str, output: str | None) -> Path:
-    """Where the memory goes; a place that cannot be written is refused before anything is read."""
-    if file.endswith(MEMORY_SUFFIX):
-        raise UsageError(f"{file} is a memory already; ask it with: namm-llm ask {file} QUESTION")
-    if output is None and file == "-":
-        raise UsageError("standard input has no name; say where to save its memory with -o MEMORY.namm")
-    target = Path(output) if output is not None else Path(file).with_suffix(MEMORY_SUFFIX)
+def memory_path(files: tuple[str, ...], name: str | None, output: str | None) -> Path | None:
+    """Where -o wants the memory, None for the store; what cannot work is refused before anything is read."""
+    for file in files:
+        if file.endswith(MEMORY_SUFFIX):
+            raise UsageError(f"{file} is a memory already; ask it with: namm-llm ask {file} QUESTION")
+    if files.count("-") > 1:
+        raise UsageError("- stands for standard input and can be given only once")
+    if output is None:
+        return None
+    if name is not None:
+        raise UsageError("--name is for memories in the store; leave out one of --name and -o")
+    target = Path(output)
     if target.suffix != MEMORY_SUFFIX:
         raise UsageError(f"{target} must end in {MEMORY_SUFFIX}, so that `namm-llm ask` knows it for a memory")
     if target.is_dir() or not os.access(target.parent, os.W_OK):

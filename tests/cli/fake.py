@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from namm_llm.errors import NammError
+from namm_llm.policies import Eviction, make_eviction
 from namm_llm.runner.sampling import SamplingParams
 
 CONTRACT = {
@@ -71,6 +72,8 @@ class FakeRunner:
     asked: list[Any] = field(default_factory=list)
     read_texts: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
+    fingerprint: str = "fake"
+    eviction: Eviction = field(default_factory=make_eviction)
 
     def stream(self, prompt: Any, params: SamplingParams, *, cancel: Event, on_progress: Callable[[int, int], None]) -> FakeStream:
         self.asked.append(list(prompt) if isinstance(prompt, list) else prompt)
@@ -97,8 +100,8 @@ class FakeDocument:
     def stream(self, question: str, params: SamplingParams, *, cancel: Event) -> FakeStream:
         return self.runner.stream(question, params, cancel=cancel, on_progress=lambda done, total: None)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, extra: Mapping[str, str] | None = None) -> None:
         Path(path).write_text("memory")
 
     def info(self) -> dict[str, Any]:
-        return {"model": "fake", "seen_tokens": 2048}
+        return {"model": "fake", "seen_tokens": 1203}

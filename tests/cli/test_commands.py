@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -57,38 +56,10 @@ def test_piped_text_goes_before_the_question(cli: FakeCommandLine, handbook: str
     assert cli.runner.asked == ["a green lamp\n\nDoes this fit?"]
 
 
-def test_a_saved_memory_is_opened_and_not_read(cli: FakeCommandLine) -> None:
-    assert cli(["Yes."], "ask", "handbook.namm", "Green?").stdout == "Yes.\n"
-    assert cli.runner.read_texts == ["memory handbook.namm"]
-
-
 def test_summarize(cli: FakeCommandLine, handbook: str) -> None:
     done = cli(["A lamp."], "summarize", handbook)
     assert (done.stdout, done.stderr, done.exit_code) == ("A lamp.\n", "", 0)
     assert cli.runner.read_texts == ["The lamp is green.\n"]
-
-
-def test_read_saves_beside_the_file_and_prints_where(cli: FakeCommandLine, handbook: str) -> None:
-    memory = handbook.replace(".txt", ".namm")
-    done = cli([], "read", handbook)
-    assert (done.stdout, done.stderr, done.exit_code) == (f"{memory}\n", "", 0)
-    assert Path(memory).read_text() == "memory"
-    told = json.loads(cli([], "read", handbook, "--json").stdout)
-    assert told == {"memory": memory, "model": "fake", "seen_tokens": 2048}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["x.namm"], "x.namm is a memory already; ask it with: namm-llm ask x.namm QUESTION"),
-        (["-"], "standard input has no name; say where to save its memory with -o MEMORY.namm"),
-        (["x.txt", "-o", "x.bin"], "x.bin must end in .namm, so that `namm-llm ask` knows it for a memory"),
-        (["x.txt", "-o", "no/x.namm"], "no/x.namm cannot be written: name a file in a folder that exists and may be written to"),
-    ],
-)
-def test_read_refuses_a_bad_place_before_reading(cli: FakeCommandLine, arguments: list[str], message: str) -> None:
-    done = cli([], "read", *arguments)
-    assert (done.stdout, done.stderr, done.exit_code) == ("", f"Error: {message}\n", 2)
 
 
 def test_errors_are_one_line_and_their_exit_code(cli: FakeCommandLine, handbook: str) -> None:

@@ -76,14 +76,6 @@ def test_bad_options(folder: Path, options: list[str], message: str) -> None:
     refused(folder, WRONG_USE, message, *ask(*options))
 
 
-def test_a_memory_that_was_read_answers_like_the_text(folder: Path) -> None:
-    done = call("read", "note.txt", "--model", "./model")
-    assert (done.exit_code, done.stdout) == (0, "note.namm\n")
-    from_text, from_memory = call(*ask()), call("ask", "note.namm", *ask()[2:])
-    assert from_memory.exit_code == 0
-    assert from_memory.stdout == from_text.stdout
-
-
 def cut(path: Path, share: float = 0.5) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
