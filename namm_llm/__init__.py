@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from namm_llm.bench import BenchFile, Benchmark, CacheSide, TimedReading, draw_rows, run_benchmark
     from namm_llm.cache import CacheStats, ManagedCache
     from namm_llm.documents import DocumentMemory
     from namm_llm.errors import (
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BenchFile",
+    "Benchmark",
     "BudgetError",
     "CacheError",
+    "CacheSide",
     "CacheStats",
     "ContextError",
     "DocumentError",
@@ -52,18 +56,24 @@ __all__ = [
     "Stream",
     "Summary",
     "SummaryStream",
+    "TimedReading",
     "ToolCall",
     "UsageError",
     "__version__",
+    "draw_rows",
     "draw_samples",
     "evaluate",
     "make_eviction",
     "parse_tool_calls",
+    "run_benchmark",
     "stream_summary",
     "summarize",
 ]
 
 _HOME = {
+    "BenchFile": "namm_llm.bench",
+    "Benchmark": "namm_llm.bench",
+    "CacheSide": "namm_llm.bench",
     "CacheStats": "namm_llm.cache",
     "DocumentMemory": "namm_llm.documents",
     "Evaluation": "namm_llm.tasks.evaluation",
@@ -76,13 +86,16 @@ _HOME = {
     "Stream": "namm_llm.runner",
     "Summary": "namm_llm.summaries",
     "SummaryStream": "namm_llm.summaries",
+    "TimedReading": "namm_llm.bench",
     "ToolCall": "namm_llm.runner.tools",
+    "draw_rows": "namm_llm.bench",
     "draw_samples": "namm_llm.tasks",
     "evaluate": "namm_llm.tasks.evaluation",
     "make_eviction": "namm_llm.policies",
     "parse_tool_calls": "namm_llm.runner.tools",
     "stream_summary": "namm_llm.summaries",
     "summarize": "namm_llm.summaries",
+    "run_benchmark": "namm_llm.bench",
 }
 
 

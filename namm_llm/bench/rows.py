@@ -1,0 +1,140 @@
+"""Measurements as flat JSON objects, one a line, and the file that they are added to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from namm_llm import __version__
+from namm_llm.bench.machine import machine
+from namm_llm.bench.measuring import Timed, shares, spread
+from namm_llm.bench.plan import Benchmark, Cell
+from namm_llm.bench.sides import CacheSide, Numbers, OurSide
+from namm_llm.bench.subject import name_of
+from namm_llm.errors import UsageError
+
+Row = dict[str, Any]
+# two rows that agree in these are the same measurement
+KEY = (
+    "version", "model", "task", "length", "batch", "quantization", "dtype", "device", "side", "policy", "budget", "compete", "interval",
+    "namm", "decoded", "samples", "machine", "torch", "transformers",
+)  # fmt: skip
+
+
+def key_of(plan: Benchmark, cell: Cell, task: str, side: CacheSide, dtype: str) -> Row:
+    """What a row measures, without the results."""
+    eviction = side.eviction if isinstance(side, OurSide) else None
+    device = plan.torch_device()
+    return {
+        "version": __version__,
+        "model": name_of(plan),
+        "task": task,
+        "length": cell.length,
+        "batch": cell.batch,
+        "quantization": cell.quantization,
+        "dtype": dtype,
+        "device": device.type,
+        "side": side.name,
+        "policy": side.policy,
+        "budget": side.budget,
+        "compete": eviction.compete if eviction is not None and eviction.policy.evicts else None,
+        "interval": plan.interval,
+        "namm": plan.namm if side.policy == "namm" else None,
+        "decoded": plan.decoded if task == "decode" else None,
+        "samples": 1 if task == "memory" else plan.runs,
+        **machine(device),
+    }
+
+
+def timed_row(key: Row, timed: Timed, reference: Timed | None) -> Row:
+    """score: tokens a second, of all prompts together; full_score: the reference's. speedup: the reference's seconds over the side's, round
+    by round, with its spread; above 1 the side is faster. shares: of the stages of an update, and of all of them, in the seconds.
+    """
+    tokens = key["batch"] * (key["decoded"] if key["task"] == "decode" else key["length"])
+    seconds = spread(timed.seconds)
+    full = tokens / spread(reference.seconds)["median"] if reference is not None else None
+    speedups = [theirs / ours for ours, theirs in zip(timed.seconds, reference.seconds, strict=True)] if reference is not None else []
+    found = spread(speedups) if speedups else dict.fromkeys(("median", "low", "q1", "q3", "high"))
+    return {
+        **key,
+        "score": tokens / seconds["median"],
+        "full_score": full,
+        **timed.numbers,
+        "seconds": seconds["median"],
+        "seconds_spread": _rounded(list(seconds.values())[1:]),
+        "first_token_seconds": seconds["median"] if key["task"] == "prefill" else None,
+        "speedup": found["median"],
+        "speedup_low": found["low"],
+        "speedup_q1": found["q1"],
+        "speedup_q3": found["q3"],
+        "speedup_high": found["high"],
+        "speedups": _rounded(speedups),
+        "shares": {name: round(share, 4) for name, share in shares(timed).items()},
+    }
+
+
+def memory_row(key: Row, found: Numbers, reference: Row | None) -> Row:
+    """score, peak_nbytes: most memory in use while it was read. before_nbytes: in use before it, weights and libraries. ratio: of the
+    peaks, to the reference's.
+    """
+    peak = found["peak_nbytes"]
+    full = reference["peak_nbytes"] if reference is not None else None
+    return {**key, "score": peak, "full_score": full, **found, "ratio": peak / full if full and peak else None}
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+
+
+class BenchFile:
+    """Rows in a file of JSON lines; a line that was cut short while it was written is measured again. Raises UsageError."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        if self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
+            raise UsageError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
+        self._rows = {_identity(row): row for row in self._load()}
+
+    @property
+    def rows(self) -> list[Row]:
+        """The newest row of each measurement, in the order in which they were first made."""
+        return list(self._rows.values())
+
+    def find(self, key: Row) -> Row | None:
+        """The row of this measurement, if it was made before."""
+        return self._rows.get(_identity(key))
+
+    def add(self, row: Row) -> None:
+        """Write a row; it is on disk when this returns."""
+        self._rows[_identity(row)] = row
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _load(self) -> list[Row]:
+        text = self._path.read_text("utf-8") if self._path.is_file() else ""
+        whole, newline, rest = text.rpartition("\n")
+        if rest:  # a row that was being written when the process ended
+            part = self._path.with_name(f".{self._path.name}.part")
+            part.write_text(whole + newline, "utf-8")
+            part.replace(self._path)
+        rows = [_parsed(line, number, self._path) for number, line in enumerate(whole.splitlines(), 1) if line.strip()]
+        return [row for row in rows if all(name in row for name in KEY)]
+
+
+def _parsed(line: str, number: int, path: Path) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise UsageError(f"{path} is no file of rows: line {number} is no JSON object; name another file.")
+    return row
+
+
+def _identity(row: Row) -> str:
+    return json.dumps([row[name] for name in KEY])
