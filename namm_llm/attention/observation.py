@@ -17,7 +17,7 @@ from namm_llm.attention import kernels
 from namm_llm.attention.rotation import Rotation
 from namm_llm.namm.spectrogram import Spectrogram
 
-BLOCK = 128  # queries at a time: R x BLOCK x N float32 probabilities, small enough to stay near the processor
+BLOCK_FLOATS = 2**19  # probabilities that are worked on at a time: 2 MiB, the cache of one core
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ class Observation:
             from namm_llm.attention.kernels.observe import total
 
             return total(self.queries, self.lse, self.keys, self.positions, scale=self.scale, first=self.first, start=start, stop=stop)
-        found = self.lse.new_zeros(self.positions.shape[0])
-        for rows in self.blocks(start, stop):
-            found += rows.sum(0)
+        size, found = self._block(), self.lse.new_zeros(self.positions.shape[0])
+        room = self._room(size)
+        for at in range(start, stop, size):
+            found += self._rows(at, min(at + size, stop), len(found), room).sum(0)
         return found
 
     def spectrogram(self, settings: Spectrogram, ema: Tensor, peak: Tensor | None = None) -> Tensor:
@@ -69,11 +70,15 @@ class Observation:
 
             parts = (self.queries, self.lse, self.keys, self.positions)
             return spectrogram(settings, ema, peak, *parts, scale=self.scale, first=self.first, start=start, stop=stop)
-        left = self.rows(start - hop, start)
-        for rows in self.blocks(start, stop, BLOCK // hop * hop or hop):
-            rows = torch.cat([left, rows])
-            ema = settings.update(ema, rows, peak)
-            left = rows[-hop:]
+        ema, left = ema.float().clone(), self.rows(start - hop, start)
+        size = self._block(hop)
+        room = self._room(size)
+        for at in range(start, stop, size):
+            to = min(at + size, stop)
+            born = int(torch.searchsorted(self.positions, to))  # those that are newer were paid nothing yet
+            rows = torch.cat([left[:, :born], self._rows(at, to, born, room)])
+            ema[:born] = settings.update(ema[:born], rows, None if peak is None else peak[:born])
+            left = torch.nn.functional.pad(rows[-hop:], (0, self.positions.shape[0] - born))
         return ema
 
     def most_again(self, start: int, stop: int) -> Tensor:
@@ -82,7 +87,21 @@ class Observation:
             from namm_llm.attention.kernels.reread import most
 
             return most(self._turned(start, stop), self.keys, scale=self.scale)
-        return torch.stack([attention.amax((0, 1)) for attention in self.again(start, stop)]).amax(0)
+        queries = (self._turned(start, stop) * self.scale).flatten(0, 1)
+        size = self._block()
+        room, most = self._room(size), self.lse.new_zeros(self.positions.shape[0])
+        for block in queries.split(size * self.queries.shape[0]):
+            logits = torch.mm(block, self._float_keys.T, out=room[: block.shape[0] * most.shape[0]].view(block.shape[0], -1))
+            torch.maximum(most, torch.softmax(logits, -1, out=logits).amax(0), out=most)
+        return most
+
+    def _block(self, multiple: int = 1) -> int:
+        """Queries at a time, a multiple of so many."""
+        return max(1, BLOCK_FLOATS // (self.queries.shape[0] * max(1, self.positions.shape[0]) * multiple)) * multiple
+
+    def _room(self, size: int) -> Tensor:
+        """Floats for the probabilities of `size` queries: allocated once, because fresh memory costs as much as what is computed in it."""
+        return self.lse.new_empty(self.queries.shape[0] * size * self.positions.shape[0])
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Group-mean attention `[stop - start, N]`, float32, of the queries at those positions; 0 before the text's beginning.
@@ -91,28 +110,34 @@ class Observation:
         """
         if start < 0:
             return torch.cat([self.lse.new_zeros(-start, self.positions.shape[0]), self.rows(0, stop)])
+        return self._rows(start, stop, self.positions.shape[0], self._room(stop - start))
+
+    def _rows(self, start: int, stop: int, born: int, room: Tensor) -> Tensor:
+        """`rows` `[stop - start, born]` of the oldest `born` tokens, computed in `room`."""
         assert self.first <= start <= stop <= self.stop, "queries that were not carried over"
         window = slice(start - self.first, stop - self.first)
-        query, lse = self.queries[:, window].float(), self.lse[:, window]
-        logits = torch.matmul(query * self.scale, self._float_keys.T)
-        mean = logits.sub_(lse[..., None]).exp_().mean(0)
+        query, lse = self.queries[:, window].float() * self.scale, self.lse[:, window]
+        heads, count = lse.shape
+        logits = torch.mm(query.flatten(0, 1), self._float_keys[:born].T, out=room[: heads * count * born].view(heads * count, born))
+        mean = logits.view(heads, count, born).sub_(lse[..., None]).exp_().mean(0)
         # at most self.stop - start tokens are newer than the first of these queries, and they are the last ones
-        newest = min(self.stop - start, self.positions.shape[0])
+        newest = min(self.stop - start, born)
         if newest:
             at = torch.arange(start, stop, device=mean.device)
-            mean[:, -newest:].masked_fill_(self.positions[None, -newest:] > at[:, None], 0.0)
+            mean[:, -newest:].masked_fill_(self.positions[None, born - newest : born] > at[:, None], 0.0)
         return mean
 
-    def blocks(self, start: int, stop: int, size: int = BLOCK) -> Iterator[Tensor]:
+    def blocks(self, start: int, stop: int, size: int | None = None) -> Iterator[Tensor]:
         """`rows` of consecutive queries, `size` at a time."""
+        size = size or self._block()
         for at in range(start, stop, size):
             yield self.rows(at, min(at + size, stop))
 
-    def again(self, start: int, stop: int, size: int = BLOCK) -> Iterator[Tensor]:
+    def again(self, start: int, stop: int, size: int | None = None) -> Iterator[Tensor]:
         """The attention `[R, at most size, N]`, float32, that the queries of `start .. stop - 1` would pay if the text since the last
         update came once more right after itself: they are turned to those positions and see all N tokens, their own future included.
         """
-        for block in torch.split(self._turned(start, stop) * self.scale, size, dim=1):
+        for block in torch.split(self._turned(start, stop) * self.scale, size or self._block(), dim=1):
             yield torch.matmul(block, self._float_keys.T).softmax(-1)
 
     def _turned(self, start: int, stop: int) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from namm_llm.errors import NammFileError
 
-# Floats of one block of frames: 4 MiB, so that a block stays in the processor's cache however many tokens there are.
-BLOCK_FLOATS = 2**20
+# Floats of one block of frames: 2 MiB, so that a block stays in one core's cache however many tokens there are.
+BLOCK_FLOATS = 2**19
 
 
 @dataclass(frozen=True)
@@ -52,31 +52,24 @@ class Spectrogram:
         assert rest == 0, f"{rows.shape[0]} rows are not whole hops of {self.hop}"
         assert ema.shape == (rows.shape[1], self.bins), f"ema {tuple(ema.shape)}, rows {tuple(rows.shape)}"
         block = max(1, BLOCK_FLOATS // (2 * max(1, self.bins) * max(1, rows.shape[1])))
-        ema = ema.float()
+        average = ema.float().T.clone(memory_format=torch.contiguous_format)  # [bins, N], as the magnitudes lie
         with torch.autocast(rows.device.type, enabled=False):
             for first in range(0, hops, block):
                 last = min(first + block, hops)
                 magnitudes = self._magnitudes(rows[first * self.hop : (last + 1) * self.hop])
-                ema = self._fold(ema, magnitudes)
+                for hop in magnitudes:
+                    average.lerp_(hop, 1.0 - self.decay**self.hop)
                 if peak is not None:
                     torch.maximum(peak, magnitudes.amax(0).T, out=peak)
-        return ema
+        return average.T
 
     def _magnitudes(self, rows: Tensor) -> Tensor:
         """[hop * (h + 1), N] -> [h, bins, N]."""
         # neighbouring frames share a hop: a strided view, nothing is copied
         frames = rows.float().unfold(0, self.n_fft, self.hop).mT  # [h, n_fft, N]
         spectrum = basis(self.n_fft, self.bins, rows.device) @ frames  # [h, 2 * bins, N]
-        real, imaginary = torch.split(spectrum, self.bins, dim=1)
-        return (real.square() + imaginary.square()).sqrt()
-
-    def _fold(self, ema: Tensor, magnitudes: Tensor) -> Tensor:
-        """All the hops of a block at once: [N, bins], [h, bins, N] -> [N, bins]."""
-        hops = len(magnitudes)
-        decay = self.decay**self.hop
-        weights = [(1.0 - decay) * decay ** (hops - 1 - hop) for hop in range(hops)]
-        weighted = torch.tensor(weights, device=ema.device) @ magnitudes.flatten(1)
-        return decay**hops * ema + weighted.view(self.bins, -1).T
+        real, imaginary = torch.split(spectrum.square_(), self.bins, dim=1)
+        return real.add_(imaginary).sqrt_()
 
 
 @lru_cache(maxsize=16)
