@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, TypeGuard
 
 from jinja2 import TemplateError
@@ -155,6 +155,18 @@ class PromptFormat:
     def document(self, text: str) -> list[int]:
         """What is read once: the beginning of a user's message, and the document as its content."""
         return self._begin(self._around(self._frame[0], text, ""))
+
+    def document_starts(self, text: str) -> list[int]:
+        """The character of `text` where each token of `document(text)` begins, in order; -1 for those that stand before it."""
+        frame = self._frame[0]
+        parts = self._apart(text)
+        parts = [frame + text] if len(parts) == 1 else [frame, *parts]
+        starts, before = [-1] * (len(self._begin(self.encode(parts[0]))) - len(self.encode(parts[0]))), -len(frame)
+        for part in parts:
+            for start, stop in self._backend.encode(part, add_special_tokens=False).offsets:
+                starts.append(max(before + start, 0) if before + stop > 0 else -1)
+            before += len(part)
+        return list(accumulate(starts, max))
 
     def more(self, text: str) -> list[int]:
         """What is read behind a document: more of its text.

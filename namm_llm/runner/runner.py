@@ -185,6 +185,10 @@ class Runner:
         offsets = self._loaded.backend.encode(text, add_special_tokens=False).offsets
         return list(accumulate((start for start, _ in offsets), max))
 
+    def document_starts(self, text: str) -> list[int]:
+        """The character where each token that `read` reads of a document begins, in order; -1 for the tokens before the document."""
+        return self._format.document_starts(text)
+
     def document_tokens(self, text: str, question: Question) -> int:
         """Tokens of a document as it is read, and of a question behind it; what is left of `context_window` is for the answer."""
         return len(self._format.document(text)) + len(self._format.question(question))

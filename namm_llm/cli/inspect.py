@@ -1,0 +1,168 @@
+"""`namm-llm inspect FILE...`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
+from namm_llm.cli.options import Settings, shared_options
+from namm_llm.cli.output import ReadingBar
+from namm_llm.errors import BudgetError, DocumentError, UsageError
+
+if TYPE_CHECKING:
+    from namm_llm.documents import DocumentMemory, FileText
+    from namm_llm.inspect import Inspection
+    from namm_llm.runner import Generation, Runner, Stream
+
+    Memory = DocumentMemory[Generation, Stream]
+
+BUDGET = 0.25  # without eviction there is nothing to see
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-o", "--output", metavar="PAGE", help="Write a page for a browser (.html), which needs no network.")
+@click.option("--versus", metavar="WHAT", help="Beside it, the same with another POLICY, BUDGET or POLICY:BUDGET.")
+@click.option("--memory", metavar="MEMORY", help="What of FILE this memory kept (its name, ID or .namm file); nothing is read.")
+@click.option("--png", metavar="FILE", help="Draw the plots (.png, .svg or .pdf).")
+@click.option("--terminal", is_flag=True, help="Print the coloured document, also into a pipe.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per layer, head, kind of token and forgotten span.")
+@shared_options(sampling=False, output=False)
+def inspect(
+    files: tuple[str, ...],
+    output: str | None,
+    versus: str | None,
+    memory: str | None,
+    png: str | None,
+    terminal: bool,
+    settings: Settings,
+) -> None:
+    """Show what the cache kept of FILES and what it forgot.
+
+    Every token is shaded by how many layers and heads still hold it after the reading. Without --policy and --budget, a
+    quarter of the tokens is kept. Without -o, --png and --json the document is printed in colour, or into a pipe a table
+    of numbers, separated by tabs.
+
+    \b
+    namm-llm inspect handbook.txt -o handbook.html --budget 0.0625
+    namm-llm inspect cache.py -o cache.html --versus keydiff     # another policy
+    namm-llm inspect cache.py -o cache.html --versus 0.0625      # another budget
+    """
+    check_outputs(output, png)
+    from namm_llm.documents import join_texts
+    from namm_llm.inspect import inspect_memories, rows_of, write_page
+
+    sources = [document_file(file) for file in files]
+    text = join_texts(sources)
+    first = read_one(sources, settings) if memory is None else open_one(memory, text, sources, settings)
+    runner = cast("Runner", first.runner)
+    memories = [first]
+    if versus is not None:
+        memories.append(read_other(runner, text, versus, first, settings))
+    found = inspect_memories(runner, ", ".join(source.name for source in sources), text, memories)
+    if output is not None:
+        write_page(found, output)
+        click.echo(f"Wrote {output}", err=True)
+    if png is not None:
+        draw(found, png)
+    if settings.as_json:
+        for row in rows_of(found):
+            click.echo(json.dumps(row, ensure_ascii=False))
+    elif terminal or (output is None and png is None):
+        print_found(found, coloured=terminal or sys.stdout.isatty())
+
+
+def check_outputs(output: str | None, png: str | None) -> None:
+    """UsageError for what could not be written, before anything is read; and the plot's library is there."""
+    for name, suffixes in ((output, (".html", ".htm")), (png, PICTURES)):
+        if name is None:
+            continue
+        path = Path(name)
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{name} must end in {', '.join(suffixes)}")
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UsageError(f"{name} cannot be written: name a file in a folder that exists and may be written to")
+    if png is not None:
+        from namm_llm.tasks.evaluation import load_matplotlib
+
+        load_matplotlib()
+
+
+def read_one(sources: list[FileText], settings: Settings) -> Memory:
+    """The documents read now, or recalled if they were read before with the same settings."""
+    from namm_llm.cli.memories import recall_or_read
+
+    if not {"policy", "budget"} & set(settings.runner):
+        settings = replace(settings, runner={**settings.runner, "budget": BUDGET})
+    return recall_or_read(sources, settings).document
+
+
+def open_one(memory: str, text: str, sources: list[FileText], settings: Settings) -> Memory:
+    """A saved memory, if it is one of this text."""
+    from namm_llm.cli.memories import open_saved, saved_path
+    from namm_llm.documents import read_header
+
+    path = saved_path(memory)
+    if path is None:
+        raise DocumentError(f"there is no memory {memory}; give a {MEMORY_SUFFIX} file or what `namm-llm documents list` shows.")
+    if read_header(path).text_sha256 != hashlib.sha256(text.encode()).hexdigest():
+        names = ", ".join(source.name for source in sources)
+        raise DocumentError(f"{memory} is no memory of {names}: it was read from another text. Give the file it was read from.")
+    return open_saved(path, memory, settings)
+
+
+def read_other(runner: Runner, text: str, versus: str, first: Memory, settings: Settings) -> Memory:
+    """The same text read with another policy or budget; what is not named is as for `first`."""
+    policy, budget = policy_and_budget(versus)
+    eviction = first.cache.eviction
+    if policy is None:
+        policy = eviction.policy.name
+    options: dict[str, Any] = {name: settings.runner[name] for name in ("namm", "interval", "compete") if name in settings.runner}
+    if policy == eviction.policy.name and "namm" not in options and policy == "namm":
+        options["namm"] = getattr(eviction.policy, "namm")  # noqa: B009  # the one of the memory, which may lie nowhere else
+    if budget is None and policy != "full":
+        budget = eviction.budget if eviction.budget is not None else BUDGET
+    with ReadingBar() as bar:
+        return runner.with_cache(policy, budget=budget, **options).read(text, on_progress=bar.update)
+
+
+def policy_and_budget(versus: str) -> tuple[str | None, str | None]:
+    """`keydiff`, `0.0625` or `keydiff:0.0625` as policy and budget, None for what is not named."""
+    from namm_llm.policies import parse_budget
+
+    policy, colon, budget = versus.partition(":")
+    if colon:
+        return policy or None, budget or None
+    try:
+        parse_budget(versus)
+    except BudgetError:
+        return versus, None
+    return None, versus
+
+
+def draw(found: Inspection, path: str) -> None:
+    from namm_llm.inspect.plots import draw_plots
+
+    draw_plots(found, path)
+    click.echo(f"Wrote {path}", err=True)
+
+
+def print_found(found: Inspection, *, coloured: bool) -> None:
+    from namm_llm.inspect.terminal import print_document, table_lines
+
+    if coloured:
+        print_document(found)
+        return
+    printed: Callable[[str], None] = click.echo
+    for line in table_lines(found):
+        printed(line)
