@@ -68,8 +68,8 @@ class Spectrogram:
         # neighbouring frames share a hop: a strided view, nothing is copied
         frames = rows.float().unfold(0, self.n_fft, self.hop).mT  # [h, n_fft, N]
         spectrum = basis(self.n_fft, self.bins, rows.device) @ frames  # [h, 2 * bins, N]
-        real, imaginary = torch.split(spectrum.square_(), self.bins, dim=1)
-        return real.add_(imaginary).sqrt_()
+        real, imaginary = torch.split(spectrum.square(), self.bins, dim=1)
+        return (real + imaginary).sqrt_()
 
 
 @lru_cache(maxsize=16)
