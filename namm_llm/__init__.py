@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from namm_llm.bench import BenchFile, Benchmark, CacheSide, TimedReading, draw_rows, run_benchmark
-    from namm_llm.cache import CacheStats, ManagedCache
+    from namm_llm.bench import BenchFile, Benchmark, CacheSide, TimedReading, draw_rows, run_benchmark, save_model
+    from namm_llm.cache import CacheStats, ManagedCache, StaticDecoder
     from namm_llm.documents import DocumentMemory
     from namm_llm.errors import (
         BudgetError,
@@ -53,6 +53,7 @@ __all__ = [
     "PolicyError",
     "Runner",
     "SamplingParams",
+    "StaticDecoder",
     "Stream",
     "Summary",
     "SummaryStream",
@@ -83,6 +84,7 @@ _HOME = {
     "Piece": "namm_llm.runner",
     "Runner": "namm_llm.runner",
     "SamplingParams": "namm_llm.runner.sampling",
+    "StaticDecoder": "namm_llm.cache",
     "Stream": "namm_llm.runner",
     "Summary": "namm_llm.summaries",
     "SummaryStream": "namm_llm.summaries",
@@ -96,6 +98,7 @@ _HOME = {
     "stream_summary": "namm_llm.summaries",
     "summarize": "namm_llm.summaries",
     "run_benchmark": "namm_llm.bench",
+    "save_model": "namm_llm.bench",
 }
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-from namm_llm.attention.kernels.ragged import Segments, attend, bounds, combine
+from namm_llm.attention.kernels.ragged import attend, bounds, combine
+from namm_llm.attention.static import Segments
 from namm_llm.ragged import RaggedTokens
 
 _HALF = (torch.float16, torch.bfloat16)

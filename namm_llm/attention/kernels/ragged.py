@@ -6,7 +6,6 @@ and lengths are read on the device, so that a recorded graph goes on when length
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
@@ -16,24 +15,12 @@ import triton.language as tl
 from torch import Tensor
 
 from namm_llm.attention.kernels.tiles import product, tile
+from namm_llm.attention.static import Segments
 
 _ROWS = 64  # rows of a tile at most
 _KEYS = 64  # keys of a tile
 _PROGRAMS = 512  # enough for every GPU of today
 _PART = 256  # keys of a part at least, so that merging stays cheap
-
-
-@dataclass(frozen=True)
-class Segments:
-    """keys, values: `[S, D]`, head after head, rows that may lie apart. starts, lengths: `[G]`, int32, on the device. longest: at least
-    the longest length.
-    """
-
-    keys: Tensor
-    values: Tensor
-    starts: Tensor
-    lengths: Tensor
-    longest: int
 
 
 @lru_cache(maxsize=1024)

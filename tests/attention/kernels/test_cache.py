@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from namm_llm import ManagedCache, Namm
+from namm_llm import ManagedCache, Namm, StaticDecoder
 from namm_llm.attention import kernels
 from namm_llm.namm import Memory
 from tests.models import random_ids, random_llama
@@ -52,3 +52,15 @@ def test_the_same_tokens_stay_and_the_same_logits_come(policy, device, monkeypat
         assert one.sequences[0].settled.lengths == other.sequences[0].settled.lengths
         assert torch.equal(one.sequences[0].settled.positions, other.sequences[0].settled.positions)
         torch.testing.assert_close(one.sequences[0].settled.state, other.sequences[0].settled.state, atol=1e-3, rtol=1e-2)
+
+
+def test_static_decoding_gives_the_same_tokens(device, monkeypatch):
+    """An update on the way; lengths are read by the kernel."""
+    model = random_llama(layers=2, head_dim=64).to(device)
+    monkeypatch.setattr(kernels, "usable", lambda tensor: False)
+    cache = ManagedCache.for_model(model, "reread", budget=20, interval=16)
+    model(random_ids(1, 44).to(device), past_key_values=cache)
+    token = torch.tensor([[7]], device=device)
+    expected = StaticDecoder(model, cache, graph=False).greedy(token, 8).tolist()
+    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    assert StaticDecoder(model, cache, graph=False).greedy(token, 8).tolist() == expected
