@@ -1,63 +1,113 @@
-"""`namm-llm chat`: the terminal loop. What was said and the slash commands are in `conversation.py`."""
+"""`namm-llm chat`: options and the loop. What can be typed is in `chat_commands.py`, how it is typed in `chat_input.py`."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from functools import partial
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
-from namm_llm.cli.conversation import Conversation
-from namm_llm.cli.options import Settings, shared_options
-from namm_llm.cli.output import answer
-from namm_llm.errors import NammError
+from namm_llm.cli.conversation import Conversation, beginning
+from namm_llm.cli.options import BUNDLED, Settings, shared_options
+from namm_llm.errors import NammError, UsageError
 
-PROMPT = ">>> "
+if TYPE_CHECKING:
+    from namm_llm.cli.sessions import Session
 
 
 @click.command()
 @click.option("-s", "--system", metavar="TEXT", help="System message.")
+@click.option("-c", "--continue", "continues", is_flag=True, help="Go on with the chat that was saved last.")
+@click.option("--session", "name", metavar="NAME", help="Go on with the chat of this name, or begin it.")
+@click.option("--no-save", is_flag=True, help="Save nothing of this chat.")
+@click.option("--list", "lists", is_flag=True, help="List the saved chats and leave.")
 @shared_options()
-def chat(system: str | None, settings: Settings) -> None:
+def chat(system: str | None, continues: bool, name: str | None, no_save: bool, lists: bool, settings: Settings) -> None:
     """Chat with a model. /help lists what else can be typed.
 
-    Without a terminal, every line of standard input is a message.
+    A chat is saved after every message, in your data folder or the folder NAMM_LLM_HOME. With -c it goes on with its model and options, and
+    what was said is not read again. Options that you give then replace the saved ones.
+
+    Without a terminal, every line of standard input is a message, stdout has the answers alone, and nothing is saved unless -c or --session
+    asks for it.
     """
-    conversation = Conversation(settings.params(), system or "", settings.stats)
-    runner = settings.load()
+    if lists:
+        _list()
+        return
+    if sum((continues, name is not None, no_save)) > 1:
+        raise UsageError("choose one of -c, --session NAME and --no-save")
     terminal = sys.stdin.isatty()
+    session = _session(continues, name) if continues or name or (terminal and not no_save) else None
+    conversation, settings = _begun(session, system, settings)
+    _talk(conversation, settings, session, terminal)
+
+
+def _session(continues: bool, name: str | None) -> Session:
+    from namm_llm.cli.sessions import Session
+
+    if continues:
+        return Session.latest()
+    return Session(name) if name else Session.new()
+
+
+def _begun(session: Session | None, system: str | None, settings: Settings) -> tuple[Conversation, Settings]:
+    """The conversation to go on with, or a new one, and the options of the chat."""
+    record = session.load() if session else None
+    if session is None or record is None:
+        return Conversation(settings.params(), system or ""), settings
+    from namm_llm.cli.chat_commands import conversation_of
+
+    settings = replace(settings, runner={**record.get("options", {}), **settings.runner})
+    conversation = conversation_of(record, Conversation(settings.params()), session.path)
+    conversation.params = conversation.params.override(settings.sampling)
+    conversation.system = conversation.system if system is None else system
+    count = len(conversation.turns)
+    click.echo(f"Going on with {session.name} ({count} message{'s' if count != 1 else ''}; /show prints them).", err=True)
+    if conversation.is_unanswered:
+        click.echo("The last message has no answer yet: /retry answers it.", err=True)
+    return conversation, settings
+
+
+def _talk(conversation: Conversation, settings: Settings, session: Session | None, terminal: bool) -> None:
+    from namm_llm.cli.chat_commands import COMMANDS, take
+    from namm_llm.cli.chat_input import lines_of
+    from namm_llm.cli.chatting import Chat
+    from namm_llm.cli.sessions import history_path
+
+    talk = Chat(conversation, settings, session, in_pipe=not terminal)
     if terminal:
-        with contextlib.suppress(ImportError):  # no readline: lines come without editing and history
-            import readline  # noqa: F401
+        click.echo(f"Loading {settings.runner.get('model', BUNDLED)} ...", err=True)
+    talk.begin(settings.load())
+    lines = lines_of([*COMMANDS], history_path() if session else None)
+    if terminal:
         click.echo("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", err=True)
-    while not conversation.over and (line := next_line(terminal)) is not None:
-        try:
-            if conversation.take(line):
-                start = partial(runner.stream, conversation.messages, conversation.params)
-                result = answer(start, as_json=settings.as_json, stats=conversation.stats)
-                conversation.reply(result.text)
-                if result.finish_reason == "cancelled":
-                    raise KeyboardInterrupt
-        except (NammError, KeyboardInterrupt) as error:
-            conversation.withdraw()
-            if not terminal:
-                raise
-            click.echo(f"Error: {error}" if isinstance(error, NammError) else "(stopped)", err=True)
+    try:
+        while not talk.over:
+            begun, talk.begun = talk.begun, ""
+            if (line := lines.next(begun)) is None:
+                break
+            try:
+                take(talk, line)
+            except (NammError, KeyboardInterrupt) as error:
+                if not terminal:
+                    raise
+                click.echo(f"Error: {error}" if isinstance(error, NammError) else "(stopped)", err=True)
+    finally:
+        talk.leave()
 
 
-def next_line(terminal: bool) -> str | None:
-    """The next line that was typed or piped in; None at its end. Ctrl-C at the prompt leaves a hint."""
-    if not terminal:
-        return sys.stdin.readline() or None
-    while True:
-        try:
-            if sys.stdout.isatty():
-                return input(PROMPT)
-            click.echo(PROMPT, nl=False, err=True)  # stdout belongs to the answers
-            return sys.stdin.readline() or None
-        except EOFError:
-            click.echo(err=True)
-            return None
-        except KeyboardInterrupt:
-            click.echo("\n(Ctrl-D or /exit leaves)", err=True)
+def _list() -> None:
+    from namm_llm.cli.sessions import saved_sessions
+
+    found = saved_sessions()
+    if not found:
+        click.echo("There is no saved chat.", err=True)
+    width = max((len(listed.name) for listed in found), default=0)
+    for listed in found:
+        date = time.strftime("%Y-%m-%d %H:%M", time.localtime(listed.saved_at))
+        turns = listed.record["conversation"]["turns"] if listed.record else []
+        said = [turn["text"] for turn in turns if turn["role"] == "user"]
+        first = beginning(said[0]) if said else ("" if listed.record else "(damaged)")
+        click.echo(f"{listed.name:<{width}}  {date}  {len(turns):>4} messages  {first}")

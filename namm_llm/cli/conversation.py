@@ -1,137 +1,120 @@
-"""A conversation and its slash commands. Knows no model and no terminal; what a command has to say goes to stderr."""
+"""A conversation: turns, files, sampling parameters. Knows no model, no terminal and no disk."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import click
-
-from namm_llm.cli.inputs import document_text
-from namm_llm.errors import UsageError
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from namm_llm.runner.sampling import SamplingParams
 
-
-class Conversation:
-    """Turns, sampling parameters and switches, changed by the lines that a person types."""
-
-    def __init__(self, params: SamplingParams, system: str = "", stats: bool = False) -> None:
-        self.params = params
-        self.system = system
-        self.stats = stats
-        self.over = False
-        self._turns: list[dict[str, str]] = []
-        self.file = ""
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        first = [{"role": "system", "content": self.system}] if self.system else []
-        return first + self._turns
-
-    def take(self, line: str) -> bool:
-        """Obeys a slash command, or adds a message; true if an answer is due. A command is never sent to the model."""
-        line = line.strip()
-        if line.startswith("/") and not line.startswith("//"):
-            self._obey(line)
-            return False
-        if not line:
-            return False
-        text = line.removeprefix("/") if line.startswith("//") else line
-        self._turns.append({"role": "user", "content": f"{self.file}\n\n{text}" if self.file else text})
-        return True
-
-    def reply(self, text: str) -> None:
-        self._turns.append({"role": "assistant", "content": text})
-        self.file = ""
-
-    def forget(self) -> None:
-        self._turns, self.file = [], ""
-
-    def withdraw(self) -> None:
-        """Takes back a message that got no answer; a file stays for the next one."""
-        if self._turns and self._turns[-1]["role"] == "user":
-            self._turns.pop()
-
-    def _obey(self, line: str) -> None:
-        name, _, rest = line[1:].partition(" ")
-        command = COMMANDS.get(ALIASES.get(name, name))
-        if command is None:
-            raise UsageError(f"there is no command /{name}: /help lists them; // begins a message that starts with a slash")
-        click.echo(command.run(self, rest.strip()), err=True)
+_GAP = "\n\n"
+_SHOWN = 60  # characters of a message where only its beginning is shown
 
 
 @dataclass(frozen=True)
-class Command:
-    """A slash command; `run` gets what stands behind its name and returns what to say."""
+class File:
+    """A document in the conversation, or several that were given together."""
 
-    usage: str
-    meaning: str
-    run: Callable[[Conversation, str], str]
-
-
-def _help(conversation: Conversation, rest: str) -> str:
-    rows = [(f"/{name} {command.usage}", command.meaning) for name, command in COMMANDS.items()]
-    return "\n".join(f"{usage:<17}{meaning}" for usage, meaning in [*rows, ("//...", "a message that starts with a slash")])
+    name: str
+    text: str
 
 
-def _exit(conversation: Conversation, rest: str) -> str:
-    conversation.over = True
-    return "Bye."
+@dataclass(frozen=True)
+class Turn:
+    """What the user or the assistant said once. files: what stands before the user's words."""
+
+    role: str
+    text: str
+    files: tuple[File, ...] = ()
+
+    @property
+    def message(self) -> dict[str, str]:
+        """What the model gets."""
+        return {"role": self.role, "content": _GAP.join([*(file.text for file in self.files), self.text])}
+
+    def __str__(self) -> str:
+        names = "".join(f"[{file.name}, {len(file.text):,} characters]\n" for file in self.files)
+        return f"{self.role.capitalize()}: {names}{self.text}"
 
 
-def _clear(conversation: Conversation, rest: str) -> str:
-    conversation.forget()
-    return "Forgotten."
+class Conversation:
+    """Turns, the files that will stand before the next message, and how answers are sampled."""
+
+    def __init__(self, params: SamplingParams, system: str = "") -> None:
+        self.params = params
+        self.system = system
+        self.turns: list[Turn] = []
+        self.files: list[File] = []
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """What was said, for the model."""
+        first = [{"role": "system", "content": self.system}] if self.system else []
+        return [*first, *(turn.message for turn in self.turns)]
+
+    def messages_with(self, files: Sequence[File]) -> list[dict[str, str]]:
+        """The same with the beginning of a message that is not written yet: files."""
+        return [*self.messages, {"role": "user", "content": _GAP.join(file.text for file in files)}]
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the last message has no answer."""
+        return bool(self.turns) and self.turns[-1].role == "user"
+
+    def say(self, text: str) -> None:
+        """The user's next message, behind the files that wait for it. An earlier one without an answer becomes part of it."""
+        earlier = self.withdraw() if self.is_unanswered else ""
+        self.turns.append(Turn("user", f"{earlier}{_GAP}{text}" if earlier else text, tuple(self.files)))
+        self.files = []
+
+    def reply(self, text: str) -> None:
+        """The answer."""
+        self.turns.append(Turn("assistant", text))
+
+    def withdraw(self) -> str:
+        """Take back the last message, which has no answer, and return it; its files wait for the next one."""
+        assert self.is_unanswered
+        turn = self.turns.pop()
+        self.files = [*turn.files, *self.files]
+        return turn.text
+
+    def unreply(self) -> str | None:
+        """Take back the last answer and return it; None if there is none."""
+        return None if not self.turns or self.is_unanswered else self.turns.pop().text
+
+    def undo(self) -> str | None:
+        """Take back the last message with its answer and return it, None if there is none. Its files wait for the next one."""
+        self.unreply()
+        return self.withdraw() if self.turns else None
+
+    # -- as plain values ----------------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "system": self.system,
+            "params": dataclasses.asdict(self.params),
+            "turns": [dataclasses.asdict(turn) for turn in self.turns],
+            "files": [dataclasses.asdict(file) for file in self.files],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], params: SamplingParams) -> Conversation:
+        """The conversation that `to_dict` was taken of. params: any; those of the conversation replace them. KeyError, TypeError or
+        UsageError if the values are not such ones.
+        """
+        conversation = cls(params.override(values["params"]), str(values["system"]))
+        for turn in values["turns"]:
+            files = tuple(File(**file) for file in turn["files"])
+            conversation.turns.append(Turn(turn["role"], turn["text"], files))
+        conversation.files = [File(**file) for file in values["files"]]
+        return conversation
 
 
-def _system(conversation: Conversation, text: str) -> str:
-    conversation.system = text
-    return "System message set." if text else "No system message."
-
-
-def _file(conversation: Conversation, path: str) -> str:
-    if not path:
-        raise UsageError("/file needs the path of a text file")
-    conversation.file = document_text(path)
-    return f"{path} goes before your next message ({len(conversation.file):,} characters)."
-
-
-def _set(conversation: Conversation, rest: str) -> str:
-    name, _, value = rest.partition(" ")
-    if not name:
-        values = dataclasses.asdict(conversation.params)
-        return "\n".join(f"{name:<20}{json.dumps(value)}" for name, value in values.items())
-    if not value:
-        raise UsageError(f"/set {name} needs a value: /set NAME VALUE")
-    conversation.params = conversation.params.override({name: parsed(value)})
-    return f"{name} is {value}."
-
-
-def _stats(conversation: Conversation, rest: str) -> str:
-    conversation.stats = not conversation.stats
-    return f"Statistics {'on' if conversation.stats else 'off'}."
-
-
-def parsed(value: str) -> object:
-    """A JSON value; what is not JSON is a string."""
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
-
-
-COMMANDS = {
-    "help": Command("", "this list", _help),
-    "exit": Command("", "leave (also /bye, /quit and Ctrl-D)", _exit),
-    "clear": Command("", "forget what was said, and the file", _clear),
-    "system": Command("TEXT", "set the system message; without TEXT remove it", _system),
-    "file": Command("PATH", "put a text file before your next message", _file),
-    "set": Command("NAME VALUE", "change how answers are sampled; alone it shows the values", _set),
-    "stats": Command("", "statistics after each answer, on or off", _stats),
-}
-ALIASES = {"?": "help", "bye": "exit", "quit": "exit"}
+def beginning(text: str) -> str:
+    """The first words of a message, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 3]}..."

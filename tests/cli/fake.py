@@ -17,7 +17,15 @@ CONTRACT = {
     "finish_reason": "stop",
     "usage": {"input_tokens": 1203, "cached_tokens": 1150, "output_tokens": 142},
     "timings": {"load_seconds": 0.5, "prefill_seconds": 0.3, "first_token_seconds": 0.41, "decode_seconds": 7.76},
-    "cache": {"seen_tokens": 2048, "stored_tokens": 512, "kept_fraction": 0.25, "nbytes": 34_100_000, "policy": "h2o"},
+    "cache": {
+        "seen_tokens": 2048,
+        "stored_tokens": 512,
+        "kept_fraction": 0.25,
+        "nbytes": 34_100_000,
+        "full_nbytes": 136_400_000,
+        "updates": 4,
+        "policy": "h2o",
+    },
     "model": "fake",
 }
 
@@ -74,6 +82,23 @@ class FakeRunner:
     params: list[SamplingParams] = field(default_factory=list)
     fingerprint: str = "fake"
     eviction: Eviction = field(default_factory=make_eviction)
+    context_window: int | None = 4096
+    footprint_bytes: int = 34_100_000
+
+    def identity(self) -> str:
+        return "fake (float32)"
+
+    def render_chat(self, messages: Any) -> str:
+        return ""
+
+    def read_ahead(self, messages: Any, *, cancel: Event, on_progress: Callable[[int, int], None]) -> FakeResult:
+        on_progress(1, 2)
+        self.between()
+        self.read_texts.append(messages[-1]["content"])
+        return FakeResult("", "cancelled" if cancel.is_set() else "length")
+
+    def remember(self, messages: Any) -> None:
+        return None
 
     def stream(self, prompt: Any, params: SamplingParams, *, cancel: Event, on_progress: Callable[[int, int], None]) -> FakeStream:
         self.asked.append(list(prompt) if isinstance(prompt, list) else prompt)
