@@ -61,7 +61,7 @@ function buildDocument() {
     const scale = make("span", { class: "scale" }, "forgotten ", make("span", { class: "k0", text: "abc" }));
     for (let k = 1; k <= SHADES; k++) scale.append(make("i", { class: `k${k}` }));
     scale.append(" kept by all");
-    return make("div", { class: NAMES[s] }, make("b", { text: side.policy }), scale);
+    return make("div", { class: NAMES[s] }, make("b", { text: side.policy }), scale, figures(side, s));
   }));
   $("document").style.setProperty("--sides", sides.length);
   $("document").classList.toggle("code", data.code);
@@ -132,32 +132,34 @@ function buildSwitch() {
   });
 }
 
-function buildTiles() {
+function buildTitle() {
   $("title").append(data.name, make("small", { text: `what the cache of ${data.model} kept of ${grouped(N)} tokens, ${L} layers × ${heads} heads` }));
-  sides.forEach((side, s) => {
-    const counts = countHolders(s, places(view));
-    const gone = counts.reduce((n, c) => n + (c === 0), 0);
-    const kept = make("span", {}, make("em", { text: percent(sum(counts) / (N * L * heads)) }), " kept · ", make("em", { text: percent(gone / N) }), ` of the tokens forgotten everywhere · ${size(side.nbytes)} of ${size(side.fullNbytes)}`);
-    $("tiles").append(make("div", { class: `tile ${NAMES[s]}` }, make("b", { text: side.policy }), kept));
-  });
+}
+
+// what one memory kept, above its column
+function figures(side, s) {
+  const counts = countHolders(s, places(view));
+  const gone = counts.reduce((n, c) => n + (c === 0), 0);
+  const text = [make("em", { text: percent(sum(counts) / (N * L * heads)) }), " kept · ", make("em", { text: percent(gone / N) }), ` of the tokens forgotten everywhere · ${size(side.nbytes)} of ${size(side.fullNbytes)}`];
+  return make("span", { class: "figures" }, ...text);
 }
 
 // -- plots and lists ----------------------------------------------------------------------------------------------------------------------
 
 function drawAge(counts, most) {
   const bins = Math.min(60, N), W = 320, H = 90, left = 30;
-  const x = (b) => left + (W - left) * b / bins, y = (share) => H * (1 - share) + 4;
   const shares = counts.map((own) => Array.from({ length: bins }, (_, b) => {
     const from = Math.floor(b * N / bins), to = Math.floor((b + 1) * N / bins);
     let n = 0;
     for (let t = from; t < to; t++) n += own[t];
     return n / (to - from) / most;
   }));
+  const x = (b) => left + (W - left) * b / bins, top = [0.1, 0.25, 0.5].find((limit) => Math.max(...shares.flat()) <= limit) || 1, y = (share) => H * (1 - share / top) + 4;
   const paths = shares.map((values, s) => {
     const line = values.map((v, b) => `L${x(b).toFixed(1)} ${y(v).toFixed(1)}L${x(b + 1).toFixed(1)} ${y(v).toFixed(1)}`).join("");
     return `<path class="${NAMES[s]}" d="M${x(0)} ${y(0)}${line}L${x(bins)} ${y(0)}"/>`;
   });
-  const grid = [0, 0.5, 1].map((v) => `<line x1="${left}" x2="${W}" y1="${y(v)}" y2="${y(v)}"/><text x="${left - 4}" y="${y(v) + 3}" text-anchor="end">${100 * v}%</text>`);
+  const grid = [0, top / 2, top].map((v) => `<line x1="${left}" x2="${W}" y1="${y(v)}" y2="${y(v)}"/><text x="${left - 4}" y="${y(v) + 3}" text-anchor="end">${+(100 * v).toFixed(1)}%</text>`);
   const ticks = [0, 0.5, 1].map((v) => `<text x="${x(v * bins)}" y="${H + 17}" text-anchor="${["start", "middle", "end"][2 * v]}">${v === 1 ? "newest" : grouped(N * (1 - v)) + (v ? "" : " tokens ago")}</text>`);
   $("age").innerHTML = `<svg viewBox="0 0 ${W} ${H + 22}" role="img" aria-label="share kept by age">${grid.join("")}${paths.join("")}${ticks.join("")}</svg>`;
   const ages = counts.map((own) => {
@@ -246,7 +248,7 @@ function tell(cell) {
   tip.style.top = `${below ? at.bottom + 8 : Math.max(8, at.top - tip.offsetHeight - 8)}px`;
 }
 
-buildTiles();
+buildTitle();
 buildDocument();
 buildSwitch();
 show(null, null);
