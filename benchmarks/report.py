@@ -1,10 +1,11 @@
-"""Tables from the committed rows: `benchmarks/README.md` between its two marks."""
+"""Tables from the committed rows: `benchmarks/README.md` between its two marks, and what `performance.py` makes of those of speed."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from benchmarks import performance
 from benchmarks.forgotten import side_by_side
 from benchmarks.rows import RESULTS, Row
 
@@ -28,9 +29,20 @@ COLUMNS = {
         "nbytes",
         "full_nbytes",
     ),
-    "speed": ("measure", "shape", "dtype", "policy", "budget", "tokens", "ratio", "ratios", "seconds", "full_seconds"),
-    "memory": ("measure", "shape", "dtype", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"),
     "forgotten": ("text", "part", "policy", "compete", "budget", "kept", "anywhere"),
+    "reopen": (
+        "measure",
+        "model",
+        "policy",
+        "tokens",
+        "ratio",
+        "cpu_ratio",
+        "seconds",
+        "read_seconds",
+        "file_ratio",
+        "file_nbytes",
+        "nbytes",
+    ),
 }
 FIGURES = (
     "score",
@@ -41,8 +53,12 @@ FIGURES = (
     "kept",
     "anywhere",
     "ratio",
+    "cpu_ratio",
+    "file_ratio",
+    "file_nbytes",
     "ratios",
     "seconds",
+    "read_seconds",
     "full_seconds",
     "nbytes",
     "full_nbytes",
@@ -77,10 +93,10 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def write() -> Path:
-    """Put the tables into the page."""
+def write() -> list[Path]:
+    """Put the tables into the pages; the files that were written."""
     before, _, rest = PAGE.read_text().partition(START)
     after = rest.partition(END)[2]
     tables = "\n".join(table(name) for name in COLUMNS if (RESULTS / f"{name}.jsonl").exists())
     PAGE.write_text(f"{before}{START}\n\n{tables}\n{END}{after}")
-    return PAGE
+    return [PAGE, *performance.write()]

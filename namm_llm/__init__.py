@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from namm_llm.bench import BenchFile, Benchmark, CacheSide, TimedReading, draw_rows, run_benchmark, save_model
+    from namm_llm.attention.observation import Observation
+    from namm_llm.bench import BenchFile, Benchmark, CacheSide, TimedReading, costs_of, draw_rows, run_benchmark, save_model
     from namm_llm.cache import CacheStats, ManagedCache, StaticDecoder
     from namm_llm.documents import DocumentMemory
     from namm_llm.errors import (
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         PolicyError,
         UsageError,
     )
-    from namm_llm.namm import Namm
+    from namm_llm.namm import Namm, Spectrogram
     from namm_llm.policies import make_eviction
     from namm_llm.runner import Generation, Piece, Runner, Stream
     from namm_llm.runner.sampling import SamplingParams
@@ -49,10 +50,12 @@ __all__ = [
     "Namm",
     "NammError",
     "NammFileError",
+    "Observation",
     "Piece",
     "PolicyError",
     "Runner",
     "SamplingParams",
+    "Spectrogram",
     "StaticDecoder",
     "Stream",
     "Summary",
@@ -61,12 +64,14 @@ __all__ = [
     "ToolCall",
     "UsageError",
     "__version__",
+    "costs_of",
     "draw_rows",
     "draw_samples",
     "evaluate",
     "make_eviction",
     "parse_tool_calls",
     "run_benchmark",
+    "save_model",
     "stream_summary",
     "summarize",
 ]
@@ -81,15 +86,18 @@ _HOME = {
     "Generation": "namm_llm.runner",
     "ManagedCache": "namm_llm.cache",
     "Namm": "namm_llm.namm",
+    "Observation": "namm_llm.attention.observation",
     "Piece": "namm_llm.runner",
     "Runner": "namm_llm.runner",
     "SamplingParams": "namm_llm.runner.sampling",
+    "Spectrogram": "namm_llm.namm",
     "StaticDecoder": "namm_llm.cache",
     "Stream": "namm_llm.runner",
     "Summary": "namm_llm.summaries",
     "SummaryStream": "namm_llm.summaries",
     "TimedReading": "namm_llm.bench",
     "ToolCall": "namm_llm.runner.tools",
+    "costs_of": "namm_llm.bench",
     "draw_rows": "namm_llm.bench",
     "draw_samples": "namm_llm.tasks",
     "evaluate": "namm_llm.tasks.evaluation",

@@ -1,14 +1,28 @@
 """Speed and memory, ours and others', on the same weights, in the same run; and what a model will cost before it is bought.
 
-`shapes` are models to measure on, `sides` are the caches that are compared, `measuring` times them in turn, `child` finds the peak memory
-of a process of its own, `rows` are the results, `running` is the loop, `cost` is arithmetic, `picture` draws rows.
+`shapes` and `subject` are models to measure on, `sides` the caches that are compared, `measuring` times them in turn, `child` finds the
+peak memory of a process of its own, `rows` are the results, `running` is the loop, `cost` and `estimate` are arithmetic, `picture` draws.
 """
 
 from namm_llm.bench.cost import Cost, cost_of
+from namm_llm.bench.estimate import costs_of
 from namm_llm.bench.picture import draw_rows
 from namm_llm.bench.plan import Benchmark
 from namm_llm.bench.rows import BenchFile, Row
 from namm_llm.bench.running import run_benchmark
 from namm_llm.bench.sides import CacheSide, TimedReading
+from namm_llm.bench.subject import save_model
 
-__all__ = ["BenchFile", "Benchmark", "CacheSide", "Cost", "Row", "TimedReading", "cost_of", "draw_rows", "run_benchmark"]
+__all__ = [
+    "BenchFile",
+    "Benchmark",
+    "CacheSide",
+    "Cost",
+    "Row",
+    "TimedReading",
+    "cost_of",
+    "costs_of",
+    "draw_rows",
+    "run_benchmark",
+    "save_model",
+]

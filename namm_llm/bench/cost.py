@@ -16,9 +16,11 @@ LSE_NBYTES = 4  # float32
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes at rest for a sequence of `tokens`, just before an update. full_nbytes: keys and values of all tokens, as transformers holds
-    them. kept_nbytes: keys and values of the tokens kept. state_nbytes: their positions and the policy's state. recent_nbytes: keys and
-    values since the last update, and the queries that the policy looks back on. kept: tokens that each KV head keeps, on average.
+    """Bytes after reading `tokens`, right before the update if one falls due; empty room in buffers is not counted.
+
+    full_nbytes: keys and values of all tokens, as transformers holds them. kept: tokens that each KV head keeps, on average. kept_nbytes:
+    their keys and values. state_nbytes: their positions and the policy's state. recent_nbytes: keys and values since the last update, and
+    the queries that the policy looks back on.
     """
 
     tokens: int

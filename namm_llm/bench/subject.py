@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,13 @@ def load(plan: Benchmark, quantization: str | None) -> Subject:
     quantized: Any = quantization
     loaded = load_model(plan.model, quantization=quantized, device=plan.device, dtype=plan.dtype)
     return Subject(loaded.model, Shape.of_config(loaded.model.config, loaded.model_id), loaded.device, loaded)
+
+
+def save_model(plan: Benchmark, folder: str | os.PathLike[str]) -> str:
+    """Write the plan's model, not quantised, for a process that cannot share it; the name of its numbers' type."""
+    model = load(plan, None).model
+    model.save_pretrained(folder)
+    return str(model.dtype).removeprefix("torch.")
 
 
 def check_fits(plan: Benchmark, cell: Cell) -> None:

@@ -171,7 +171,7 @@ def _print_plan(plan: Any) -> None:
             for label, cost in costs
         ]
         _table(title, "tokens", lines, columns)
-    click.echo("Just before an update; a forward call's own numbers, some hundred MB, come on top.", err=True)
+    click.echo("What a forward call needs for its own numbers, some hundred MB, comes on top.", err=True)
 
 
 def _table(title: str, first: str, lines: list[tuple[str, ...]], columns: list[str]) -> None:

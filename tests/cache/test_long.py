@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.memory import peak_process_bytes
+from namm_llm.bench import Benchmark, run_benchmark
 
 
 @pytest.mark.long
 def test_peak_memory_is_flat_under_a_budget_of_tokens():
-    short, long = peak_process_bytes("tiny", "bfloat16", "namm", 2048, (8000, 32_000))
-    assert long["nbytes"] <= 1.05 * short["nbytes"]
+    plan = Benchmark(shape="tiny", tasks=("memory",), lengths=(8000, 32_000), policies=("namm",), budgets=("2048",), peers=())
+    short, long = run_benchmark(plan)
+    assert long["peak_nbytes"] <= 1.05 * short["peak_nbytes"]

@@ -1,0 +1,15 @@
+"""A shape so small that a whole benchmark takes a moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from namm_llm.bench import shapes
+from namm_llm.bench.shapes import Shape
+
+
+@pytest.fixture
+def least(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its name."""
+    monkeypatch.setitem(shapes.SHAPES, "least", Shape("least", 32, 64, 2, 4, 2, 64, 8, positions=4096))
+    return "least"
