@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-slow test-gpu bench format clean
+.PHONY: help demo test check test-slow test-gpu bench bench-peers format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,15 +29,25 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(READY)  ## measure speed and memory on this machine
-	$(BIN)/python -m benchmarks speed
-	$(BIN)/python -m benchmarks memory
+	$(BIN)/namm-llm bench --shape 100m --lengths 2000,8000 --json benchmarks/results/speed.jsonl
+	$(BIN)/python -m benchmarks report
+
+bench-peers: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has an environment of its own
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks report
+
+.venv-peers/.ready: benchmarks/peers/requirements.txt
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers/requirements.txt
+	@touch $@
 
 format: $(READY)  ## sort imports and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, builds and caches
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: a CPU build that the index offers for the pinned version is then kept.

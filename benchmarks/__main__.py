@@ -1,4 +1,4 @@
-"""`python -m benchmarks speed|memory|quality|forgotten`: measure, print a table, append the rows to `benchmarks/results/`."""
+"""`python -m benchmarks quality|forgotten|ablations`: measure, print a table, append the rows to `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ablations, forgotten, memory, quality, report, rows, speed
-
-BUDGET_BYTES, BUDGET_FLAT = 0.25, 2048
+from benchmarks import ablations, forgotten, quality, report, rows
 
 
 @click.group()
 def main() -> None:
-    """Measurements; each takes minutes and wants a machine that does nothing else."""
-
-
-@main.command("speed")
-@click.option("--shape", default="100m", show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--policy", default="namm", show_default=True)
-@click.option("--budget", default=0.25, show_default=True)
-@click.option("--compete", default="head", show_default=True)
-@click.option("--prefill", default=8000, show_default=True, help="Tokens of the timed prefill; 0: none.")
-@click.option("--context", default=16000, show_default=True, help="Tokens read before the timed decoding; 0: none.")
-@click.option("--tokens", default=64, show_default=True, help="Tokens decoded.")
-@click.option("--runs", default=5, show_default=True)
-def speed_command(**settings: object) -> None:
-    """Prefill and decoding, ours over transformers' full cache (below 1 is faster)."""
-    columns = ["measure", "shape", "dtype", "policy", "tokens", "ratio", "ratios", "seconds", "full_seconds"]
-    _report("speed", speed.compare(**settings), columns)  # type: ignore[arg-type]
-
-
-@main.command("memory")
-def memory_command() -> None:
-    """Bytes of the cache at budget 0.25 after 16 000 tokens, and peak process memory under a fixed budget of 2 048 tokens."""
-    found = [memory.cache_bytes(shape, "bfloat16", "namm", BUDGET_BYTES, 16_000) for shape in ("tiny", "wide")]
-    _report("memory", found, ["measure", "shape", "policy", "budget", "tokens", "nbytes", "full_nbytes", "ratio"])
-    flat = memory.peak_process_bytes("tiny", "bfloat16", "namm", BUDGET_FLAT, (8000, 32_000))
-    _report("memory", flat, ["measure", "shape", "policy", "budget", "tokens", "nbytes", "ratio"])
+    """Measurements; each takes minutes and wants a machine that does nothing else. Speed and memory: namm-llm bench."""
 
 
 @main.command("quality")
@@ -89,8 +62,9 @@ def forgotten_command(**settings: object) -> None:
 
 @main.command("report")
 def report_command() -> None:
-    """Write the tables of benchmarks/README.md from the committed rows."""
-    click.echo(report.write())
+    """Write the tables and plots of benchmarks/README.md and docs/performance.md from the committed rows."""
+    for path in report.write():
+        click.echo(path)
 
 
 def _report(name: str, found: list[rows.Row], columns: list[str]) -> None:
