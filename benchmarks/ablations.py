@@ -12,19 +12,20 @@ from typing import Any
 from benchmarks.rows import Row
 from namm_llm import Evaluation, Runner, evaluate
 
-RECIPES = {
+SLOW = ("--rate", "0.001")  # for attention between tokens
+RECIPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "one round": ("--rounds", "1"),
     "two rounds": ("--rounds", "2"),
     "linear": ("--family", "neighbours-linear"),
     "no neighbours": ("--family", "reread"),
-    "no neighbours, attention between tokens": ("--family", "reread-attention"),
-    "published": ("--family", "published"),
-    "published, mean attention only": ("--family", "published-mean"),
+    "no neighbours, attention between tokens": ("--family", "reread-attention", *SLOW),
+    "published": ("--family", "published", *SLOW),
+    "published, mean attention only": ("--family", "published-mean", *SLOW),
     "published, linear": ("--family", "published-linear"),
-    "published, no age": ("--family", "published-ageless"),
-    "published + peak": ("--family", "peak"),
-    "published + peak + reread + neighbours": ("--family", "all"),
+    "published, no age": ("--family", "published-ageless", *SLOW),
+    "published + peak": ("--family", "peak", *SLOW),
+    "published + peak + reread + neighbours": ("--family", "all", *SLOW),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "default, per layer": {"compete": ("layer",)},

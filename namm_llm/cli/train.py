@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from namm_llm.training.workers import Workers
 
 MODEL_SETTINGS = ("quantization", "device", "dtype")
-LENGTHS = {"distil": "2048,4096", "evolve": "2048", "calibrate": "4096"}  # tokens of the documents
-TASKS = {"distil": "fact,keys,values,list,passages,prose,code", "evolve": "fact,values,passages"}
-QUESTIONS = {"distil": 24, "evolve": 8, "calibrate": 8}  # a fact that no lesson asks for counts as not needed
-LESSONS, DOCUMENTS = 24, 8
+LENGTHS = {"distil": "3584", "evolve": "2048", "calibrate": "4096"}  # tokens of the documents
+TASKS = {"distil": "fact,keys,values,list", "evolve": "fact,values,passages"}
+QUESTIONS = {"distil": 64, "evolve": 8, "calibrate": 8}  # a fact that no lesson asks for counts as not needed
+LESSONS, DOCUMENTS = 16, 8
 CALIBRATE_ON = "fact"  # mostly prose, some code, with statements between
 
 SOURCE_OPTIONS = (
@@ -73,10 +73,11 @@ LENGTH_OPTION = "Tokens of the documents; several take turns."
     click.option("--length", metavar="N,N", help=f"{LENGTH_OPTION}  [default: {LENGTHS['distil']}]"),
     click.option("--lessons", metavar="N", type=int, help=f"Documents with questions to learn from.  [default: {LESSONS}]"),
     click.option("--questions", metavar="N", type=int, help=f"About a document.  [default: {QUESTIONS['distil']}]"),
-    click.option("--steps", metavar="N", type=int, help="Gradient steps of a round.  [default: 300]"),
-    click.option("--rounds", metavar="N", type=int, help="Collections of what the NAMM sees.  [default: 2]"),
-    click.option("--budget", metavar="B", type=float, help="Share that stays while rounds after the first collect.  [default: 0.0625]"),
+    click.option("--steps", metavar="N", type=int, help="Gradient steps of a round.  [default: 1000]"),
+    click.option("--rounds", metavar="N", type=int, help="Collections of what the NAMM sees.  [default: 3]"),
+    click.option("--budget", metavar="B", type=float, help="Share that stays while rounds after the first collect.  [default: 0.03125]"),
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share it.  [default: model]"),
+    click.option("--rate", metavar="R", type=float, help="Highest learning rate.  [default: 0.005]"),
     FAMILY_OPTION,
 )
 def distil(given: dict[str, Any]) -> None:
@@ -103,7 +104,7 @@ def learn(given: dict[str, Any], loaded: LoadedModel, lessons: list[Lesson]) -> 
     from namm_llm.training import DistilSettings
     from namm_llm.training import distil as distil_namm
 
-    chosen = {name: given[name] for name in ("steps", "rounds", "budget", "compete", "interval", "seed") if name in given}
+    chosen = {name: given[name] for name in ("steps", "rounds", "budget", "compete", "rate", "interval", "seed") if name in given}
     settings = DistilSettings(**chosen)
     with JobBar("Distilling", "steps") as bar:
 
@@ -128,7 +129,7 @@ def learn(given: dict[str, Any], loaded: LoadedModel, lessons: list[Lesson]) -> 
     click.option("--minutes", metavar="N", type=float, help="Stop after so long; the same call goes on later."),
     click.option("--population", metavar="N", type=int, help="Candidates of a generation.  [default: 16]"),
     click.option("--sigma", metavar="S", type=float, help="First step size.  [default: 0.02 from a NAMM, 0.065 from zeros]"),
-    click.option("--budgets", metavar="B,B", help="A candidate's fitness is its mean over these.  [default: 0.25,0.125]"),
+    click.option("--budgets", metavar="B,B", help="A candidate's fitness is its mean over these.  [default: 0.0625,0.03125]"),
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share a budget.  [default: model]"),
     click.option("--documents", metavar="N", type=int, help="Of each task for a generation.  [default: 1]"),
     click.option("--questions", metavar="N", type=int, help=f"About a document.  [default: {QUESTIONS['evolve']}]"),

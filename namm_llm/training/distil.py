@@ -31,18 +31,18 @@ Report = Callable[[dict[str, float]], None]
 class DistilSettings:
     """steps: of each round. rounds: collections; the first with the full cache, the others under the NAMM's own evictions at `budget`.
     enough: attention from which on a token counts as wholly needed. positive_weight: of needed tokens in the loss; few are. batch: KV
-    heads at an update that make a step.
+    heads at an update that make a step. rate: the highest learning rate, a fifth of it suits a NAMM with attention between tokens.
     """
 
-    steps: int = 300
-    rounds: int = 2
-    budget: float = 0.0625
+    steps: int = 1000
+    rounds: int = 3
+    budget: float = 0.03125
     compete: Compete = "model"
     interval: int = 512
     enough: float = 1.0
     positive_weight: float = 4.0
     batch: int = 8
-    rate: float = 1e-3
+    rate: float = 5e-3
     seed: int = 0
 
 

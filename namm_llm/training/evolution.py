@@ -43,7 +43,7 @@ class EvolveSettings:
     generations: int = 100
     population: int = 16
     sigma: float | None = None
-    budgets: tuple[str, ...] = ("0.25", "0.125")
+    budgets: tuple[str, ...] = ("0.0625", "0.03125")
     compete: Compete = "model"
     interval: int = INTERVAL
     documents: int = 1

@@ -93,7 +93,7 @@ def test_evolve_goes_on_by_itself_and_starts_over_with_force(folder: Path) -> No
         r"Use it with --namm namm\.safetensors\n",
         whole.stdout,
     )
-    assert "starts from zeros, 4 candidates, budgets 0.25, 0.125, tasks fact. Writes namm.safetensors." in whole.stderr
+    assert "starts from zeros, 4 candidates, budgets 0.0625, 0.03125, tasks fact. Writes namm.safetensors." in whole.stderr
     expected, namm = log(), Namm.load("namm.safetensors")
     assert [row["generation"] for row in expected] == [0, 1, 2, 3]
     done = evolve("--force", generations=1)
