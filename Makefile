@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-slow test-gpu bench bench-peers format clean
+.PHONY: help demo test check test-slow test-gpu bench bench-gpu bench-peers format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,11 @@ test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "(slow or long) and not gpu"
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m "gpu and not slow"
+
+bench-gpu: $(READY)  ## on a GPU: kernels against their definitions, then speed and memory of an 8B in nf4
+	$(BIN)/python -m pytest -m "gpu and not slow" tests/attention/kernels
+	$(BIN)/python -m benchmarks gpu
 
 bench: $(READY)  ## measure speed and memory on this machine
 	$(BIN)/namm-llm bench --shape 100m --lengths 2000,8000 --json benchmarks/results/speed.jsonl

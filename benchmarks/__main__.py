@@ -1,12 +1,13 @@
-"""`python -m benchmarks quality|forgotten|ablations`: measure, print a table, append the rows to `benchmarks/results/`."""
+"""`python -m benchmarks quality|forgotten|ablations|reopen`: measure, print a table, append the rows to `benchmarks/results/`."""
 
 from __future__ import annotations
 
 import click
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ablations, forgotten, quality, report, rows
+from benchmarks import ablations, forgotten, gpu, quality, reopen, report, rows
 
 
 @click.group()
@@ -58,6 +59,32 @@ def forgotten_command(**settings: object) -> None:
     beside = forgotten.side_by_side(found)
     _print(beside, list(beside[0]))
     click.echo(f"added to {rows.append('forgotten', found)}")
+
+
+@main.command("gpu")
+@click.option("--policy", default="reread", show_default=True)
+@click.option("--budget", default=0.25, show_default=True)
+@click.option("--dry", is_flag=True, help="Tiny sizes on the CPU, to see that it runs; nothing is kept.")
+def gpu_command(dry: bool, **settings: object) -> None:
+    """On a GPU: the spectrogram's kernel, an 8B in nf4 over 128 000 tokens, decoding against DynamicCache (below 1 is faster)."""
+    if not dry and not torch.cuda.is_available():
+        raise click.ClickException("this needs a CUDA device; --dry runs tiny sizes on the CPU")
+    found = gpu.compare(dry=dry, **settings)  # type: ignore[arg-type]
+    for row in found:
+        click.echo(", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+    if not dry:
+        click.echo(f"added to {rows.append('gpu', found)}")
+
+
+@main.command("reopen")
+@click.option("--model", default="namm-tiny", show_default=True)
+@click.option("--length", default=16_000, show_default=True, help="Tokens of the document.")
+@click.option("--budget", default="0.25", show_default=True)
+@click.option("--runs", default=3, show_default=True)
+def reopen_command(**settings: object) -> None:
+    """How much sooner the first token comes from a saved memory than from reading the document again, and how large the file is."""
+    columns = ["measure", "model", "policy", "tokens", "ratio", "cpu_ratio", "seconds", "read_seconds", "file_ratio"]
+    _report("reopen", reopen.compare(**settings), columns)  # type: ignore[arg-type]
 
 
 @main.command("report")
