@@ -28,7 +28,8 @@ def measure_apart(plan: Benchmark, cell: Cell, side: int) -> Numbers:
 
 
 def _measure(request: dict[str, Any]) -> Numbers:
-    plan = Benchmark(**{name: tuple(value) if isinstance(value, list) else value for name, value in request["plan"].items()})
+    settings: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in request["plan"].items()}
+    plan = Benchmark(**settings)
     cell, side = Cell(**request["cell"]), plan.sides()[request["side"]]
     subject = load(plan, cell.quantization)
     # what a first call gets from the system for good belongs to the program, not to the length

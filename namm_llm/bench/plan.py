@@ -78,7 +78,9 @@ class Benchmark:
 
     def cells(self) -> Iterator[Cell]:
         """In the order in which they are measured: one model after the other."""
-        for quantization, batch, length in product(*(dict.fromkeys(n) for n in (self.quantizations, self.batches, self.lengths))):
+        for quantization, batch, length in product(
+            dict.fromkeys(self.quantizations), dict.fromkeys(self.batches), dict.fromkeys(self.lengths)
+        ):
             yield Cell(None if quantization == "none" else quantization, batch, length)
 
     def sides(self) -> list[CacheSide]:

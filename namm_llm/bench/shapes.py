@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -119,13 +119,13 @@ def random_model(shape: Shape, dtype: torch.dtype, device: str = "cpu", quantiza
     torch.set_default_dtype(dtype)  # built in its own type: no copy of the weights in float32
     try:
         with torch.device(device):
-            model = LlamaForCausalLM(shape.config()).eval()
+            made: Any = LlamaForCausalLM(shape.config())
     finally:
         torch.set_default_dtype(before)
     if quantization is not None:
-        for layer in model.model.layers:
+        for layer in made.model.layers:
             _quantize(layer, quantization, device)
-    return model
+    return cast(PreTrainedModel, made.eval())
 
 
 def _quantize(module: nn.Module, quantization: str, device: str) -> None:
@@ -138,16 +138,17 @@ def _quantize(module: nn.Module, quantization: str, device: str) -> None:
 
 
 def _quantized(linear: nn.Linear, quantization: str) -> nn.Module:
-    import bitsandbytes as bnb
+    import bitsandbytes.nn
 
-    sizes = {"bias": False, "device": "meta"}
+    bnb: Any = bitsandbytes.nn
+    sizes = (linear.in_features, linear.out_features)
     if quantization == "int8":
-        made = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, has_fp16_weights=False, **sizes)
-        made.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
-        return made  # type: ignore[no-any-return]
-    made = bnb.nn.Linear4bit(linear.in_features, linear.out_features, compute_dtype=linear.weight.dtype, quant_type=quantization, **sizes)
-    made.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type=quantization, compress_statistics=True)
-    return made  # type: ignore[no-any-return]
+        made = bnb.Linear8bitLt(*sizes, bias=False, has_fp16_weights=False, device="meta")
+        made.weight = bnb.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+    else:
+        made = bnb.Linear4bit(*sizes, bias=False, compute_dtype=linear.weight.dtype, quant_type=quantization, device="meta")
+        made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type=quantization, compress_statistics=True)
+    return cast(nn.Module, made)
 
 
 def random_namm() -> Namm:

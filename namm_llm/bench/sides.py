@@ -76,8 +76,8 @@ class CacheSide:
 
     @torch.inference_mode()
     def _read_into(self, model: PreTrainedModel, ids: Tensor, cache: Cache) -> Tensor:
-        for piece in ids.split(self.chunk or ids.shape[1], 1):
-            logits = model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        for piece in torch.split(ids, self.chunk or ids.shape[1], 1):
+            logits: Tensor = model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         return logits[:, -1:].argmax(-1)
 
     @torch.inference_mode()
@@ -141,7 +141,8 @@ class GenerateSide(CacheSide):
 
     @torch.inference_mode()
     def _read_into(self, model: PreTrainedModel, ids: Tensor, cache: Cache) -> Tensor:
-        config = GenerationConfig(max_new_tokens=1, do_sample=False, prefill_chunk_size=self.chunk, pad_token_id=0, eos_token_id=None)
+        make: Any = GenerationConfig
+        config = make(max_new_tokens=1, do_sample=False, prefill_chunk_size=self.chunk, pad_token_id=0, eos_token_id=None)
         out: Any = model.generate(ids, past_key_values=cache, generation_config=config, attention_mask=torch.ones_like(ids))  # type: ignore[operator]
         return out[:, -1:]  # type: ignore[no-any-return]
 

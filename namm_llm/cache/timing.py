@@ -47,5 +47,5 @@ def stage(name: str) -> Iterator[None]:
 
 def _wait() -> None:
     """A GPU works on after the call has come back."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()

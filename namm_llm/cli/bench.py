@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,7 @@ def _print_plan(plan: Any) -> None:
     click.echo("What a forward call needs for its own numbers, some hundred MB, comes on top.", err=True)
 
 
-def _table(title: str, first: str, lines: list[tuple[str, ...]], columns: list[str]) -> None:
+def _table(title: str, first: str, lines: Sequence[tuple[str, ...]], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
