@@ -1,27 +1,201 @@
-"""`namm-llm summarize FILE`."""
+"""`namm-llm summarize FILE...`."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from namm_llm.cli.inputs import open_document, question
-from namm_llm.cli.options import Settings, shared_options
-from namm_llm.cli.output import answer
+from namm_llm.cli.inputs import document_file
+from namm_llm.cli.options import SAMPLING_OPTIONS, Settings, shared_options
+from namm_llm.cli.output import ReadingBar, grouped, interruptible, statistics
+from namm_llm.errors import DocumentError, UsageError
 
-REQUEST = "Summarize the text above in a few sentences."
+if TYPE_CHECKING:
+    from namm_llm.runner import Runner
+    from namm_llm.summaries import SummaryStream, WorkFile
+    from namm_llm.summaries.calls import Memory
+
+_, *_SAMPLING = SAMPLING_OPTIONS  # the most tokens have a default of their own here
 
 
 @click.command()
-@click.argument("file")
-@shared_options()
-def summarize(file: str, settings: Settings) -> None:
-    """Read FILE once through the evicting cache and summarize it.
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--method", metavar="M", help="auto, one-pass, map-reduce or refine.  [default: auto]")
+@click.option("--length", metavar="L", help="short, medium, long, or about how many words.  [default: medium]")
+@click.option("--focus", metavar="TEXT", help="What the summary is to be about.")
+@click.option("--together", is_flag=True, help="One summary of all files, not one of each.")
+@click.option("--part-tokens", metavar="N", type=int, help="Most tokens of a part of a long text.  [default: 8192]")
+@click.option("--work", metavar="FILE", help="Keeps what is finished until all is.  [default: a file in your data folder]")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE, all or nothing, and not to stdout.")
+@shared_options(sampling=False)
+@click.option("--max-tokens", "answer_tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: enough for --length]")
+@_SAMPLING[0]
+@_SAMPLING[1]
+def summarize(
+    files: tuple[str, ...],
+    together: bool,
+    work: str | None,
+    output: str | None,
+    answer_tokens: int | None,
+    settings: Settings,
+    **options: Any,
+) -> None:
+    """Summarize every FILE through the evicting cache.
 
-    FILE is a text file, a memory that `namm-llm read` saved (.namm), or - for standard input. It must fit into the
-    positions that the model was trained on.
+    FILE is a text file, a memory that `namm-llm read` saved, or - for standard input. A text that fits into the positions
+    that the model was trained on is read in one pass. A longer one is summarized in parts: map-reduce takes each part on
+    its own, and then their summaries together; refine takes one part after the other, with the summary of what came
+    before it. stderr says when and how.
+
+    A long summary that was interrupted goes on where it stopped when the same command is given again.
     """
-    params = settings.params()
-    document = open_document(file, settings)
-    start = question(document, REQUEST, params)
-    if answer(start, as_json=settings.as_json, stats=settings.stats).finish_reason == "cancelled":
+    options = {name: value for name, value in options.items() if value is not None}
+    if answer_tokens is not None:
+        options["max_tokens"] = answer_tokens
+    check(options)
+    if output is not None:
+        check_target(Path(output))
+    sources = sources_of(files, together, settings)
+    job = Job(sources, options, settings, work, prints=output is None)
+    shown = [job.summary(source) for source in sources]
+    if output is not None:
+        write(Path(output), "".join(shown))
+    job.finish()
+
+
+def check(options: dict[str, Any]) -> None:
+    """Refuses wrong options before anything is read."""
+    from namm_llm.runner import SamplingParams
+    from namm_llm.summaries import OPTIONS, check_options
+
+    check_options(**{name: value for name, value in options.items() if name in OPTIONS})
+    SamplingParams(**{name: value for name, value in options.items() if name not in OPTIONS})
+
+
+@dataclass(frozen=True)
+class Source:
+    """names: of the files. content: a text, or a memory of one."""
+
+    names: tuple[str, ...]
+    content: str | Memory
+
+    @property
+    def title(self) -> str:
+        """For messages and headings."""
+        return ", ".join(self.names)
+
+
+def sources_of(files: Sequence[str], together: bool, settings: Settings) -> list[Source]:
+    """What is to be summarized; a file that cannot be read is found before anything is computed."""
+    from namm_llm.cli.memories import open_saved, saved_path
+    from namm_llm.documents import join_texts
+
+    if files.count("-") > 1:
+        raise UsageError("standard input can be read once; name - once.")
+    saved = [saved_path(file) for file in files]
+    if together and any(saved):
+        raise UsageError("a memory holds no text that could be put together with others; leave out --together, or name the text files.")
+    if together:
+        return [Source(tuple(files), join_texts([document_file(file) for file in files]))]
+    texts = {file: document_file(file).text for file, path in zip(files, saved, strict=True) if path is None}
+    return [
+        Source((file,), texts[file] if path is None else open_saved(path, file, settings)) for file, path in zip(files, saved, strict=True)
+    ]
+
+
+class Job:
+    """The summaries of one call, one after the other, with the work file that they share."""
+
+    def __init__(self, sources: Sequence[Source], options: dict[str, Any], settings: Settings, work: str | None, *, prints: bool) -> None:
+        from namm_llm.summaries import WorkFile, work_path
+
+        self._options = options
+        self._as_json, self._stats = settings.as_json, settings.stats
+        self._has_several = len(sources) > 1
+        self._prints = prints
+        self._said = list[str]()
+        texts = [source.content for source in sources if isinstance(source.content, str)]
+        self._runner: Runner | None = settings.load() if texts else None
+        self._work: Path | WorkFile | None = None
+        if self._runner is not None:
+            self._work = Path(work) if work else work_path(self._runner, texts, options)
+            if self._has_several:
+                self._work = WorkFile(self._work)
+                self._tell_found(self._work)
+
+    def summary(self, source: Source) -> str:
+        """Makes one summary, printed while it is written; gives back what is to be printed."""
+        from namm_llm.summaries import stream_summary
+
+        self._said = []
+        with interruptible() as cancel, ReadingBar() as bar:
+            stream = stream_summary(source.content, self._runner, work=self._work, cancel=cancel, on_progress=bar.update, **self._options)
+            self._tell_plan(source, stream)
+            for piece in stream:
+                bar.stop()
+                if not self._as_json:
+                    self._say(piece.text if self._said or not self._has_several else f"{source.title}:\n{piece.text}")
+        summary = stream.result
+        if summary.finish_reason == "cancelled":
+            self._give_up(stream)
+        self._say(json.dumps({"files": source.names, **summary.to_dict()}, ensure_ascii=False) + "\n" if self._as_json else "\n")
+        if self._has_several and not self._as_json:
+            self._say("\n")
+        if self._stats:
+            click.echo(f"{statistics(summary)} · {summary.method}, {len(summary.parts)} parts, {summary.calls} answers", err=True)
+        return "".join(self._said)
+
+    def finish(self) -> None:
+        """Everything is printed or written: what was kept on the way goes."""
+        if self._work is not None and not isinstance(self._work, Path):
+            self._work.remove()
+
+    def _say(self, text: str) -> None:
+        self._said.append(text)
+        if self._prints:
+            click.echo(text, nl=False)
+
+    def _tell_plan(self, source: Source, stream: SummaryStream) -> None:
+        plan = stream.plan
+        if stream.work is not None and not self._has_several:
+            self._tell_found(stream.work)
+        if len(plan.spans) > 1:
+            assert self._runner is not None
+            chosen = self._options.get("method", "auto") != "auto"
+            room = "" if chosen else f", too many for one pass of {self._runner.model_id} ({self._runner.context_window} positions)"
+            click.echo(f"{source.title}: {grouped(plan.tokens)} tokens{room}: {plan.method} in {len(plan.spans)} parts.", err=True)
+
+    def _tell_found(self, work: WorkFile) -> None:
+        if len(work):
+            click.echo(f"Going on from {work.path}, which holds {len(work)} answers.", err=True)
+
+    def _give_up(self, stream: SummaryStream) -> None:
+        """Interrupted: the line that has begun ends, and the user learns what is left."""
+        if self._prints and self._said:
+            click.echo("")
+        if stream.work is not None and len(stream.work):
+            click.echo(f"{len(stream.work)} answers are kept in {stream.work.path}: the same command goes on from there.", err=True)
         raise KeyboardInterrupt
+
+
+def check_target(path: Path) -> None:
+    """Refuses a place that cannot be written before anything is computed."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
+
+
+def write(path: Path, text: str) -> None:
+    """The whole file or nothing."""
+    from namm_llm.documents.atomic import replacing
+
+    try:
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be written ({error.strerror or error}).") from error

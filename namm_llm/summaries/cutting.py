@@ -10,17 +10,17 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import ceil
 
-# the best first; a part ends where one of these does
+# the best first. A space goes with the word behind it, as tokens have it, so that a part has the tokens that it has in the whole text.
 _BORDERS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"\n[ \t\r]*\n\s*",  # paragraph
-        r"\n\s*",  # line
-        r"[.!?…][\"'”’)\]]*\s+|[。！？][”’」』）]*\s*",  # sentence
-        r"\s+",  # word
+        r"\n(?:[ \t\r]*\n)+",  # paragraph
+        r"\n",  # line
+        r"[.!?…][\"'”’)\]]*(?=\s)|[。！？][”’」』）]*",  # sentence
+        r"\S(?=\s)",  # word
     )
 )
-_REACH = 0.25  # of a part's length: how far a better border may lie from where even parts would end
+_REACH = 0.4  # of a part's length: how far a better border may lie from where even parts would end
 
 
 def cut(text: str, starts: Sequence[int], limit: int, fits: Callable[[str], bool]) -> list[str]:
@@ -54,7 +54,8 @@ def _end(text: str, starts: Sequence[int], begin: int, at: int, limit: int) -> i
 def _border(text: str, low: int, wanted: int, high: int) -> int:
     """The best border from `low` to `high`, the nearest to `wanted` among equals; `wanted` itself in the middle of an endless word."""
     for border in _BORDERS:
-        ends = [end for match in border.finditer(text, max(low - 1, 0), high) if low <= (end := match.end())]
+        # one character more, for what looks ahead
+        ends = [end for match in border.finditer(text, max(low - 1, 0), high + 1) if low <= (end := match.end()) <= high]
         if ends:
             return min(ends, key=lambda end: abs(end - wanted))
     return wanted

@@ -48,10 +48,10 @@ class Room:
         self._request = request
         self.max_tokens = params.max_tokens
 
-    def fits(self, text: str, prompt: str) -> bool:
-        """Whether the whole answer has room behind them."""
+    def fits(self, text: str, prompt: str, reserve: int = 0) -> bool:
+        """Whether the whole answer has room behind them, with so many tokens to spare."""
         positions = self._runner.context_window
-        return positions is None or self._needed(text, prompt) <= positions
+        return positions is None or self._needed(text, prompt) + reserve <= positions
 
     def left(self, prompt: str, around: str = "") -> int | None:
         """Tokens that a text may have beside what stands around it; None for no limit."""
@@ -92,21 +92,22 @@ def make_plan(runner: Runner, text: str, method: str, room: Room, part_tokens: i
 
 def _limit(runner: Runner, method: str, room: Room, part_tokens: int) -> tuple[int, Callable[[str], bool]]:
     """Tokens that a part may have, and whether one fits into its call."""
+    around, prompt, reserve = "", PART, 0
     if method == "refine":
-        # the summary so far has as many tokens as an answer, and can have some more when it is read
-        left = room.left(GO_ON, so_far("", ""))
-        left = None if left is None else left - room.max_tokens * 5 // 4
-    else:
-        left, joining = room.left(PART), room.left(JOIN, joined(["", ""]))
-        if joining is not None and joining < 2 * room.max_tokens:  # two summaries must fit, or joining them would never end
-            left = 0
-    if left is not None and left < _LEAST_TOKENS:
-        raise ContextError(
-            f"{runner.model_id} has {runner.context_window} positions, too few for a part of the text beside the request and answers of up "
-            f"to {room.max_tokens} tokens ({method}): ask for a shorter length, or use a model with more positions."
-        )
+        # the summary so far has as many tokens as an answer, and can have more when it is read
+        around, prompt, reserve = so_far("", ""), GO_ON, 2 * room.max_tokens
+    left = room.left(prompt, around)
+    if left is not None:
+        left -= reserve
+        if method == "map-reduce" and not room.fits(joined(["", ""]), JOIN, 2 * room.max_tokens):
+            left = 0  # two summaries must fit, or joining them would never end
+        if left < _LEAST_TOKENS:
+            raise ContextError(
+                f"{runner.model_id} has {runner.context_window} positions, too few for a part of the text beside the request and answers "
+                f"of up to {room.max_tokens} tokens ({method}): ask for a shorter length, or use a model with more positions."
+            )
     limit = part_tokens if left is None else min(part_tokens, left)
-    return limit, lambda part: len(runner.encode(part)) <= limit and (method == "refine" or room.fits(part, PART))
+    return limit, lambda part: len(runner.encode(part)) <= limit and room.fits(around + part, prompt, reserve)
 
 
 def groups(summaries: list[str], room: Room) -> list[list[str]]:

@@ -56,12 +56,6 @@ def test_piped_text_goes_before_the_question(cli: FakeCommandLine, handbook: str
     assert cli.runner.asked == ["a green lamp\n\nDoes this fit?"]
 
 
-def test_summarize(cli: FakeCommandLine, handbook: str) -> None:
-    done = cli(["A lamp."], "summarize", handbook)
-    assert (done.stdout, done.stderr, done.exit_code) == ("A lamp.\n", "", 0)
-    assert cli.runner.read_texts == ["The lamp is green.\n"]
-
-
 def test_errors_are_one_line_and_their_exit_code(cli: FakeCommandLine, handbook: str) -> None:
     done = cli([ContextError("4 096 positions, 9 000 tokens")], "ask", handbook, "Green?")
     assert (done.stdout, done.stderr, done.exit_code) == ("", "Error: 4 096 positions, 9 000 tokens\n", 1)

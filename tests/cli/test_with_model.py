@@ -111,7 +111,6 @@ def write(name: str, content: bytes) -> None:
         ("blank.txt", b" \n\t\n", "blank.txt"),
         ("photo.png", b"\x89PNG\r\n\x1a\n\x00\x00\xff\xfe" * 40, "photo.png"),
         ("latin.txt", "Gr\u00fcn".encode("latin-1"), "latin.txt"),
-        ("long.txt", b"green lamp " * 60_000, "positions"),
         ("cut.namm", b"\x10\x00\x00\x00", "cut.namm"),
         ("text.namm", b"The lamp is green. " * 9, "text.namm"),
     ],
@@ -133,9 +132,10 @@ def test_an_empty_standard_input(folder: Path, stdin: str) -> None:
     refused(folder, ONE, "standard input is empty", "summarize", "-", "--model", "./model", stdin=stdin)
 
 
-def test_a_document_that_is_too_long_is_not_saved(folder: Path) -> None:
+@pytest.mark.parametrize("command", [["read", "long.txt"], ["ask", "long.txt", "What colour?"]], ids=["read", "ask"])
+def test_a_document_that_is_too_long_is_refused(folder: Path, command: list[str]) -> None:
     write("long.txt", b"green lamp " * 60_000)
-    refused(folder, ONE, "positions", "read", "long.txt", "--model", "./model")
+    refused(folder, ONE, "positions", *command, "--model", "./model")
 
 
 def test_a_tokenizer_without_a_chat_template(folder: Path) -> None:
