@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +20,7 @@ from namm_llm.errors import BudgetError, DocumentError, UsageError
 if TYPE_CHECKING:
     from namm_llm.documents import DocumentMemory, FileText
     from namm_llm.inspect import Inspection
+    from namm_llm.policies.budget import Budget
     from namm_llm.runner import Generation, Runner, Stream
 
     Memory = DocumentMemory[Generation, Stream]
@@ -59,6 +59,8 @@ def inspect(
     namm-llm inspect cache.py -o cache.html --versus 0.0625      # another budget
     """
     check_outputs(output, png)
+    if versus is not None:
+        check_versus(versus)
     from namm_llm.documents import join_texts
     from namm_llm.inspect import inspect_memories, rows_of, write_page
 
@@ -98,6 +100,16 @@ def check_outputs(output: str | None, png: str | None) -> None:
         load_matplotlib()
 
 
+def check_versus(versus: str) -> None:
+    """What is wrong with it is said before anything is read; whether the model has a NAMM is seen when the NAMM is loaded."""
+    from namm_llm.policies import make_eviction, parse_budget
+
+    policy, budget = policy_and_budget(versus)
+    parse_budget(budget)
+    if policy is not None and policy != "namm":
+        make_eviction(policy, budget=budget if budget or policy == "full" else BUDGET)
+
+
 def read_one(sources: list[FileText], settings: Settings) -> Memory:
     """The documents read now, or recalled if they were read before with the same settings."""
     from namm_llm.cli.memories import recall_or_read
@@ -123,15 +135,16 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
 
 def read_other(runner: Runner, text: str, versus: str, first: Memory, settings: Settings) -> Memory:
     """The same text read with another policy or budget; what is not named is as for `first`."""
-    policy, budget = policy_and_budget(versus)
+    policy, given = policy_and_budget(versus)
     eviction = first.cache.eviction
     if policy is None:
         policy = eviction.policy.name
     options: dict[str, Any] = {name: settings.runner[name] for name in ("namm", "interval", "compete") if name in settings.runner}
     if policy == eviction.policy.name and "namm" not in options and policy == "namm":
         options["namm"] = getattr(eviction.policy, "namm")  # noqa: B009  # the one of the memory, which may lie nowhere else
-    if budget is None and policy != "full":
-        budget = eviction.budget if eviction.budget is not None else BUDGET
+    budget: Budget | float | str | None = given
+    if given is None and policy != "full":
+        budget = eviction.budget or BUDGET
     with ReadingBar() as bar:
         return runner.with_cache(policy, budget=budget, **options).read(text, on_progress=bar.update)
 
@@ -163,6 +176,5 @@ def print_found(found: Inspection, *, coloured: bool) -> None:
     if coloured:
         print_document(found)
         return
-    printed: Callable[[str], None] = click.echo
     for line in table_lines(found):
-        printed(line)
+        click.echo(line)

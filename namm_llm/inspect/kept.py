@@ -16,7 +16,7 @@ def kept_places(cache: ManagedCache, row: int = 0) -> Tensor:
     layers = [layer.sequences[row] for layer in cache.managed]
     held = torch.zeros(len(layers), len(layers[0].settled.lengths), layers[0].seen, dtype=torch.bool)
     for index, sequence in enumerate(layers):
-        heads = sequence.settled.positions.cpu().long().split(list(sequence.settled.lengths))
+        heads = torch.split(sequence.settled.positions.cpu().long(), list(sequence.settled.lengths))
         for head, positions in enumerate(heads):
             held[index, head, positions] = True
         held[index, :, sequence.seen - sequence.recent.count :] = True

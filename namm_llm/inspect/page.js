@@ -65,6 +65,7 @@ function buildDocument() {
   }));
   $("document").style.setProperty("--sides", sides.length);
   $("document").classList.toggle("code", data.code);
+  $("document").classList.toggle("pair", sides.length > 1);
   $("document").append(names, rows);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from namm_llm.errors import UsageError
@@ -35,11 +35,11 @@ def draw_plots(inspection: Inspection, path: str | os.PathLike[str]) -> None:
 
 def _layers(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
     """A bar for each layer, a dot for each of its heads."""
-    heads = side.held.float().mean(2)
+    heads = side.held.float().mean(2).numpy()
     width = 0.8 / len(inspection.sides)
-    at = torch.arange(len(inspection.layers)) + width * (number - (len(inspection.sides) - 1) / 2)
+    at = np.arange(len(inspection.layers)) + width * (number - (len(inspection.sides) - 1) / 2)
     axis.bar(at, heads.mean(1), width, color=COLOURS[number], alpha=0.55, label=side.policy)
-    axis.scatter(at.repeat_interleave(heads.shape[1]), heads.flatten(), s=14, color=COLOURS[number], zorder=3)
+    axis.scatter(np.repeat(at, heads.shape[1]), heads.flatten(), s=14, color=COLOURS[number], zorder=3)
     axis.set_xticks(range(len(inspection.layers)), [str(layer) for layer in inspection.layers])
     _finish(axis, "kept by layer (dots: its KV heads)", "layer")
     axis.set_ylabel("share of the tokens kept")
@@ -47,23 +47,24 @@ def _layers(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
 
 def _age(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
     shares = share_by_age(side.shares)
-    ages = torch.linspace(len(side.shares), 0, len(shares) + 1)
+    ages = np.linspace(len(side.shares), 0, len(shares) + 1)
     axis.stairs(shares, ages, color=COLOURS[number], fill=True, alpha=0.18)
     axis.stairs(shares, ages, color=COLOURS[number])
     axis.set_xlim(len(side.shares), 0)
     _finish(axis, "age of what is kept", "tokens before the end")
 
 
-def share_by_age(shares: Tensor, bins: int = BINS) -> Tensor:
+def share_by_age(shares: Tensor, bins: int = BINS) -> list[float]:
     """Means of `[tokens]` in equal parts of the document, the oldest first."""
-    return torch.stack([part.mean() for part in shares.tensor_split(min(bins, len(shares)))])
+    return [float(part.mean()) for part in shares.tensor_split(min(bins, len(shares)))]
 
 
 def _kinds(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
     names = sorted(set(inspection.kinds) - {""})
-    shares = [side.shares[torch.tensor([kind == name for kind in inspection.kinds])].mean() for name in names]
+    kinds, held = np.array(inspection.kinds), side.shares.numpy()
+    shares = [float(held[kinds == name].mean()) for name in names]
     height = 0.8 / len(inspection.sides)
-    at = torch.arange(len(names)) + height * (number - (len(inspection.sides) - 1) / 2)
+    at = np.arange(len(names)) + height * (number - (len(inspection.sides) - 1) / 2)
     axis.barh(at, shares, height, color=COLOURS[number], alpha=0.7)
     axis.set_yticks(range(len(names)), names)
     if number == 0:

@@ -79,8 +79,10 @@ def _numbers(inspection: Inspection, side: Side) -> Group:
     for span in forgotten_spans(side.anywhere, most=8):
         text = "".join(inspection.pieces[span.start : span.stop])[:200]
         spans.add_row(str(len(span)), str(span.start), Text(repr(text)))
-    total = f"{float(side.shares.mean()):.1%} of all places kept, {float((~side.anywhere).float().mean()):.1%} of the tokens forgotten everywhere"
-    return Group(Text(f"{total}; half of what is kept is younger than {median_age(side.held)} tokens\n"), layers, Text(), _kinds(inspection, side), Text(), spans)
+    gone = float((~side.anywhere).float().mean())
+    total = f"{float(side.shares.mean()):.1%} of all places kept, {gone:.1%} of the tokens forgotten everywhere"
+    age = f"half of what is kept is younger than {median_age(side.held)} tokens"
+    return Group(Text(f"{total}; {age}\n"), layers, Text(), _kinds(inspection, side), Text(), spans)
 
 
 def _kinds(inspection: Inspection, side: Side) -> Table:

@@ -20,7 +20,13 @@ _FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync --disable-quic --disable-extensions"
 ).split()
 # Chromium reads commands from handle 3 and writes to handle 4; the two are first moved out of each other's way
-_LAUNCH = "import fcntl,os,sys; r,w=(fcntl.fcntl(int(n),fcntl.F_DUPFD,10) for n in sys.argv[1:3]); os.dup2(r,3); os.dup2(w,4); os.execv(sys.argv[3],sys.argv[3:])"
+_LAUNCH = """
+import fcntl, os, sys
+commands, events = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(events, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Page:
