@@ -190,8 +190,9 @@ class Chat:
         try:
             save()
         except NammError as error:
+            if not self._cannot_save:
+                click.echo(f"Warning: {error}", err=True)
             self._cannot_save = True
-            click.echo(f"Warning: {error}", err=True)
 
     # -- what it is ---------------------------------------------------------------------------------------------------------------
 
