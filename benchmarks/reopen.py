@@ -20,7 +20,7 @@ def compare(*, model: str, length: int, budget: str, runs: int) -> list[Row]:
     """One row, for a document of the task `fact` with about `length` tokens."""
     runner = Runner.load(model, budget=budget)
     sample = draw_samples("fact", length, count_tokens=runner.count_tokens)[0]
-    question = sample.questions[0].text
+    question = sample.questions[0].prompt
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "document.namm"
         read: list[tuple[float, float]] = []

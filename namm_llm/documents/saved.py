@@ -94,7 +94,7 @@ def write(path: Path, tensors: dict[str, Tensor], header: SavedHeader) -> None:
     except OSError as error:
         raise DocumentError(f"{path} cannot be written: {error.strerror or error}.") from error
     except SafetensorError as error:
-        raise DocumentError(f"{path} cannot be written: {error}.") from error
+        raise DocumentError(f"{path} cannot be written: {str(error).rpartition('I/O error: ')[2]}.") from error
 
 
 def read(path: Path) -> tuple[SavedHeader, dict[str, Tensor]]:
