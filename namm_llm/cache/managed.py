@@ -257,7 +257,7 @@ def _layers_for(model: PreTrainedModel, evictions: Sequence[Eviction], on_due: A
     types, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
     layers: list[CacheLayerMixin] = []
     rotation = rotation_of(model) if any(eviction.policy.rereads for eviction in evictions) else None
-    own = kwargs if isinstance(kwargs, list) else [kwargs] * len(types)  # transformers before 5.20 had one dict for all layers
+    own = kwargs if isinstance(kwargs, list) else [kwargs] * len(types)  # transformers 5.17 has one dict for all layers
     for kind, arguments in zip(types, own, strict=True):
         if kind == _MANAGED:
             layers.append(ManagedLayer(evictions, on_due, rotation))
