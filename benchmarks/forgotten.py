@@ -8,13 +8,12 @@ import re
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.rows import Row
-from namm_llm import DocumentMemory, Runner, UsageError, draw_samples
+from namm_llm import DocumentMemory, Runner, UsageError, draw_samples, kept_places
 
 PROSE, CODE = "prose", "code"
 FUNCTION_WORDS = frozenset(
@@ -178,10 +177,4 @@ def document_shares(runner: Runner, text: str, tokens: int) -> Tensor:
 
 def kept_shares(memory: DocumentMemory) -> Tensor:
     """Share of the KV heads of each layer that still hold a token: `[layers, tokens seen]`."""
-    return torch.stack([_kept_of(layer.sequences[0]) for layer in memory.cache.managed])
-
-
-def _kept_of(sequence: Any) -> Tensor:
-    held = torch.bincount(sequence.settled.positions.long().cpu(), minlength=sequence.seen).float() / len(sequence.settled.lengths)
-    held[sequence.seen - sequence.recent.count :] = 1.0  # not judged yet
-    return held
+    return kept_places(memory.cache).float().mean(1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         PolicyError,
         UsageError,
     )
+    from namm_llm.inspect import Inspection, inspect_memories, kept_places
     from namm_llm.namm import Namm, Spectrogram
     from namm_llm.policies import make_eviction
     from namm_llm.runner import Generation, Piece, Runner, Stream
@@ -45,6 +46,7 @@ __all__ = [
     "DocumentMemory",
     "Evaluation",
     "Generation",
+    "Inspection",
     "ManagedCache",
     "ModelError",
     "Namm",
@@ -68,6 +70,8 @@ __all__ = [
     "draw_rows",
     "draw_samples",
     "evaluate",
+    "inspect_memories",
+    "kept_places",
     "make_eviction",
     "parse_tool_calls",
     "run_benchmark",
@@ -84,6 +88,7 @@ _HOME = {
     "DocumentMemory": "namm_llm.documents",
     "Evaluation": "namm_llm.tasks.evaluation",
     "Generation": "namm_llm.runner",
+    "Inspection": "namm_llm.inspect",
     "ManagedCache": "namm_llm.cache",
     "Namm": "namm_llm.namm",
     "Observation": "namm_llm.attention.observation",
@@ -101,6 +106,8 @@ _HOME = {
     "draw_rows": "namm_llm.bench",
     "draw_samples": "namm_llm.tasks",
     "evaluate": "namm_llm.tasks.evaluation",
+    "inspect_memories": "namm_llm.inspect",
+    "kept_places": "namm_llm.inspect",
     "make_eviction": "namm_llm.policies",
     "parse_tool_calls": "namm_llm.runner.tools",
     "stream_summary": "namm_llm.summaries",

@@ -1,5 +1,4 @@
 "use strict";
-const started = performance.now();
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const { pieces, layers, heads, sides } = data;
@@ -108,7 +107,7 @@ function buildSwitch() {
     const means = sides.map((_, s) => sum(shareOf[s].slice(l * heads, (l + 1) * heads)) / heads);
     const bars = make("div", { class: "bars" }, ...means.map((m, s) => make("i", { class: NAMES[s], style: `width: ${100 * m}%` })));
     const numbers = make("span", { text: means.map((m) => Math.round(100 * m)).join(" · ") + " %" });
-    const group = make("div", { class: "heads" });
+    const group = make("div", { class: "heads", style: `--columns: ${Math.min(heads, 8)}` });
     for (let h = 0; h < heads; h++) {
       const shares = sides.map((_, s) => shareOf[s][l * heads + h]);
       const colours = shares.map((share, s) => `rgb(var(--${NAMES[s]}) / ${(0.06 + 0.8 * share).toFixed(3)}) ${100 * s / sides.length}% ${100 * (s + 1) / sides.length}%`);
@@ -262,5 +261,5 @@ $("spans").addEventListener("click", (event) => {
   if (start !== undefined) go(+start, +side, +length);
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
-// painted: two frames later, what was built has been laid out and drawn
-requestAnimationFrame(() => requestAnimationFrame(() => (document.documentElement.dataset.ready = Math.round(performance.now() - started))));
+// milliseconds since the page was asked for; two frames later, what was built has been laid out and drawn
+requestAnimationFrame(() => requestAnimationFrame(() => (document.documentElement.dataset.ready = Math.round(performance.now()))));

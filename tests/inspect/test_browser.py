@@ -183,7 +183,7 @@ def test_a_long_document_costs_little_for_each_token(page: chromium.Page, long: 
 
 @pytest.mark.slow
 def test_a_long_document_is_drawn_within_three_seconds(page: chromium.Page, long: Path) -> None:
-    """From the start of the page's script until two frames after everything was built; the best of five, because others may be at work."""
+    """From the asking for the page until two frames after everything was built; the best of five, because others may be at work."""
     best = min(_opened(page, long) for _ in range(5))
     switched = page.value(
         "(() => { const start = performance.now(); show(2, 1); document.body.offsetHeight; return performance.now() - start; })()"

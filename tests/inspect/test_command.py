@@ -97,6 +97,23 @@ def test_a_memory_is_inspected_without_reading(folder: Path, model: tuple[str, s
     assert without_model(saved.stdout) == without_model(read.stdout)
 
 
+def test_what_the_store_has_is_not_read_again_and_goes_by_its_name(folder: Path, model: tuple[str, str]) -> None:
+    assert CliRunner().invoke(main, ("read", "note.txt", "--name", "fox", *model, *CACHE)).exit_code == 0
+    same, named, other = call("note.txt", *model, *CACHE), call("note.txt", "--memory", "fox"), call("note.txt", *model)
+    assert "note.txt was read before; its memory is used: fox" in same.stderr
+    assert "was read before" not in other.stderr
+    assert named.stdout == same.stdout != other.stdout
+
+
+def test_several_files_are_one_document(folder: Path, model: tuple[str, str]) -> None:
+    Path("two.txt").write_text("The lamp is green.")
+    done = call("note.txt", "two.txt", "-o", "page.html", *model, *CACHE)
+    assert done.exit_code == 0, done.stderr
+    data = json.loads(Path("page.html").read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert data["name"] == "note.txt, two.txt"
+    assert "".join(data["pieces"]).endswith("Document: two.txt\n\nThe lamp is green.\n")
+
+
 def test_mistakes_are_one_line_and_nothing_is_written(folder: Path, model: tuple[str, str]) -> None:
     assert CliRunner().invoke(main, ("read", "note.txt", "-o", "note.namm", *model, *CACHE)).exit_code == 0
     Path("other.txt").write_text("Another text.")
