@@ -110,7 +110,10 @@ class Session:
                 total -= nbytes
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Let another process have it. Of a chat in which nothing was said nothing stays."""
+        if not self.path.exists():
+            with suppress(OSError):  # some systems keep what is open
+                Path(self._lock.lock_file).unlink()
         self._lock.release()
 
 

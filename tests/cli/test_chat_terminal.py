@@ -67,10 +67,9 @@ class Terminal:
         assert self.child.exitstatus == 0
 
 
-@pytest.mark.parametrize("dumb", [False, True], ids=["editor", "dumb"])
-def test_every_command_and_key(tiny_folder: Path, tmp_path: Path, home: Path, dumb: bool) -> None:
+def test_every_command_and_key_until_a_kill(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
     (tmp_path / "note.txt").write_text("The lamp is green.\n")
-    chat = Terminal(tmp_path, tiny_folder, "--max-tokens", "4", dumb=dumb)
+    chat = Terminal(tmp_path, tiny_folder, "--max-tokens", "4")
     chat.command("/help", "/file PATH...", "Ctrl-D")
     chat.command("/frobnicate", "Error: there is no command /frobnicate")
     chat.command("/undo", "There is nothing to take back.")
@@ -96,10 +95,20 @@ def test_every_command_and_key(tiny_folder: Path, tmp_path: Path, home: Path, du
     paste(chat)
     stop_an_answer(chat)
     keys_at_the_prompt(chat)
-    chat.leave()
-    assert "Saved as " in chat.shown
     assert not COLOUR.search(chat.shown)
     assert len(list((home / "sessions").glob("*.json"))) == 2
+    kill_and_go_on(chat, tmp_path, tiny_folder)
+
+
+def test_a_terminal_without_an_editor(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
+    chat = Terminal(tmp_path, tiny_folder, "--max-tokens", "4", "--no-save", dumb=True)
+    chat.command("/frobnicate", "Error: there is no command /frobnicate")
+    paste(chat)
+    stop_an_answer(chat)
+    keys_at_the_prompt(chat)
+    chat.leave()
+    assert "\x1b" not in chat.shown
+    assert list((home / "sessions").glob("*.json")) == []
 
 
 def paste(chat: Terminal) -> None:
@@ -112,7 +121,8 @@ def paste(chat: Terminal) -> None:
     else:
         chat.command("\x1b[200~one line\ntwo lines\nthree lines\x1b[201~")
     chat.command("/show", "User: one line\r\ntwo lines\r\nthree lines\r\n\r\nAssistant: ")
-    chat.command("/edit") if chat.dumb else edit(chat)
+    if not chat.dumb:
+        edit(chat)
 
 
 def edit(chat: Terminal) -> None:
@@ -147,25 +157,24 @@ def keys_at_the_prompt(chat: Terminal) -> None:
         chat.command("/show", "User: first\r\nsecond\r\n")
 
 
-def test_a_killed_chat_has_lost_no_message(tiny_folder: Path, tmp_path: Path) -> None:
-    chat = Terminal(tmp_path, tiny_folder, "--max-tokens", "8")
-    chat.command("Who signs travel requests?")
+def kill_and_go_on(chat: Terminal, folder: Path, model: Path) -> None:
     chat.command("/set max_tokens 3000", "max_tokens is 3000.")
-    chat.type("Talk.")
+    chat.type("Go on.")
     chat.see_match(r"(?s).{50}")
     chat.child.kill(signal.SIGKILL)
     chat.child.expect(pexpect.EOF)
 
-    again = Terminal(tmp_path, tiny_folder, "-c", "--max-tokens", "5", "--stats")
-    assert "(3 messages; /show prints them)" in again.shown
+    again = Terminal(folder, model, "-c", "--max-tokens", "5", "--stats")
+    assert "read again" not in again.shown
     assert "The last message has no answer yet: /retry answers it." in again.shown
     again.type("/retry")
     line = again.see_match(r"5 tok · .*KV")
     again.ready()
     prompt, cached = map(int, re.findall(r"prompt (\d+) \((\d+) cached\)", line)[0])
     assert prompt - cached < 40  # all but the last message came from the cache's file
-    again.command("/show", "User: Who signs travel requests?", "Assistant: ", "User: Talk.", "Assistant: ")
+    again.command("/show", "User: one line", "Assistant: ", "User: first", "User: Go on.", "Assistant: ")
     again.leave()
+    assert "Saved as " in again.shown
 
 
 def piped(folder: Path, text: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:

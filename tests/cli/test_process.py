@@ -65,38 +65,3 @@ def test_ctrl_c_ends_an_answer_with_130(tiny_folder: Path, note: str) -> None:
         assert process.wait(SECONDS) == 130
         assert stderr.read() == b"\nInterrupted.\n"
         assert (first + stdout.read()).endswith(b"\n")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
-def test_chat_in_a_terminal(tiny_folder: Path, tmp_path: Path) -> None:
-    import pexpect
-
-    arguments = ["-m", "namm_llm", "chat", "--model", str(tiny_folder), "--max-tokens", "3000"]
-    environment = {**os.environ, "TERM": "dumb"}
-    terminal = pexpect.spawn(sys.executable, arguments, timeout=SECONDS, encoding="utf-8", cwd=tmp_path, env=environment)
-    terminal.expect_exact("/help lists the commands")
-    terminal.expect_exact(">>> ")
-    terminal.sendline("/help")
-    terminal.expect_exact("/file PATH")
-    terminal.expect_exact(">>> ")
-    terminal.sendline("/frobnicate")
-    terminal.expect_exact("Error: there is no command /frobnicate")
-    terminal.expect_exact(">>> ")
-    terminal.sendintr()
-    terminal.expect_exact("(Ctrl-D or /exit leaves)")
-    terminal.expect_exact(">>> ")
-    terminal.sendline("Talk.")
-    terminal.expect_exact("Talk.")
-    terminal.expect(r"(?s)\n.{100}")  # the answer is well under way (readline may echo the line twice)
-    terminal.sendintr()
-    terminal.expect_exact("(stopped)")
-    terminal.expect_exact(">>> ")
-    terminal.sendline("/set max_tokens 3")
-    terminal.sendline("/stats")
-    terminal.sendline("And now?")
-    terminal.expect_exact("3 tok · ")
-    terminal.expect_exact(">>> ")
-    terminal.sendeof()
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    assert terminal.exitstatus == 0

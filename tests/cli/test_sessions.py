@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from namm_llm.cli.main import main
-from namm_llm.cli.sessions import CACHES_NBYTES, Session, saved_sessions
+from namm_llm.cli.sessions import CACHES_NBYTES, Session, saved_sessions, sessions_folder
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner
 
@@ -169,6 +169,7 @@ def test_new_sessions_have_names_of_their_own() -> None:
     first.close()
     Session(first.name).close()
     second.close()
+    assert list(sessions_folder().iterdir()) == []
 
 
 def test_the_oldest_caches_go_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
