@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,13 +20,14 @@ from namm_llm.errors import BudgetError, DocumentError, UsageError
 if TYPE_CHECKING:
     from namm_llm.documents import DocumentMemory, FileText
     from namm_llm.inspect import Inspection
-    from namm_llm.policies.budget import Budget
+    from namm_llm.policies import Eviction
     from namm_llm.runner import Generation, Runner, Stream
 
     Memory = DocumentMemory[Generation, Stream]
 
 BUDGET = 0.25  # without eviction there is nothing to see
 PICTURES = (".png", ".svg", ".pdf")
+OF_A_POLICY = ("policy", "budget", "compete", "sinks", "recent")
 
 
 @click.command()
@@ -105,6 +106,8 @@ def check_versus(versus: str) -> None:
     from namm_llm.policies import make_eviction, parse_budget
 
     policy, budget = policy_and_budget(versus)
+    if policy is None and budget is None:
+        raise UsageError(f"--versus takes a POLICY, a BUDGET or POLICY:BUDGET, such as keydiff:0.0625, not {versus!r}")
     parse_budget(budget)
     if policy is not None and policy != "namm":
         make_eviction(policy, budget=budget if budget or policy == "full" else BUDGET)
@@ -135,18 +138,25 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
 
 def read_other(runner: Runner, text: str, versus: str, first: Memory, settings: Settings) -> Memory:
     """The same text read with another policy or budget; what is not named is as for `first`."""
-    policy, given = policy_and_budget(versus)
-    eviction = first.cache.eviction
-    if policy is None:
-        policy = eviction.policy.name
-    options: dict[str, Any] = {name: settings.runner[name] for name in ("namm", "interval", "compete") if name in settings.runner}
-    if policy == eviction.policy.name and "namm" not in options and policy == "namm":
-        options["namm"] = getattr(eviction.policy, "namm")  # noqa: B009  # the one of the memory, which may lie nowhere else
-    budget: Budget | float | str | None = given
-    if given is None and policy != "full":
-        budget = eviction.budget or BUDGET
+    other = other_eviction(runner, versus, first.cache.eviction, settings.runner)
     with ReadingBar() as bar:
-        return runner.with_cache(policy, budget=budget, **options).read(text, on_progress=bar.update)
+        return runner.with_cache(other).read(text, on_progress=bar.update)
+
+
+def other_eviction(runner: Runner, versus: str, eviction: Eviction, given: dict[str, Any]) -> Eviction:
+    """The settings that --versus means beside `eviction`. given: options of the command line."""
+    from namm_llm.policies import parse_budget
+
+    policy, budget = policy_and_budget(versus)
+    if policy in (None, eviction.policy.name) and eviction.policy.evicts:
+        return replace(eviction, budget=parse_budget(budget) or eviction.budget)
+    options = {name: given[name] for name in ("namm", "compete") if name in given}
+    usual = None if policy == "full" else eviction.budget or BUDGET
+    # a budget beside the full cache is that of the policy that a budget has without one
+    other = runner.with_cache(policy, budget=budget or usual, **options).eviction
+    # how it is kept and when it is judged stay; whose tokens compete, and which always stay, is the policy's own matter
+    same = {field.name: getattr(eviction, field.name) for field in fields(eviction) if field.name not in OF_A_POLICY}
+    return replace(other, **same)
 
 
 def policy_and_budget(versus: str) -> tuple[str | None, str | None]:

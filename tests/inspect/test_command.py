@@ -59,6 +59,13 @@ def test_another_policy_or_budget_or_both(folder: Path, model: tuple[str, str], 
     assert {row["part"] for row in rows} == {"all", "layer", "head", "kind", "forgotten"}
 
 
+def test_a_budget_beside_the_full_cache(folder: Path, model: tuple[str, str]) -> None:
+    done = call("note.txt", "--json", "--policy", "full", "--versus", "0.25", *model)
+    assert done.exit_code == 0, done.stderr
+    whole = [row for row in map(json.loads, done.stdout.splitlines()) if row["part"] == "all"]
+    assert [(row["policy"], row["kept"] == 1) for row in whole] == [("full", True), ("reread, budget 0.25, model", False)]
+
+
 def test_without_settings_a_quarter_is_kept_and_a_pipe_gets_a_table(folder: Path, model: tuple[str, str]) -> None:
     done = call("note.txt", *model)
     head, *lines = done.stdout.splitlines()
@@ -105,6 +112,19 @@ def test_what_the_store_has_is_not_read_again_and_goes_by_its_name(folder: Path,
     assert named.stdout == same.stdout != other.stdout
 
 
+def test_what_versus_does_not_name_is_as_on_the_first_side(folder: Path, model: tuple[str, str]) -> None:
+    read = ("read", "note.txt", "-o", "note.namm", *model, *CACHE, "--interval", "16", "--compete", "layer")
+    assert CliRunner().invoke(main, read).exit_code == 0
+    for versus, policy in (("0.25", "streaming_llm, budget 0.25, layer"), ("knorm", "knorm, budget 0.5, head")):
+        beside = call("note.txt", "--memory", "note.namm", "--versus", versus, "--json")
+        name, budget = policy.split(", budget ")[0], policy.split()[2].rstrip(",")
+        compete = ("--compete", policy.split()[-1])
+        alone = call("note.txt", "--json", *model, "--policy", name, "--budget", budget, "--interval", "16", *compete)
+        rows = [json.loads(line) for line in beside.stdout.splitlines()]
+        expected = [json.loads(line) for line in alone.stdout.splitlines()]
+        assert [{**row, "model": ""} for row in rows if row["policy"] == policy] == [{**row, "model": ""} for row in expected]
+
+
 def test_several_files_are_one_document(folder: Path, model: tuple[str, str]) -> None:
     Path("two.txt").write_text("The lamp is green.")
     done = call("note.txt", "two.txt", "-o", "page.html", *model, *CACHE)
@@ -128,6 +148,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(folder: Path, model: tuple
         (2, "there is no policy 'keydif' (did you mean keydiff?)", "note.txt", "--versus", "keydif", "-o", "page.html"),
         (2, "policy full keeps every token and takes no budget", "note.txt", "--versus", "full:0.5", "-o", "page.html"),
         (2, "'0,5' is not a budget", "note.txt", "--versus", "knorm:0,5", "-o", "page.html"),
+        (2, "--versus takes a POLICY, a BUDGET or POLICY:BUDGET", "note.txt", "--versus", ":", "-o", "page.html"),
         (1, "nowhere.txt", "nowhere.txt", "-o", "page.html"),
     ):
         done = call(*arguments, *model)
