@@ -16,14 +16,14 @@ from namm_llm.inspect.inspection import Inspection, Side
 from namm_llm.inspect.rows import median_age, rows_of
 
 # white text on blues of the 256 colours that every terminal has; what is forgotten is grey, without a background
-SHADES = ("bright_black", "white on color(17)", "white on color(18)", "white on color(19)", "white on color(20)", "bold white on color(21)")
+SHADES = ("bright_black", *(f"white on color({number})" for number in (17, 18, 20, 26, 32)))
 BAR = 30
 COLUMNS = ("policy", "part", "layer", "head", "kind", "start", "tokens", "kept", "anywhere", "median_age")
 
 
 def print_document(inspection: Inspection) -> None:
     """Print the document once for each memory, each followed by its numbers."""
-    console = Console(highlight=False, force_terminal=True)
+    console = Console(highlight=False, force_terminal=True, color_system="256")
     for side in inspection.sides:
         console.rule(Text(f"{inspection.name} · {side.policy}"))
         console.print(_legend(), _shaded(inspection, side), Padding(_numbers(inspection, side), (1, 0)), sep="\n", soft_wrap=False)
