@@ -20,7 +20,7 @@ from langchain_namm.runners import Runners
 from namm_llm import __version__
 
 LOADING = ("model", "quantization", "device", "dtype", "revision", "local_files_only", "trust_remote_code", "chunk", "prefix_caches")
-CACHE = ("policy", "budget", "namm", "interval", "compete", "sinks", "recent")
+CACHE = ("policy", "budget", "namm", "interval", "compete", "sinks", "recent", "kv_bits")
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "json_schema", "regex", "grammar")
 FIELDS = (*LOADING, *CACHE, *SAMPLING, "memory")
 OTHER_NAMES = {
@@ -50,7 +50,7 @@ _KNOWN = {
 
 class NammSettings(BaseLanguageModel[Any], ABC):
     """model: a bundled model, a folder or a Hugging Face id; `$NAMM_MODEL` if it is not given. quantization .. prefix_caches, policy ..
-    recent: as of `namm_llm.Runner.load`. max_tokens .. grammar: as of `namm_llm.SamplingParams`. stop: texts that end an answer.
+    kv_bits: as of `namm_llm.Runner.load`. max_tokens .. grammar: as of `namm_llm.SamplingParams`. stop: texts that end an answer.
     memory: a `DocumentMemory`, or the path of a saved one, that every question is about. Every field can be given for a single call too.
     api_key, timeout, max_retries, streaming: accepted because all models take them, and without meaning here.
     """
@@ -73,6 +73,7 @@ class NammSettings(BaseLanguageModel[Any], ABC):
     compete: str | None = None
     sinks: int | None = None
     recent: int | None = None
+    kv_bits: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None

@@ -1,7 +1,7 @@
 """Grouped-query attention of new tokens over the settled (ragged) and the recent (dense) tokens of one sequence.
 
 What is settled is visible to every new token; what is recent is causal. Settled heads of equal length are one call; otherwise each head is
-its own.
+its own. 8-bit keys and values become numbers again piece by piece, so that no copy of a layer is made for a token.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from namm_llm.attention import kernels
 from namm_llm.attention.partial import merge, partial_attention
-from namm_llm.ragged import RaggedTokens
+from namm_llm.ragged import RaggedTokens, Segment
+
+_PIECE = 4096  # 8-bit tokens of one head that are numbers at a time
 
 
 def grouped_attention(query: Tensor, settled: RaggedTokens, keys: Tensor, values: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
@@ -22,7 +24,7 @@ def grouped_attention(query: Tensor, settled: RaggedTokens, keys: Tensor, values
     if kernels.usable(query):
         from namm_llm.attention.kernels.grouped import grouped_attention as on_gpu
 
-        return on_gpu(query, settled, keys, values, scale=scale)
+        return on_gpu(query, settled.floats(), keys, values, scale=scale)
     heads, new, size = query.shape
     grouped = query.reshape(keys.shape[0], heads // keys.shape[0], new, size)
     out, lse = _recent(grouped, keys, values, scale)
@@ -49,7 +51,7 @@ def _settled(query: Tensor, settled: RaggedTokens, scale: float) -> tuple[Tensor
     """query `[G, R, T, D]`."""
     groups, rows, new, size = query.shape
     flat = query.reshape(groups, 1, rows * new, size)
-    if settled.is_uniform:
+    if settled.is_uniform and settled.scales is None:
         keys, values = (t.view(groups, 1, settled.longest, -1) for t in (settled.keys, settled.values))
         out, lse = partial_attention(flat, keys, values, scale=scale)
     else:
@@ -57,6 +59,17 @@ def _settled(query: Tensor, settled: RaggedTokens, scale: float) -> tuple[Tensor
         lse = torch.full((groups, 1, rows * new), -torch.inf, device=flat.device)
         for g, segment in enumerate(settled.segments()):
             if len(segment):
-                keys, values = segment.keys[None, None], segment.values[None, None]
-                out[g : g + 1], lse[g : g + 1] = partial_attention(flat[g : g + 1], keys, values, scale=scale)
+                out[g : g + 1], lse[g : g + 1] = _segment(flat[g : g + 1], segment, scale)
     return out.reshape(groups, rows, new, -1), lse.reshape(groups, rows, new)
+
+
+def _segment(query: Tensor, segment: Segment, scale: float) -> tuple[Tensor, Tensor]:
+    """query `[1, 1, R * T, D]` over the tokens of one head."""
+    found = None
+    size = len(segment) if segment.scales is None else _PIECE
+    for at in range(0, len(segment), size):
+        piece = segment.floats(slice(at, at + size))
+        part = partial_attention(query, piece.keys[None, None], piece.values[None, None], scale=scale)
+        found = part if found is None else merge(found, part)
+    assert found is not None
+    return found

@@ -84,16 +84,16 @@ class Observation:
     def most_again(self, start: int, stop: int) -> Tensor:
         """The most attention `[N]`, float32, that any of these queries would pay (see `again`)."""
         if kernels.usable(self.keys):
-            from namm_llm.attention.kernels.reread import most
+            from namm_llm.attention.kernels import reread
 
-            return most(self._turned(start, stop), self.keys, scale=self.scale)
+            return reread.most(self._turned(start, stop), self.keys, scale=self.scale)
         queries = (self._turned(start, stop) * self.scale).flatten(0, 1)
         size = self._block()
-        room, most = self._room(size), self.lse.new_zeros(self.positions.shape[0])
-        for block in queries.split(size * self.queries.shape[0]):
-            logits = torch.mm(block, self._float_keys.T, out=room[: block.shape[0] * most.shape[0]].view(block.shape[0], -1))
-            torch.maximum(most, torch.softmax(logits, -1, out=logits).amax(0), out=most)
-        return most
+        room, found = self._room(size), self.lse.new_zeros(self.positions.shape[0])
+        for block in torch.split(queries, size * self.queries.shape[0]):
+            logits = torch.mm(block, self._float_keys.T, out=room[: block.shape[0] * found.shape[0]].view(block.shape[0], -1))
+            torch.maximum(found, torch.softmax(logits, -1, out=logits).amax(0), out=found)
+        return found
 
     def _block(self, multiple: int = 1) -> int:
         """Queries at a time, a multiple of so many."""

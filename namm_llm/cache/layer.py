@@ -77,7 +77,8 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def _initialize(self, keys: Tensor, scale: float) -> None:
         if not self.sequences:
             for eviction in self.evictions_of(keys.shape[0]):
-                empty = RaggedTokens.empty(keys[0], eviction.policy.state_width, eviction.policy.state_dtype)
+                policy = eviction.policy
+                empty = RaggedTokens.empty(keys[0], policy.state_width, policy.state_dtype, quantised=eviction.kv_bits is not None)
                 self.sequences.append(LayerSequence(eviction, empty, scale))
             self.is_initialized = True
         elif self.sequences[0].settled.keys.device != keys.device:

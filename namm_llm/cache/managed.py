@@ -40,8 +40,8 @@ class ManagedCache(Cache):
     def for_model(cls, model: PreTrainedModel, policy: str | EvictionPolicy | Eviction | None = None, **settings: Any) -> ManagedCache:
         """An empty cache for `model`; switches the model to the attention that can read it.
 
-        settings: as of `make_eviction` (budget, namm, compete, interval, sinks, recent, protected). The model goes on working with any
-        other cache. Raises ModelError if the model cannot use it, PolicyError or BudgetError for wrong settings.
+        settings: as of `make_eviction` (budget, namm, compete, interval, sinks, recent, protected, kv_bits). The model goes on working with
+        any other cache. Raises ModelError if the model cannot use it, PolicyError or BudgetError for wrong settings.
         """
         return cls.for_population(model, [make_eviction(settings.pop("eviction", policy), **settings)])
 
@@ -213,7 +213,7 @@ class ManagedCache(Cache):
 
     @property
     def full_nbytes(self) -> int:
-        """Bytes of keys and values alone, had nothing been evicted."""
+        """Bytes of keys and values alone, as they were computed, had nothing been evicted."""
         return sum(
             sequence.seen * len(sequence.settled.lengths) * _token_nbytes(sequence)
             for layer in self.managed
@@ -240,7 +240,7 @@ class ManagedCache(Cache):
 
 def _token_nbytes(sequence: LayerSequence) -> int:
     settled = sequence.settled
-    return settled.keys.shape[-1] * settled.keys.element_size() + settled.values.shape[-1] * settled.values.element_size()
+    return (settled.keys.shape[-1] + settled.values.shape[-1]) * settled.dtype.itemsize
 
 
 def prepare_model(model: PreTrainedModel) -> None:

@@ -96,12 +96,12 @@ class LayerSequence:
         segments, scores = [], []
         for head, segment in enumerate(joined):
             with stage("observe"):
-                observation = self._observe(segment, head, rotation) if policy.observes else None
-                state = policy.update(segment, observation).to(policy.state_dtype)
-            segment = Segment(segment.keys, segment.values, segment.positions, state)
-            segments.append(segment)
+                shown = segment.floats()  # one head at a time: a quantised cache never stands beside a whole copy of itself
+                observation = self._observe(shown, head, rotation) if policy.observes else None
+                state = policy.update(shown, observation).to(policy.state_dtype)
+            segments.append(replace(segment, state=state))
             with stage("score"):
-                scores.append(policy.score(segment, observation))
+                scores.append(policy.score(replace(shown, state=state), observation))
         return Judgement(segments, scores)
 
     def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:
@@ -125,15 +125,9 @@ class LayerSequence:
         keys, values = self.recent.columns()
         positions = torch.arange(self.settled_at, self.seen, dtype=torch.int32, device=keys.device)
         state = self.settled.state.new_zeros(self.recent.count, self.settled.state.shape[1])
-        return [
-            Segment(
-                torch.cat([old.keys, keys[g]]),
-                torch.cat([old.values, values[g]]),
-                torch.cat([old.positions, positions]),
-                torch.cat([old.state, state]),
-            )
-            for g, old in enumerate(self.settled.segments())
-        ]
+        new = (Segment(key, value, positions, state) for key, value in zip(keys, values, strict=True))
+        is_quantised = self.settled.scales is not None
+        return [old.join(s.quantised() if is_quantised else s) for old, s in zip(self.settled.segments(), new, strict=True)]
 
     def _observe(self, segment: Segment, head: int, rotation: Rotation | None) -> Observation:
         queries, lse = self.queries.columns()
@@ -160,8 +154,6 @@ class LayerSequence:
 
     def room(self, segment: Segment, layers: int) -> Room:
         """What the sequence costs at most in `layers` layers like this one; segment: any of its judged heads."""
-        columns = (segment.keys, segment.values, segment.positions, segment.state)
-        token = sum(column[0].nbytes for column in columns)
         row = sum(column[:, 0].nbytes for rows in (self.recent, self.queries) for column in rows.columns())
         most = self.eviction.interval + self.eviction.policy.carry(self.seen)
-        return Room(token, layers * len(self.settled.lengths), layers * row * most)
+        return Room(segment.token_nbytes, layers * len(self.settled.lengths), layers * row * most)

@@ -90,7 +90,7 @@ class StaticDecoder:
         return self._cache
 
     def _forward(self) -> None:
-        static = Cache(layers=cast("list[CacheLayerMixin]", self._layers))
+        static = Cache(layers=cast("list[Any]", self._layers))
         out = self._model(
             input_ids=self._token, position_ids=self._clock.position, past_key_values=static, use_cache=True, logits_to_keep=1
         )
@@ -100,7 +100,7 @@ class StaticDecoder:
         self._clock.advance()
 
     def _record(self) -> None:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM):
@@ -298,6 +298,8 @@ def _check(model: PreTrainedModel, cache: ManagedCache, graph: bool) -> None:
     rows = len(cache.managed[0].sequences)
     if rows != 1:
         raise CacheError(f"static decoding takes a cache of one sequence that has been read, this one holds {rows}")
+    if cache.eviction.kv_bits is not None:
+        raise CacheError(f"static decoding takes keys and values as they are computed, these have {cache.eviction.kv_bits} bits")
     devices = sorted({str(device) for device in layer_devices(model).values()})
     if len(devices) > 1:
         raise CacheError(f"static decoding takes a model on one device, this one is on {', '.join(devices)}")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]")
 @click.option("--sinks", metavar="N", type=int, help="First tokens that always stay.  [default: the policy's]")
 @click.option("--recent", metavar="N", type=int, help="Newest tokens that always stay.  [default: the policy's]")
+@click.option("--kv-bits", metavar="N", type=int, help="8: keys and values are kept as 8-bit numbers.  [default: as computed]")
 @click.option("--samples", metavar="N", type=int, help="Documents for each task and length.  [default: 4]")
 @click.option("--questions", metavar="N", type=int, help="Questions about a document.  [default: 8]")
 @click.option("--mode", metavar="A,B", help="agnostic: question after the eviction; aware: before it.  [default: agnostic]")

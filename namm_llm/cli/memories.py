@@ -19,7 +19,7 @@ from namm_llm.policies import parse_budget
 from namm_llm.runner import Generation, Stream
 
 KEEP_TOKENS = 2000  # what is shorter is read again in a moment
-_CACHE_OPTIONS = ("policy", "budget", "namm", "interval", "compete")
+_CACHE_OPTIONS = ("policy", "budget", "namm", "interval", "compete", "kv_bits")
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,13 @@ def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Setti
 
 def _check_same(name: str, was: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """UsageError if a memory is asked for with other cache settings than those that it was read with."""
-    read_with = {"policy": was["policy"]["name"], **{option: was[option] for option in ("budget", "interval", "compete")}}
+    read_with = {"policy": was["policy"]["name"], **{option: was.get(option) for option in ("budget", "interval", "compete", "kv_bits")}}
     for option, value in read_with.items():
         wanted = parse_budget(given[option]) if option == "budget" and option in given else given.get(option)
         before = parse_budget(value) if option == "budget" else value
         if wanted is not None and wanted != before:
-            with_ = f"with --{option} {before}" if before is not None else f"without --{option}"
+            flag = f"--{option.replace('_', '-')}"
+            with_ = f"with {flag} {before}" if before is not None else f"without {flag}"
             raise UsageError(f"{name} was read {with_}, not {given[option]}; leave the option out, or read the document again with it.")
     if "namm" in given and Namm.load(given["namm"]).fingerprint != was["policy"].get("namm", {}).get("fingerprint"):
         raise UsageError(f"{name} was not read with the NAMM {given['namm']}; leave the option out, or read the document again with it.")

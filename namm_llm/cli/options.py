@@ -33,6 +33,7 @@ CACHE_OPTIONS = (
     click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
     click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),
     click.option("--compete", metavar="WHO", help="head, layer or model: whose tokens share a budget.  [default: the policy's]"),
+    click.option("--kv-bits", metavar="N", type=int, help="8: keys and values are kept as 8-bit numbers.  [default: as computed]"),
 )
 SAMPLING_OPTIONS = (
     click.option("--max-tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: 256]"),
@@ -96,7 +97,13 @@ def shared_options(
     """Adds the shared options to a command, which gets them as one `Settings`."""
     before, after = (CACHE_OPTIONS if cache else ()), (SAMPLING_OPTIONS if sampling else ())
     options = (MODEL_OPTION, *before, *WEIGHTS_OPTIONS, *after, *(OUTPUT_OPTIONS if output else ()))
-    of_runner = ("model", "quantization", "device", "dtype", *(("policy", "budget", "namm", "interval", "compete") if cache else ()))
+    of_runner = (
+        "model",
+        "quantization",
+        "device",
+        "dtype",
+        *(("policy", "budget", "namm", "interval", "compete", "kv_bits") if cache else ()),
+    )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)

@@ -23,7 +23,7 @@ class Eviction:
     """policy: scores tokens. budget: None for the policy's own threshold. compete: whose tokens compete for the budget, those of one
     `head`, of a `layer` or of the whole `model`; `padded` is the published threshold rule, which fills every head up to the fullest.
     interval: tokens between two updates. sinks, recent: first and newest tokens that always stay; None for the policy's own. protected:
-    spans `(start, end)` of positions that always stay.
+    spans `(start, end)` of positions that always stay. kv_bits: 8 to keep judged keys and values as 8-bit numbers; None as computed.
     """
 
     policy: EvictionPolicy
@@ -33,6 +33,7 @@ class Eviction:
     sinks: int | None = None
     recent: int | None = None
     protected: tuple[tuple[int, int], ...] = ()
+    kv_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.compete not in get_args(Compete):
@@ -42,6 +43,8 @@ class Eviction:
         for name in ("sinks", "recent"):
             if (getattr(self, name) or 0) < 0:
                 raise UsageError(f"{name} must be 0 or more tokens, not {getattr(self, name)}")
+        if self.kv_bits not in (None, 8):
+            raise UsageError(f"kv_bits must be 8, or not given for keys and values as they are computed, not {self.kv_bits!r}")
         if any(start < 0 or end <= start for start, end in self.protected):
             raise UsageError(f"a protected span is (start, end) with 0 <= start < end, not {self.protected}")
         if self.budget is not None and not self.policy.evicts:
@@ -90,10 +93,11 @@ class Eviction:
 
     def describe(self) -> str:
         """One line for tables and results: `namm, budget 0.25, head`."""
+        bits = "" if self.kv_bits is None else f", {self.kv_bits}-bit"
         if not self.policy.evicts:
-            return self.policy.name
+            return f"{self.policy.name}{bits}"
         rule = f"threshold {self.policy.threshold:g}" if self.budget is None else f"budget {self.budget}"
-        return f"{self.policy.name}, {rule}, {self.compete}"
+        return f"{self.policy.name}, {rule}, {self.compete}{bits}"
 
     def state_nbytes(self) -> int:
         """Bytes that the policy remembers of each token."""

@@ -56,6 +56,7 @@ def make_eviction(
     sinks: int | None = None,
     recent: int | None = None,
     protected: Sequence[tuple[int, int]] = (),
+    kv_bits: int | None = None,
 ) -> Eviction:
     """Settings of an evicting cache; see `Eviction` for each. Raises PolicyError, BudgetError or UsageError.
 
@@ -77,4 +78,5 @@ def make_eviction(
         sinks=sinks,
         recent=recent,
         protected=tuple((int(start), int(end)) for start, end in protected),
+        kv_bits=kv_bits,
     )

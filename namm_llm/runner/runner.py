@@ -72,6 +72,7 @@ class Runner:
         compete: Compete | None = None,
         sinks: int | None = None,
         recent: int | None = None,
+        kv_bits: int | None = None,
         quantization: Quantization | None = None,
         device: Device = "auto",
         dtype: str | torch.dtype = "auto",
@@ -83,14 +84,22 @@ class Runner:
     ) -> Runner:
         """A runner for a bundled model, a folder or a Hugging Face id; weights that this process has already loaded are shared.
 
-        policy .. recent: what the cache evicts, see `make_eviction`; nothing, if neither policy nor budget is given. namm: for the policy
-        `namm`; the model's own if there is one, which is then the default for a budget without a policy.
+        policy .. kv_bits: what the cache evicts and how it is kept, see `make_eviction`; nothing is evicted, if neither policy nor budget
+        is given. namm: for the policy `namm`; the model's own if there is one, which is then the default for a budget without a policy.
         quantization .. trust_remote_code: see `load_model`.
         """
         if namm is None and (policy == "namm" or (policy is None and budget is not None)):
             namm = _own_namm(model)
         eviction = make_eviction(
-            policy, budget=budget, namm=namm, interval=interval, compete=compete, chunked=True, sinks=sinks, recent=recent
+            policy,
+            budget=budget,
+            namm=namm,
+            interval=interval,
+            compete=compete,
+            chunked=True,
+            sinks=sinks,
+            recent=recent,
+            kv_bits=kv_bits,
         )
         loaded = load_model(
             model,
@@ -113,12 +122,21 @@ class Runner:
         compete: Compete | None = None,
         sinks: int | None = None,
         recent: int | None = None,
+        kv_bits: int | None = None,
     ) -> Runner:
         """Another runner on the same weights and the same worker, with these eviction settings and prefix caches of its own."""
         if namm is None and (policy == "namm" or (policy is None and budget is not None)):
             namm = _own_namm(self.model_id)
         eviction = make_eviction(
-            policy, budget=budget, namm=namm, interval=interval, compete=compete, chunked=True, sinks=sinks, recent=recent
+            policy,
+            budget=budget,
+            namm=namm,
+            interval=interval,
+            compete=compete,
+            chunked=True,
+            sinks=sinks,
+            recent=recent,
+            kv_bits=kv_bits,
         )
         return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches)
 

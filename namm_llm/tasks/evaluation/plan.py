@@ -35,9 +35,9 @@ class Setting:
 class Evaluation:
     """tasks: names, see `make_task`. lengths: of documents, in tokens. policies: names, or None for all that need nothing and `namm` where
     there is one. budgets: as users write them; `none` for the threshold of a policy that has one. namms: NAMM files, for the policy namm.
-    compete, interval, sinks, recent: as of `make_eviction`; several ways to compete are compared, `own` is what the policy does in a
-    runner. samples: documents for each task and length. questions: about a document. modes, seed, split; texts: see `draw_samples`. Raises
-    UsageError, PolicyError, BudgetError.
+    compete, interval, sinks, recent, kv_bits: as of `make_eviction`; several ways to compete are compared, `own` is what the policy does
+    in a runner. samples: documents for each task and length. questions: about a document. modes, seed, split; texts: see `draw_samples`.
+    Raises UsageError, PolicyError, BudgetError.
     """
 
     tasks: tuple[str, ...] = ("fact",)
@@ -49,6 +49,7 @@ class Evaluation:
     interval: int = INTERVAL
     sinks: int | None = None
     recent: int | None = None
+    kv_bits: int | None = None
     samples: int = 4
     questions: int = 8
     modes: tuple[Mode, ...] = ("agnostic",)
@@ -80,7 +81,7 @@ class Evaluation:
         if self.policies and NAMM in self.policies and not files:
             raise PolicyError("policy namm needs a trained NAMM: name its file (--namm FILE), or leave the policy out")
         found = self._settings({name: Namm.load(file) for name, file in files.items()})
-        return [Setting(FULL, make_eviction(FULL)), *found]
+        return [Setting(FULL, make_eviction(FULL, kv_bits=self.kv_bits)), *found]
 
     def _settings(self, namms: dict[str, Namm]) -> Iterator[Setting]:
         """Those that evict."""
@@ -109,6 +110,7 @@ class Evaluation:
                         interval=self.interval,
                         sinks=self.sinks,
                         recent=self.recent,
+                        kv_bits=self.kv_bits,
                     )
                     yield Setting(policy, eviction, budget, namm.fingerprint if namm is not None else None, file)
 

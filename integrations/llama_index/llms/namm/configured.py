@@ -43,6 +43,7 @@ class ConfiguredLLM(LLM):
     compete: str | None = Field(default=None, description="Tokens of a head, a layer or the model compete; or padded.")
     sinks: int | None = Field(default=None, description="First tokens that always stay.")
     recent: int | None = Field(default=None, description="Newest tokens that always stay.")
+    kv_bits: int | None = Field(default=None, description="8 keeps keys and values as 8-bit numbers.")
     chunk: int | None = Field(default=None, description="Tokens of a prompt that are read at once.")
     prefix_caches: int | None = Field(default=None, description="Caches of the last prompts that are kept to go on from.")
 

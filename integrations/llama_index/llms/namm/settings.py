@@ -12,7 +12,7 @@ from typing import Any
 from namm_llm import UsageError
 
 LOADING = ("model", "quantization", "device", "dtype", "revision", "local_files_only", "trust_remote_code")
-CACHE = ("policy", "budget", "namm", "interval", "compete", "sinks", "recent", "chunk", "prefix_caches")
+CACHE = ("policy", "budget", "namm", "interval", "compete", "sinks", "recent", "kv_bits", "chunk", "prefix_caches")
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "json_schema", "regex", "grammar")
 PLAIN = (*LOADING, *CACHE, *SAMPLING)  # what can be set for an LLM and for one call
 TOOLS = ("tools", "tool_choice", "allow_parallel_tool_calls")
