@@ -108,6 +108,26 @@ def read_header(path: str | os.PathLike[str]) -> SavedHeader:
 
 
 def _read(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str, Tensor]]:
+    while True:
+        file = _identity(path)
+        try:
+            return _read_once(path, with_tensors=with_tensors)
+        except DocumentError:
+            # safetensors opens a file twice; a save in between gives it the header of one memory and the tensors of another
+            if _identity(path) == file:
+                raise
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Another one after a save."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str, Tensor]]:
     if not path.is_file():
         what = "is a folder, not a saved memory" if path.is_dir() else "is not there"
         raise DocumentError(f"{path} {what}; save one with DocumentMemory.save or `namm-llm read`.")

