@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from namm_llm.attention.kernels.tiles import product, tile
+from namm_llm.attention.kernels.tiles import product, stages, tile
 from namm_llm.namm.spectrogram import Spectrogram, basis
 
 _HOP = 16  # queries at a time of `total`
@@ -88,6 +88,7 @@ def _sizes(queries: Tensor, hop: int) -> dict[str, Any]:
         "SIZE": size,
         "SIZE_TILE": tile(size),
         "KEYS": _KEYS,
+        "num_stages": stages(queries),
     }
 
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from namm_llm.attention.kernels.tiles import product, tile
+from namm_llm.attention.kernels.tiles import product, stages, tile
 from namm_llm.attention.static import Segments
 
 _ROWS = 64  # rows of a tile at most
@@ -76,6 +76,7 @@ def _launch(query: Tensor, segments: Segments, causal: bool, scale: float, out: 
         query, segments.keys, segments.values, segments.starts, segments.lengths, out, lse,
         segments.keys.stride(0), segments.values.stride(0), rows, new, part, scale,
         CAUSAL=causal, SIZE=size, SIZE_TILE=tile(size), WIDTH=out.shape[-1], WIDTH_TILE=tile(out.shape[-1]), ROWS=height, KEYS=_KEYS,
+        num_stages=stages(query),
     )  # fmt: skip
 
 

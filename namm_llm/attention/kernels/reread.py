@@ -12,8 +12,8 @@ from torch import Tensor
 
 from namm_llm.attention.kernels.tiles import tile
 
-_ROWS = 64  # queries of one tile
-_KEYS = 64  # keys of one tile
+_ROWS = 32  # queries of one tile: float32, so that tiles fit on small cards too
+_KEYS = 32  # keys of one tile
 _PART = 4096  # keys of one part of the first pass
 
 
@@ -25,7 +25,7 @@ def most(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
     parts = triton.cdiv(tokens, _PART)
     norms = rows.new_empty(parts, count)
     out = rows.new_empty(tokens)
-    sizes = {"SIZE": rows.shape[-1], "SIZE_TILE": tile(rows.shape[-1]), "ROWS": _ROWS, "KEYS": _KEYS}
+    sizes = {"SIZE": rows.shape[-1], "SIZE_TILE": tile(rows.shape[-1]), "ROWS": _ROWS, "KEYS": _KEYS, "num_stages": 1}
     _norms[(triton.cdiv(count, _ROWS), parts)](rows, keys, norms, keys.stride(0), count, tokens, scale, PART=_PART, **sizes)
     lse = norms.logsumexp(0)
     _most[(triton.cdiv(tokens, _KEYS),)](rows, keys, lse, out, keys.stride(0), count, tokens, scale, **sizes)
