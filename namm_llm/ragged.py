@@ -51,7 +51,7 @@ class Segment:
         """These tokens, then those, both quantised or neither."""
         scales = None if self.scales is None or newer.scales is None else torch.cat([self.scales, newer.scales])
         columns = ((getattr(self, name), getattr(newer, name)) for name in ("keys", "values", "positions", "state"))
-        return Segment(*(torch.cat(pair) for pair in columns), scales)
+        return Segment(*(torch.cat(pair) for pair in columns), scales=scales)
 
     @property
     def token_nbytes(self) -> int:
