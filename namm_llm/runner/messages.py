@@ -58,10 +58,6 @@ def spelled_out(message: dict[str, Any]) -> dict[str, Any]:
     if message["role"] == "tool":
         title = f"Answer of the tool {message['name']}:\n" if message.get("name") else ""
         return {"role": "user", "content": title + message["content"]}
-        return {
-            "role": "user",
-            "content": f"Answer of the tool {message['name']}:\n{message['content']}" if message.get("name") else message["content"],
-        }
     calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
     return {**rest, "content": "\n".join(filter(None, [message["content"], *calls]))}
