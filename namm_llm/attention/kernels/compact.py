@@ -19,8 +19,11 @@ _TOKENS = 32  # of one program
 def gather(segments: Sequence[Segment], keep: Sequence[Tensor | None]) -> RaggedTokens:
     """As of `RaggedTokens.gather`: the tokens `keep[g]` (ascending indices, None = all) of each segment in new flat columns."""
     lengths = tuple(len(s) if k is None else len(k) for s, k in zip(segments, keep, strict=True))
-    one = segments[0]
-    flat = RaggedTokens(*(c.new_empty(sum(lengths), *c.shape[1:]) for c in (one.keys, one.values, one.positions, one.state)), lengths)
+    first = segments[0]
+    keys, values, positions, state = (
+        column.new_empty(sum(lengths), *column.shape[1:]) for column in (first.keys, first.values, first.positions, first.state)
+    )
+    flat = RaggedTokens(keys, values, positions, state, lengths)
     for segment, target, index in zip(segments, flat.segments(), keep, strict=True):
         if len(target):
             _move(segment, target, index)
