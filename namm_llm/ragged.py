@@ -50,8 +50,9 @@ class Segment:
     def join(self, newer: Segment) -> Segment:
         """These tokens, then those, both quantised or neither."""
         scales = None if self.scales is None or newer.scales is None else torch.cat([self.scales, newer.scales])
-        columns = ((getattr(self, name), getattr(newer, name)) for name in ("keys", "values", "positions", "state"))
-        return Segment(*(torch.cat(pair) for pair in columns), scales=scales)
+        names = ("keys", "values", "positions", "state")
+        keys, values, positions, state = (torch.cat([getattr(self, name), getattr(newer, name)]) for name in names)
+        return Segment(keys, values, positions, state, scales)
 
     @property
     def token_nbytes(self) -> int:
