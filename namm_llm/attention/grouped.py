@@ -21,7 +21,7 @@ def grouped_attention(query: Tensor, settled: RaggedTokens, keys: Tensor, values
 
     keys, values: `[G, C, D]`, the recent tokens, the T new ones last. Query head h belongs to KV head h // (H / G).
     """
-    if kernels.usable(query):
+    if kernels.usable(query) and settled.scales is None:
         from namm_llm.attention.kernels.grouped import grouped_attention as on_gpu
 
         return on_gpu(query, settled.floats(), keys, values, scale=scale)

@@ -300,6 +300,8 @@ def _check(model: PreTrainedModel, cache: ManagedCache, graph: bool) -> None:
         raise CacheError(f"static decoding takes a cache of one sequence that has been read, this one holds {rows}")
     if cache.eviction.kv_bits is not None:
         raise CacheError(f"static decoding takes keys and values as they are computed, these have {cache.eviction.kv_bits} bits")
+    if cache.managed[0].sequences[0].settled.scales is not None:
+        raise CacheError("static decoding takes keys and values as computed; leave kv_bits out")
     devices = sorted({str(device) for device in layer_devices(model).values()})
     if len(devices) > 1:
         raise CacheError(f"static decoding takes a model on one device, this one is on {', '.join(devices)}")
