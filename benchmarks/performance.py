@@ -199,9 +199,7 @@ def costs() -> str:
                 sums = (cost.full_total_nbytes, cost.total_nbytes)
                 name = f"{title.rpartition(' ')[2]} {_gb(cost.weights_nbytes)}"
                 lines.append([shape, name, _number(cost.tokens), label.split()[-1], *map(_gb, (*kept, *sums))])
-    return (
-        _table(columns, lines) + "\n\nGB of 10^9 bytes. With full, with cache: of weights and that cache."
-    )
+    return _table(columns, lines) + "\n\nGB of 10^9 bytes. With full, with cache: of weights and that cache."
 
 
 def _rows_table(cells: dict[str, Callable[[Row], str]], rows: Iterable[Row]) -> str:
