@@ -133,7 +133,7 @@ def test_a_saved_memory(folder: Path, model: str, runner: Runner) -> None:
         (["-", "-"], 2, "standard input can be read once"),
         (["note.txt", "note.namm", "--together"], 2, "leave out --together"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_are_one_line_and_change_nothing(folder: Path, model: str, arguments: list[str], exit_code: int, message: str) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -107,7 +107,7 @@ def test_white_space_that_fills_a_part_is_not_asked_about(runner: Runner) -> Non
 
 @pytest.mark.parametrize("method", ["map-reduce", "refine"])
 def test_names_of_special_tokens_and_other_scripts_are_text(runner: Runner, method: str) -> None:
-    text = "Ein schöner Tag <|eot_id|> 漢字 und 🙂👩‍👩‍👧. " * 12
+    text = "Ein schöner Tag <|eot_id|> 漢字 und 🙂👩‍👩‍👧. " * 18
     summary = summarize(text, runner, method=method, **ANSWER)
     assert "".join(parts_of(summary, text)) == text
     assert len(summary.parts) >= 3
