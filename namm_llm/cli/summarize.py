@@ -55,7 +55,7 @@ def summarize(
 
     A long summary that was interrupted goes on where it stopped when the same command is given again.
     """
-    options = {name: value for name, value in options.items() if value is not None}
+    options = {name: value for name, value in options.items() if value is not None} | settings.sampling
     if answer_tokens is not None:
         options["max_tokens"] = answer_tokens
     check(options)

@@ -101,6 +101,12 @@ def test_stderr_says_how_a_text_that_does_not_fit_is_gone_through(folder: Path, 
     assert done.exit_code == 0
 
 
+def test_sampling_options_reach_the_model(folder: Path, model: str, runner: Runner) -> None:
+    done = call(model, "note.txt", "--temperature", "1", "--seed", "3")
+    assert done.stdout == told("note.txt", runner, temperature=1.0, seed=3) + "\n"
+    assert done.stdout != call(model, "note.txt").stdout
+
+
 def test_an_output_file_is_written_whole_or_not_at_all(folder: Path, model: str, runner: Runner) -> None:
     done = call(model, "note.txt", "-o", "summary.txt")
     assert (done.stdout, done.stderr, done.exit_code) == ("", "", 0)
@@ -182,7 +188,7 @@ def test_after_a_kill_the_same_command_goes_on(folder: Path, model: str, way: si
     assert stdout == ""
     if way == signal.SIGINT:
         assert process.returncode == 130
-        assert re.search(r"\n\d+ answers are kept in .*\.jsonl: the same command goes on from there\.\nInterrupted\.\n$", stderr)
+        assert re.search(r"\n\d+ answers are kept in .*\.jsonl: the same command goes on from there\.\n\nInterrupted\.\n$", stderr)
     again = call(model, *command)
     answer = json.loads(again.stdout)
     assert re.search(rf"Going on from {re.escape(str(kept[0].resolve()))}, which holds {answer['resumed']} answers\.", again.stderr)
