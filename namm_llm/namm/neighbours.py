@@ -10,13 +10,10 @@ def neighbours(column: Tensor, ages: Tensor, reach: int, missing: float) -> Tens
     column: `[..., N]`, a number of each token, oldest first. ages: `[..., N]`, in tokens. A token that is not stored counts as `missing`.
     Returns `[..., N, 2 * reach]`.
     """
-    count = column.shape[-1]
-    around = column.new_full((*column.shape, 2 * reach), missing)
-    for distance in range(1, reach + 1):
-        for at in range(1, min(distance, count - 1) + 1):  # a gap makes a neighbour in place `distance` one of rank `at`
-            older, newer = slice(None, count - at), slice(at, None)
-            beside = ages[..., older] - ages[..., newer] == distance
-            into_newer, into_older = around[..., newer, distance - 1], around[..., older, reach + distance - 1]
-            into_newer.copy_(torch.where(beside, column[..., older], into_newer))
-            into_older.copy_(torch.where(beside, column[..., newer], into_older))
-    return around
+    if not column.shape[-1]:
+        return column.new_empty(*column.shape, 2 * reach)
+    places = (ages.max() - ages).long() + reach
+    line = column.new_full((*column.shape[:-1], int(places.max()) + reach + 1), missing).scatter_(-1, places, column)
+    distances = torch.arange(1, reach + 1, device=ages.device)
+    beside = places[..., None] + torch.cat([-distances, distances])
+    return line.gather(-1, beside.flatten(-2)).view(*column.shape, 2 * reach)
