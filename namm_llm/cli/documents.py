@@ -72,7 +72,7 @@ def show(memory: str, as_json: bool) -> None:
         click.echo(f"{name.replace('_', ' ').replace('nbytes', 'size'):{width}}  {'' if text is None else text}".rstrip())
 
 
-@documents.command()
+@documents.command(short_help="Remove memories by their names or IDs.")
 @click.argument("memories", nargs=-1, required=True, metavar="MEMORY...")
 def forget(memories: tuple[str, ...]) -> None:
     """Remove each MEMORY, given by its name or ID; of one with several names, only the name that is given."""

@@ -10,6 +10,7 @@ import click
 
 from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
 from namm_llm.cli.options import Settings, shared_options
+from namm_llm.cli.output import grouped, size
 from namm_llm.errors import UsageError
 
 
@@ -38,7 +39,10 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
         recalled.document.save(target, extra={"sources": sources_of(sources)})
     memory = str(target or name or recalled.id)
     about = {"memory": memory, "id": recalled.id, "cached": recalled.cached, "sources": [source.name for source in sources]}
-    click.echo(json.dumps({**about, **recalled.document.info()}, ensure_ascii=False) if settings.as_json else memory)
+    info = recalled.document.info()
+    click.echo(json.dumps({**about, **info}, ensure_ascii=False) if settings.as_json else memory)
+    if settings.stats:
+        click.echo(f"KV {grouped(info['stored_tokens'])}/{grouped(info['seen_tokens'])} kept {size(info['nbytes'])}", err=True)
 
 
 def memory_path(files: tuple[str, ...], name: str | None, output: str | None) -> Path | None:

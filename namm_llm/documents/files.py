@@ -69,7 +69,7 @@ def join_texts(files: Sequence[FileText]) -> str:
 def _check_kind(data: bytes, name: str, suffix: str) -> None:
     for start, what, needed in _SIGNATURES:
         if data.startswith(start) and suffix != needed:
-            do = f"name it with the suffix {needed}" if needed else "save it as .docx, .pdf or text, without a password"
+            do = f"give it as a file whose name ends in {needed}" if needed else "save it as .docx, .pdf or text, without a password"
             raise DocumentError(f"{name} is {what}; {do}.")
 
 
@@ -126,7 +126,7 @@ def _pdf(data: bytes, name: str) -> tuple[str, list[str]]:
     warnings = []
     if empty:
         named = ", ".join(map(str, empty[:_PAGES_NAMED])) + (", ..." if len(empty) > _PAGES_NAMED else "")
-        warnings.append(f"{len(empty)} of the {len(texts)} pages of {name} hold no text that can be read (page {named}).")
+        warnings.append(f"{name}: no text could be read on {len(empty)} of {len(texts)} pages ({named}).")
     return "\n\n".join(text.strip() for text in texts if text.strip()), warnings
 
 

@@ -94,6 +94,10 @@ def test_the_same_content_with_the_same_settings_is_not_read_again(folder: Path,
     assert len(MemoryStore().entries()) == 6
 
 
+def test_statistics_say_what_is_kept(folder: Path) -> None:
+    assert done("read", "note.txt", *BUDGET, "--stats").stderr == f"{CHOSEN}KV 15/31 kept 17 kB\n"
+
+
 def test_names(folder: Path) -> None:
     one = done("read", "note.txt", *BUDGET, "--name", "my notes")
     assert one.stdout == "my notes\n"
@@ -115,7 +119,7 @@ def test_several_files_are_one_memory(folder: Path, reads: list[str]) -> None:
         "Document: plan.pdf\n\nThe wall is blue.\n"
     ]
     assert both.stdout == "both\n"
-    assert both.stderr == "Warning: 1 of the 2 pages of plan.pdf hold no text that can be read (page 2).\n"
+    assert both.stderr == "Warning: plan.pdf: no text could be read on 1 of 2 pages (2).\n"
     header = MemoryStore().entry("both").header
     assert header is not None
     assert header.extra == {"sources": "note.txt, standard input, plan.pdf"}

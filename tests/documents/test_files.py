@@ -118,12 +118,10 @@ def test_a_word_documents_footnotes_are_read(write: Write) -> None:
 
 def test_pdf_pages_without_text_are_counted_and_named(write: Write) -> None:
     path = write("a.pdf", pdf("First.", "", "Gr\xfcn.", ""))
-    assert read_file(path) == FileText(
-        "a.pdf", "First.\n\nGrün.", (f"2 of the 4 pages of {path} hold no text that can be read (page 2, 4).",)
-    )
+    assert read_file(path) == FileText("a.pdf", "First.\n\nGrün.", (f"{path}: no text could be read on 2 of 4 pages (2, 4).",))
     assert read_file(write("b.pdf", pdf("One.", "Two."))) == FileText("b.pdf", "One.\n\nTwo.")
     assert read_file(write("c.pdf", b"junk before\n" + pdf("One."))).text == "One."
-    assert "(page 2, 3, 4, 5, 6, 7, 8, 9, ...)" in read_file(write("d.pdf", pdf("One.", *[""] * 9))).warnings[0]
+    assert "9 of 10 pages (2, 3, 4, 5, 6, 7, 8, 9, ...)" in read_file(write("d.pdf", pdf("One.", *[""] * 9))).warnings[0]
 
 
 def test_a_pdf_that_only_its_owner_may_change_is_read(write: Write) -> None:
@@ -136,9 +134,9 @@ BAD: list[tuple[str, bytes, str]] = [
     ("a.pdf", pdf("One.")[:200], "{} is a broken PDF ("),
     ("a.pdf", b"%PDF-1.4\n", "{} is a broken PDF ("),
     ("a.pdf", b"words", "{} is no PDF, although its name says so."),
-    ("a.txt", pdf("One."), "{} is a PDF; name it with the suffix .pdf."),
-    ("a", word(), "{} is a zip archive, perhaps a Word document; name it with the suffix .docx."),
-    ("a.docx", pdf("One."), "{} is a PDF; name it with the suffix .pdf."),
+    ("a.txt", pdf("One."), "{} is a PDF; give it as a file whose name ends in .pdf."),
+    ("a", word(), "{} is a zip archive, perhaps a Word document; give it as a file whose name ends in .docx."),
+    ("a.docx", pdf("One."), "{} is a PDF; give it as a file whose name ends in .pdf."),
     ("a.docx", b"words", "{} is no Word document, or one that was cut short."),
     ("a.docx", word()[:3000], "{} is no Word document, or one that was cut short."),
     ("a.docx", zipped(), "{} is a zip archive, but no whole Word document ("),
@@ -152,7 +150,7 @@ BAD: list[tuple[str, bytes, str]] = [
     ("a.html", b"<html><body><script>words()</script></body></html>", "{} holds no text; if the page is made by JavaScript, save it from"),
     ("a.html", b"", "{} cannot be read as HTML (Document is empty)."),
     ("a.html", b"<p>\x00\x01", "{} is binary, not HTML."),
-    ("a.html", pdf("One."), "{} is a PDF; name it with the suffix .pdf."),
+    ("a.html", pdf("One."), "{} is a PDF; give it as a file whose name ends in .pdf."),
     ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00", "{} is binary (byte 0 of 10); convert it to UTF-8 text first."),
     ("a.txt", b"caf\xe9", "{} is not UTF-8 text (byte 3 of 4); convert it to UTF-8 text first."),
     ("a.md", b" \n", "{} is empty; there is nothing to read."),
