@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "published + peak": ("--family", "peak", *SLOW),
     "published + peak + reread + neighbours": ("--family", "all", *SLOW),
 }
-SETTINGS: dict[str, dict[str, Any]] = {
-    "default, per layer": {"compete": ("layer",)},
-    "default, per head": {"compete": ("head",)},
-    "default, 4 sinks": {"sinks": 4},
-    "default, 64 recent": {"recent": 64},
-    "default, threshold": {"budgets": ("none",)},
+SETTINGS: dict[str, dict[str, Any]] = {  # of the model's own NAMM
+    "shipped": {},
+    "shipped, per layer": {"compete": ("layer",)},
+    "shipped, per head": {"compete": ("head",)},
+    "shipped, 4 sinks": {"sinks": 4},
+    "shipped, 64 recent": {"recent": 64},
+    "shipped, threshold": {"budgets": ("none",)},
 }
 
 
@@ -41,24 +43,26 @@ def compare(
 ) -> list[Row]:
     """One row for each ablation and budget, and those of `reread`. folder: where the NAMMs go; what lies there is not made again."""
     runner = Runner.load(model)
-    Path(folder).mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = {"lengths": (length,), "budgets": tuple(budgets), "samples": documents, "questions": questions}
     rows = [row | {"ablation": "reread, no network"} for row in evaluate(runner, Evaluation(policies=("reread",), **plain))]
-    for name in names or (*RECIPES, *SETTINGS):
-        file, seconds = _distilled(folder, model, "default" if name in SETTINGS else name)
-        plan = Evaluation(policies=("namm",), namms=(file,), **plain | SETTINGS.get(name, {}))
+    for name in names or (*SETTINGS, *RECIPES):
+        plan, seconds = Evaluation(policies=("namm",), **plain | SETTINGS.get(name, {})), None
+        if name in RECIPES:
+            file, seconds = _distilled(Path(folder), model, name)
+            plan = replace(plan, namms=(str(file),))
         found = evaluate(runner, plan)[1:]  # the full cache's row comes first and is there already
-        rows += [row | {"ablation": name, "namm_file": Path(file).name, "distil_seconds": seconds} for row in found]
+        rows += [row | {"ablation": name, "namm_file": Path(row["namm_file"]).name, "distil_seconds": seconds} for row in found]
         print(name, [(row["budget"], row["score"]) for row in found], file=sys.stderr, flush=True)
     return rows
 
 
-def _distilled(folder: str, model: str, name: str) -> tuple[str, float | None]:
+def _distilled(folder: Path, model: str, name: str) -> tuple[Path, float | None]:
     """The NAMM's file, and how long it took if it was made now."""
-    file = Path(folder) / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
     if file.exists():
-        return str(file), None
+        return file, None
     began = time.perf_counter()
     command = [sys.executable, "-m", "namm_llm", "train", "distil", "--model", model, "-o", str(file), *RECIPES[name]]
     subprocess.run(command, check=True)
-    return str(file), round(time.perf_counter() - began, 1)
+    return file, round(time.perf_counter() - began, 1)

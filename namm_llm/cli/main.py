@@ -18,6 +18,7 @@ COMMANDS = {
     "chat": "Chat with a model.",
     "documents": "List, show and forget the memories that are kept.",
     "eval": "Compare policies and budgets by what the model still answers.",
+    "inspect": "Show what the cache kept of a document and what it forgot.",
     "read": "Read documents once and keep their memory.",
     "summarize": "Summarize a document.",
     "train": "Make a NAMM for a model: distil, evolve, calibrate.",

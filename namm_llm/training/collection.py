@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +13,7 @@ from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
 from namm_llm.policies import Eviction, NammPolicy
 from namm_llm.ragged import Segment
-from namm_llm.training.lessons import Lesson, later_attention
+from namm_llm.training.lessons import Lesson
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class _Recorder(NammPolicy):
 
 
 @torch.no_grad()
-def collect(model: PreTrainedModel, lesson: Lesson, eviction: Eviction) -> list[Sample]:
-    """Read the lesson's document with these settings (their policy is a `NammPolicy`): one sample for each update, layer and KV head."""
+def collect(model: PreTrainedModel, lesson: Lesson, wanted: Sequence[Tensor], eviction: Eviction) -> list[Sample]:
+    """Read the lesson's document with these settings (their policy is a `NammPolicy`): one sample for each update, layer and KV head.
+
+    wanted: what `later_attention` says of the lesson.
+    """
     assert isinstance(eviction.policy, NammPolicy)
-    wanted = later_attention(model, lesson)
     recorder = _Recorder(eviction.policy.namm, eviction.policy.exact)
     cache = ManagedCache.for_model(model, replace(eviction, policy=recorder))
     for piece in torch.split(torch.tensor([lesson.document], device=model.device), eviction.interval, 1):

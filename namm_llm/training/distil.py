@@ -22,7 +22,7 @@ from namm_llm.namm.memory import scaled
 from namm_llm.policies import Compete, NammPolicy, make_eviction
 from namm_llm.training.collection import Sample, collect
 from namm_llm.training.families import DEFAULT, FAMILIES
-from namm_llm.training.lessons import Lesson
+from namm_llm.training.lessons import Lesson, later_attention
 
 Report = Callable[[dict[str, float]], None]
 
@@ -61,12 +61,13 @@ def distil(
     rng = random.Random(settings.seed)
     family = family or FAMILIES[DEFAULT]
     namm = replace(family, theta=torch.zeros_like(family.theta))
+    wanted = [later_attention(model, lesson) for lesson in lessons]
     samples: list[Sample] = []
     for number in range(settings.rounds):
         eviction = make_eviction(NammPolicy(namm), interval=settings.interval)
         if number:
             eviction = make_eviction(NammPolicy(namm), budget=settings.budget, compete=settings.compete, interval=settings.interval)
-        samples += [sample for lesson in lessons for sample in collect(model, lesson, eviction)]
+        samples += [sample for lesson, most in zip(lessons, wanted, strict=True) for sample in collect(model, lesson, most, eviction)]
         if not number:
             namm = _begin(namm, samples, settings.seed)
         namm = _train(namm, samples, settings, rng, report)

@@ -38,12 +38,12 @@ def test_labels_are_the_most_that_any_later_query_paid(llama):
 
 def test_a_sample_is_one_head_at_one_update(llama):
     given, wanted = lesson(), later_attention(llama, lesson())
-    samples = collect(llama, given, make_eviction(NammPolicy(Namm.zeros()), interval=64))
+    samples = collect(llama, given, wanted, make_eviction(NammPolicy(Namm.zeros()), interval=64))
     assert [len(sample.ages) for sample in samples] == [64] * 4 + [128] * 4 + [192] * 4
     assert torch.equal(samples[-1].wanted, wanted[1][1][:192])
     assert samples[-1].ages.tolist() == list(range(191, -1, -1))
     evicting = make_eviction(NammPolicy(Namm.zeros()), budget=0.5, interval=64)
-    assert [len(sample.ages) for sample in collect(llama, given, evicting)] == [64] * 4 + [96] * 4 + [128] * 4
+    assert [len(sample.ages) for sample in collect(llama, given, wanted, evicting)] == [64] * 4 + [96] * 4 + [128] * 4
 
 
 def test_distilling_learns_and_is_repeatable(llama):
@@ -53,9 +53,8 @@ def test_distilling_learns_and_is_repeatable(llama):
     namm = distil(llama, lessons, settings, rows.append, family)
     assert rows[1]["loss"] < 0.9 * rows[0]["loss"]
     assert namm == distil(llama, lessons, settings, family=family)
-    states = torch.cat(
-        [scaled(s.state, 17) for text in lessons for s in collect(llama, text, make_eviction(NammPolicy(family), interval=64))]
-    )
+    keeping = make_eviction(NammPolicy(family), interval=64)
+    states = torch.cat([scaled(s.state, 17) for text in lessons for s in collect(llama, text, later_attention(llama, text), keeping)])
     torch.testing.assert_close(namm.mean, states.mean(0), atol=1e-5, rtol=1e-4)
 
 
@@ -63,6 +62,6 @@ def test_a_namm_that_reads_again_begins_with_that_as_its_score(llama):
     """Before the first step it ranks tokens as the policy `reread` does."""
     given = lesson()
     namm = distil(llama, [given], DistilSettings(steps=0, rounds=1, interval=64))
-    for sample in collect(llama, given, make_eviction(NammPolicy(namm), interval=64)):
+    for sample in collect(llama, given, later_attention(llama, given), make_eviction(NammPolicy(namm), interval=64)):
         scores = namm.scores(namm.features(sample.state, sample.ages))
         assert torch.equal(scores.argsort(stable=True), sample.state[:, 0].argsort(stable=True))
