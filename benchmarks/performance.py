@@ -112,8 +112,8 @@ def _kvpress(peers: list[Row]) -> list[list[str]]:
 def _ours(rows: list[Row], task: str, model: str, length: int) -> Row | None:
     found = [row for row in rows if row["task"] == task and row["side"] == "namm-llm" and row["length"] == length]
     of_model = [row for row in found if row["model"].split()[0] == model and row["batch"] == 1]
-    preferred = [row for row in of_model if row["policy"] == "reread" and row["budget"] == "0.25"]
-    return preferred[-1] if preferred else None
+    preferred = [row for row in of_model if row["policy"] in ("reread", "namm") and row["budget"] == "0.25"]
+    return max(preferred, key=lambda row: row["policy"] == "reread", default=None)  # the default where a model has no NAMM
 
 
 def _above(row: Row) -> int:
