@@ -88,10 +88,17 @@ def test_the_same_content_with_the_same_settings_is_not_read_again(folder: Path,
     }
     assert again.stderr == f"{CHOSEN}copy.md was read before; its memory is used: {first['id']}.\n"
     assert len(reads) == 1
-    for other in (("--budget", "0.25"), ("--interval", "4"), ("--policy", "keydiff"), ("--compete", "head"), ("--dtype", "bfloat16")):
+    for other in (
+        ("--budget", "0.25"),
+        ("--interval", "4"),
+        ("--policy", "keydiff"),
+        ("--compete", "head"),
+        ("--kv-bits", "8"),
+        ("--dtype", "bfloat16"),
+    ):
         assert not json.loads(done("read", "note.txt", *BUDGET, *other, "--json").stdout)["cached"], other
-    assert len(reads) == 6
-    assert len(MemoryStore().entries()) == 6
+    assert len(reads) == 7
+    assert len(MemoryStore().entries()) == 7
 
 
 def test_statistics_say_what_is_kept(folder: Path) -> None:
@@ -161,6 +168,7 @@ def test_other_settings_than_those_of_the_memory_are_refused(folder: Path) -> No
         ("note.namm", "--compete", "head", "was read with --compete model, not head"),
         ("note.namm", "--namm", "0.safetensors", "was not read with the NAMM 0.safetensors"),
         ("full.namm", "--budget", "0.25", "was read without --budget, not 0.25"),
+        ("full.namm", "--kv-bits", "8", "was read without --kv-bits, not 8"),
     ]:
         refused = call("ask", memory, "Why?", option, value)
         assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
