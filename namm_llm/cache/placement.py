@@ -23,5 +23,5 @@ def device_of(module: nn.Module) -> torch.device:
 def layer_devices(model: PreTrainedModel) -> dict[int, torch.device]:
     """The device of each layer of the decoder, by its number."""
     decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
-    attentions = [module for module in decoder.modules() if isinstance(getattr(module, "layer_idx", None), int)]
-    return {int(module.layer_idx): device_of(module) for module in attentions}
+    numbered = [(getattr(module, "layer_idx", None), module) for module in decoder.modules()]
+    return {number: device_of(module) for number, module in numbered if isinstance(number, int)}

@@ -71,7 +71,7 @@ def test_a_conversation_goes_on_behind_a_memory(folder: Path) -> None:
     first = chat.invoke([SystemMessage("Be brief."), HumanMessage(QUESTIONS[0])])
     second = chat.invoke([SystemMessage("Be brief."), HumanMessage(QUESTIONS[0]), first, HumanMessage("Really?")])
     assert second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
-    # a chat that keeps its prefixes goes on from the very tokens of its answer; random weights write some that no tokenizer makes of the text
+    # a chat that keeps its prefixes goes on from the very tokens of its answer, and random weights write some that no text gives
     plain = ChatNamm(model=str(folder), max_tokens=10, prefix_caches=0)
     text = f"The vault 1 holds 919 coins and a fox.\n\nBe brief.\n\n{QUESTIONS[0]}"
     assert first.content == plain.invoke([HumanMessage(text)]).content
