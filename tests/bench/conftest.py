@@ -10,6 +10,6 @@ from namm_llm.bench.shapes import Shape
 
 @pytest.fixture
 def least(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Its name."""
-    monkeypatch.setitem(shapes.SHAPES, "least", Shape("least", 32, 64, 2, 4, 2, 64, 8, positions=4096))
+    """Its name; as wide as a block of 4-bit weights."""
+    monkeypatch.setitem(shapes.SHAPES, "least", Shape("least", 64, 128, 2, 4, 2, 64, 16, positions=4096))
     return "least"

@@ -78,7 +78,7 @@ def test_a_batch_on_quantised_weights(least):
     plan = Benchmark(shape=least, tasks=("prefill",), batches=(2,), quantizations=("nf4",), peers=("transformers",), **SHORT)
     reference, ours = run_benchmark(plan)
     assert (ours["batch"], ours["quantization"]) == (2, "nf4")
-    assert reference["full_nbytes"] == 2 * 2 * 2 * 2 * 8 * 4 * 150
+    assert reference["full_nbytes"] == 2 * 2 * 2 * 2 * 16 * 4 * 150
 
 
 def test_memory_is_measured_in_another_process(tiny_folder):
