@@ -17,6 +17,9 @@ from namm_llm.attention.observation import Observation
 from namm_llm.ragged import Segment
 
 
+RECENT = 64  # tokens; what has just come, a question for instance, was not looked for yet
+
+
 @dataclass(frozen=True)
 class EvictionPolicy(ABC):
     """Scores the tokens of one KV head; the lowest are evicted first.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.namm import Namm
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import RECENT, EvictionPolicy
 from namm_llm.ragged import Segment
 
 
@@ -44,6 +44,9 @@ class NammPolicy(EvictionPolicy):
     def hop(self) -> int:
         """Queries of one step of the spectrogram."""
         return self.namm.spectrogram.hop
+
+    def recent(self, limit: int) -> int:
+        return min(RECENT, limit // 8)
 
     def carry(self, seen: int) -> int:
         # the last whole hop is the left half of the next frame; the queries of a hop that is not yet whole wait for the rest of it

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import RECENT, EvictionPolicy
 from namm_llm.ragged import Segment
 
 
@@ -38,6 +38,9 @@ class Reread(EvictionPolicy):
     @property
     def state_dtype(self) -> torch.dtype:
         return torch.float16
+
+    def recent(self, limit: int) -> int:
+        return min(RECENT, limit // 8)
 
     def carry(self, seen: int) -> int:
         return self.border
