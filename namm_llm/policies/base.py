@@ -16,7 +16,6 @@ from torch import Tensor
 from namm_llm.attention.observation import Observation
 from namm_llm.ragged import Segment
 
-
 RECENT = 64  # tokens; what has just come, a question for instance, was not looked for yet
 
 

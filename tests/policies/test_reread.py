@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from namm_llm.cache import ManagedCache
-from namm_llm.namm import Memory, Namm, Spectrogram
+from namm_llm.namm import Memory, Namm, Recency, Spectrogram
 from namm_llm.policies import NammPolicy, make_eviction
 from namm_llm.policies.reread import Reread
 from tests.models import random_ids, random_llama
@@ -63,3 +63,24 @@ def test_peaks_stand_beside_the_average():
 )
 def test_who_competes_by_default(policy, chunked, expected):
     assert make_eviction(policy, budget=0.25, chunked=chunked).compete == expected
+
+
+def oldest_first() -> Namm:
+    """Scores that fall with the second reading's attention, so that what is needed goes first."""
+    family = Namm.zeros(0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(reread=True))
+    return Namm.from_vector([-1.0, 0.0], [0.0], [1.0], spectrogram=family.spectrogram, recency=family.recency, memory=family.memory)
+
+
+@pytest.mark.parametrize("policy", [Reread(), NammPolicy(oldest_first())], ids=["reread", "namm"])
+@pytest.mark.parametrize(("budget", "newest"), [(0.5, 16), (0.25, 8), (1024, 64)])
+def test_a_question_that_has_just_begun_is_not_forgotten(policy, budget, newest):
+    """At an update the newest tokens stay, up to an eighth of the budget and 64."""
+    model, length = random_llama(layers=2), 1088 if budget == 1024 else 256
+    cache = ManagedCache.for_model(model, policy=policy, budget=budget, interval=length // 2)
+    for piece in random_ids(1, length, 2).split(length // 2, 1):
+        model(piece, past_key_values=cache)
+    wanted = torch.arange(length - newest, length)
+    for layer in cache.managed:
+        for segment in layer.sequences[0].settled.segments():
+            assert torch.isin(wanted, segment.positions).all()
+            assert len(segment) < length

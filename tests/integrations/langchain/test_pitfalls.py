@@ -313,8 +313,9 @@ def test_14_weights_are_shared_and_nothing_is_loaded_before_the_first_question(f
 
 def test_15_a_history_is_read_once_and_reported(chat: ChatNamm) -> None:
     history: list[Any] = [SystemMessage("Be brief. " * 20), HumanMessage(QUESTION)]
-    first = chat.invoke(history)
-    history += [AIMessage(first.content), HumanMessage("And who reads them?")]
+    chat.invoke(history)
+    # not the answer itself: a chat goes on from its very tokens, and random weights write some that no text gives (tests/runner)
+    history += [AIMessage("Nobody knows."), HumanMessage("And who reads them?")]
     fresh = ChatNamm(model=chat.model, max_tokens=12, prefix_caches=0).invoke(history)
     second = chat.invoke(history)
     read = second.usage_metadata["input_tokens"] - second.usage_metadata["input_token_details"]["cache_read"]
