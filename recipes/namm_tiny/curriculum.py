@@ -57,6 +57,7 @@ RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
+COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
 LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
 LIST_SHORT = Task("list 512", _listing, 512, 12, 0.12)
 MIXTURE = (
@@ -73,8 +74,9 @@ LONG = (
     _read("read 2048", 2048, 3, 56, 20, 0.18),
     _read("read 4096", 4096, 1, 96, 32, 0.16),
     _read("read 8192", 8192, 1, 128, 48, 0.08),
-    _read("read 16384", 16384, 1, 128, 64, 0.01),
+    _read("read 16384", 16384, 1, 128, 64, 0.005),
     REMEMBER,
+    COPY_FAR,
     Task("list 192", _bare_listing, 192, 28, 0.08),
     LIST_SHORT,
     Task("list 1024", _listing, 1024, 6, 0.08),
@@ -97,9 +99,10 @@ CONTINUED_STAGES = (
             _read("read 512", 512, 8, 16, 6, 0.2),
             _read("read 1024", 1024, 4, 24, 12, 0.2),
             REMEMBER,
+            COPY_FAR,
         ),
-        until=0.93,
-        steps=500,
+        until=0.95,
+        steps=450,
         language=True,
     ),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),

@@ -28,12 +28,13 @@ SYSTEM_MESSAGES = (
 @dataclass
 class Example:
     """Token ids and the weight of each one's loss. `heads` are the tokens that decide an answer,
-    `cuts` the places where positions may jump."""
+    `cuts` the places where positions may jump, `also` the tokens that would be right too: (place, token)."""
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    also: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, ids: list[int], loss: float = 0.0) -> None:
         self.ids += ids
@@ -52,6 +53,7 @@ class Example:
         offset = len(self.ids)
         self.heads += [offset + i for i in other.heads]
         self.cuts += [offset + i for i in other.cuts]
+        self.also += [(offset + i, token) for i, token in other.also]
         self.ids += other.ids
         self.weights += other.weights
 
@@ -135,7 +137,7 @@ def draw_corpus(rng: random.Random, world: World) -> Corpus:
 
 def draw_asked(rng: random.Random, world: World, records: list[Record]) -> Record:
     """One of the records, with replacement (each once would teach elimination), or one that is not there."""
-    return draw_missing(rng, world.names, records) if rng.random() < 0.1 else rng.choice(records)
+    return draw_missing(rng, world.names, records) if rng.random() < 0.15 else rng.choice(records)
 
 
 def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
@@ -172,21 +174,33 @@ def listing(rng: random.Random, world: World, length: int, spacing: int) -> Exam
     for i, kind in enumerate(rng.sample(kinds, len(kinds))):
         question = Record(kind, records[0].name, "").say(rng.choice(LISTS))
         example.add(dialogue.question(question, first=i == 0))
-        example.extend(list_answer(world.encode, [record for record in records if record.kind == kind]))
+        wanted = [record for record in records if record.kind == kind]
+        example.extend(list_answer(world.encode, rng.sample(wanted, len(wanted))))
     return example
 
 
 def list_answer(encode: Encoder, records: list[Record]) -> Example:
-    """One restated record a line, in the document's order; names and the end are what must be found."""
+    """One restated record a line. Any record that is not in the list yet would be right: the document's order would ask for more."""
     answer = Example()
+    names = [encode(f" {record.name} is") for record in records]
     for i, record in enumerate(records):
-        before, _, _ = record.restatement.rpartition(f" {record.name.bare}")
-        answer.add(encode(("\n" if i else "") + before), RESTATE_LOSS)
-        answer.head(encode(f" {record.name.bare}"))
-        answer.add(encode(" is"), 0.1)
+        answer.add(encode("\n" if i else ""), HEAD_LOSS)
+        answer.add(encode(record.restatement.removesuffix(f" {record.name} is")), RESTATE_LOSS)
+        answer.heads.append(len(answer.ids) + (not record.name.capitalised))
+        answer.extend(any_of(names[i], names[i + 1 :]))
         answer.add(encode(f" {record.value}."), RESTATE_LOSS)
     answer.add([encode.end], HEAD_LOSS)
     return answer
+
+
+def any_of(said: list[int], others: list[list[int]]) -> Example:
+    """`said`, where one of `others` could be said as well."""
+    example = Example()
+    for i, token in enumerate(said):
+        going_on = {other[i] for other in others if other[:i] == said[:i]} - {token}
+        example.also += [(i, other) for other in sorted(going_on)]
+        example.add([token], HEAD_LOSS)
+    return example
 
 
 def remembering(rng: random.Random, world: World, length: int) -> Example:
@@ -224,6 +238,7 @@ def copying(rng: random.Random, world: World, length: int) -> Example:
     source = rng.choices(alphabet, k=length // 2)
     example = Example()
     example.add([world.encode.bos, *source])
+    example.cut()
     while len(example.ids) < length - 12:
         start = rng.randrange(len(source) - 12)
         example.add(source[start : start + 3])
