@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from recipes.namm_tiny.documents import Example, World, copying, listing, reading, reciting, remembering
@@ -52,12 +52,18 @@ def _bare_listing(rng: random.Random, world: World, length: int) -> Example:
     return listing(rng, world, length, spacing=rng.choice((18, 20, 24)))
 
 
+def _plain_listing(rng: random.Random, world: World, length: int) -> Example:
+    """Hardly anything but the records, each name one token: what is listed must not be listed again."""
+    return listing(rng, world, length, spacing=rng.choice((14, 18)), plain_names=True)
+
+
 COPY = Task("copy", copying, 96, 48)
 RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32)
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
 COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
+LIST_PLAIN = Task("list 128", _plain_listing, 128, 40, 0.25)
 LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
 LIST_SHORT = Task("list 512", _listing, 512, 12, 0.12)
 MIXTURE = (
@@ -94,8 +100,9 @@ CONTINUED_STAGES = (
     Stage(
         "lists",
         (
-            LIST_BARE,
-            Task("list 512", _listing, 512, 8, 0.15),
+            LIST_PLAIN,
+            replace(LIST_BARE, share=0.3),
+            Task("list 512", _listing, 512, 8, 0.1),
             _read("read 512", 512, 8, 16, 6, 0.2),
             _read("read 1024", 1024, 4, 24, 12, 0.2),
             REMEMBER,

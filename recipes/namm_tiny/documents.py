@@ -158,13 +158,15 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
     return example
 
 
-def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
+def listing(rng: random.Random, world: World, length: int, spacing: int, plain_names: bool = False) -> Example:
     """A document with two to eight records of each of a few kinds; all of each kind are asked for."""
     dialogue = Dialogue(world.encode, chat=True)
     short = length < 256
     kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), 4 if short else 8
     records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, most), [kind])]
     rng.shuffle(records)
+    if plain_names:
+        records = with_plain_names(rng, world, records)
     answers_length = len(records) * 18 + 30 * len(kinds)
     space = max(len(records) * spacing, length - answers_length)
     example = Example()
@@ -247,14 +249,18 @@ def copying(rng: random.Random, world: World, length: int) -> Example:
     return example
 
 
+def with_plain_names(rng: random.Random, world: World, records: list[Record]) -> list[Record]:
+    """The records about names of one token each."""
+    words = [word for word in rng.sample(world.names.words, min(160, len(world.names.words))) if len(world.encode(f" {word}")) == 1]
+    return [Record(r.kind, Name((word,), False), r.value) for r, word in zip(records, words, strict=False)] or records
+
+
 def reciting(rng: random.Random, world: World, length: int, plain_names: bool) -> Example:
     """Statements without prose, then some of them restated in random order."""
     encode = world.encode
     records = draw_records(rng, world.names, length // 28, draw_kinds(rng, world.names, 3))
     if plain_names:
-        words = [word for word in rng.sample(world.names.words, 160) if len(encode(f" {word}")) == 1]
-        pairs = zip(records, words, strict=False)
-        records = [Record(r.kind, Name((word,), False), r.value) for r, word in pairs] or records
+        records = with_plain_names(rng, world, records)
     example = Example()
     example.add([encode.bos])
     example.add(encode(" ".join(r.answer if plain_names else r.statement(rng) for r in records)))
