@@ -63,7 +63,7 @@ RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
 COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
-LIST_PLAIN = Task("list 128", _plain_listing, 128, 40, 0.25)
+LIST_PLAIN = Task("list 128", _plain_listing, 128, 36, 0.35)
 LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
 LIST_SHORT = Task("list 512", _listing, 512, 12, 0.12)
 MIXTURE = (
@@ -101,7 +101,7 @@ CONTINUED_STAGES = (
         "lists",
         (
             LIST_PLAIN,
-            replace(LIST_BARE, share=0.3),
+            replace(LIST_BARE, share=0.25),
             Task("list 512", _listing, 512, 8, 0.1),
             _read("read 512", 512, 8, 16, 6, 0.2),
             _read("read 1024", 1024, 4, 24, 12, 0.2),

@@ -17,6 +17,8 @@ from recipes.namm_tiny.prose import Corpus
 from recipes.namm_tiny.tokenizer import Encoder
 
 HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.5
+CHOICE_LOSS, COPIED_LOSS = 3.0, 0.1
+"""In a list: which record comes next, or none; and what was said before and is easy."""
 SYSTEM_MESSAGES = (
     "You answer questions about the text.",
     "Answer from the text only.",
@@ -162,7 +164,7 @@ def listing(rng: random.Random, world: World, length: int, spacing: int, plain_n
     """A document with two to eight records of each of a few kinds; all of each kind are asked for."""
     dialogue = Dialogue(world.encode, chat=True)
     short = length < 256
-    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), 4 if short else 8
+    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), (6 if plain_names else 4) if short else 8
     records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, most), [kind])]
     rng.shuffle(records)
     if plain_names:
@@ -186,12 +188,12 @@ def list_answer(encode: Encoder, records: list[Record]) -> Example:
     answer = Example()
     names = [encode(f" {record.name} is") for record in records]
     for i, record in enumerate(records):
-        answer.add(encode("\n" if i else ""), HEAD_LOSS)
-        answer.add(encode(record.restatement.removesuffix(f" {record.name} is")), RESTATE_LOSS)
+        answer.add(encode("\n" if i else ""), CHOICE_LOSS)
+        answer.add(encode(record.restatement.removesuffix(f" {record.name} is")), COPIED_LOSS)
         answer.heads.append(len(answer.ids) + (not record.name.capitalised))
         answer.extend(any_of(names[i], names[i + 1 :]))
-        answer.add(encode(f" {record.value}."), RESTATE_LOSS)
-    answer.add([encode.end], HEAD_LOSS)
+        answer.add(encode(f" {record.value}."), COPIED_LOSS)
+    answer.add([encode.end], CHOICE_LOSS)
     return answer
 
 
@@ -201,7 +203,7 @@ def any_of(said: list[int], others: list[list[int]]) -> Example:
     for i, token in enumerate(said):
         going_on = {other[i] for other in others if other[:i] == said[:i]} - {token}
         example.also += [(i, other) for other in sorted(going_on)]
-        example.add([token], HEAD_LOSS)
+        example.add([token], CHOICE_LOSS if i < 2 else RESTATE_LOSS)
     return example
 
 
