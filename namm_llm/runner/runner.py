@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -17,9 +15,10 @@ from namm_llm.cache import ManagedCache
 from namm_llm.documents import DocumentMemory, SavedModel
 from namm_llm.documents.blocks import Text, TextBlocks
 from namm_llm.documents.settings import settings_of
-from namm_llm.errors import CacheError, ContextError, UsageError
+from namm_llm.errors import CacheError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
+from namm_llm.runner.conversation import Conversation
 from namm_llm.runner.engine import Engine, Event, Progress, Request, RowResult
 from namm_llm.runner.generation import tokens_seen
 from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
@@ -28,6 +27,8 @@ from namm_llm.runner.model_folder import BUNDLED, NAMM_FILE, locate
 from namm_llm.runner.prefix import PrefixStore
 from namm_llm.runner.prompt import Prompt, PromptFormat, Question
 from namm_llm.runner.queue import RequestQueue
+from namm_llm.runner.reader import DocumentReader
+from namm_llm.runner.requests import Requests
 from namm_llm.runner.results import Generation
 from namm_llm.runner.sampling import SamplingParams
 from namm_llm.runner.stopping import CancelFlag
@@ -38,7 +39,6 @@ from namm_llm.runner.worker import Worker, worker_of
 T = TypeVar("T")
 CHUNK = 512
 PREFIX_CACHES = 2
-_CHAT_TEXT, _CHAT_IDS = "chat_text", "chat_ids"  # what the memory of a conversation has beside its cache
 
 
 class Runner:
@@ -58,6 +58,8 @@ class Runner:
         self._prefixes = PrefixStore(prefix_caches)
         self._engine = Engine(loaded, eviction, chunk, self._prefixes, self._format.known)
         self._queue = RequestQueue(self._engine, self._worker)
+        self._requests = Requests(loaded, self._format)
+        self._reader = DocumentReader(self._engine, self._worker, self._format, self._requests, chunk)
         self._chunk, self._prefix_caches = chunk, prefix_caches
 
     @classmethod
@@ -88,19 +90,7 @@ class Runner:
         is given. namm: for the policy `namm`; the model's own if there is one, which is then the default for a budget without a policy.
         quantization .. trust_remote_code: see `load_model`.
         """
-        if namm is None and (policy == "namm" or (policy is None and budget is not None)):
-            namm = _own_namm(model)
-        eviction = make_eviction(
-            policy,
-            budget=budget,
-            namm=namm,
-            interval=interval,
-            compete=compete,
-            chunked=True,
-            sinks=sinks,
-            recent=recent,
-            kv_bits=kv_bits,
-        )
+        eviction = _eviction(model, policy, budget, namm, interval=interval, compete=compete, sinks=sinks, recent=recent, kv_bits=kv_bits)
         loaded = load_model(
             model,
             quantization=quantization,
@@ -125,18 +115,8 @@ class Runner:
         kv_bits: int | None = None,
     ) -> Runner:
         """Another runner on the same weights and the same worker, with these eviction settings and prefix caches of its own."""
-        if namm is None and (policy == "namm" or (policy is None and budget is not None)):
-            namm = _own_namm(self.model_id)
-        eviction = make_eviction(
-            policy,
-            budget=budget,
-            namm=namm,
-            interval=interval,
-            compete=compete,
-            chunked=True,
-            sinks=sinks,
-            recent=recent,
-            kv_bits=kv_bits,
+        eviction = _eviction(
+            self.model_id, policy, budget, namm, interval=interval, compete=compete, sinks=sinks, recent=recent, kv_bits=kv_bits
         )
         return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches)
 
@@ -240,7 +220,7 @@ class Runner:
         """
         tools = chosen_tools(tools, tool_choice)
         overrides |= forced_call(tools, tool_choice)
-        return self._stream(self._prompt_request(prompt, params, overrides, tools), cancel, on_progress)
+        return self._stream(self._requests.of_prompt(prompt, params, overrides, tools), cancel, on_progress)
 
     def generate(
         self,
@@ -271,7 +251,7 @@ class Runner:
         **overrides: Any,
     ) -> list[Generation]:
         """The answers to several prompts, decoded together; each is what it would be alone."""
-        requests = [self._prompt_request(prompt, params, overrides) for prompt in prompts]
+        requests = [self._requests.of_prompt(prompt, params, overrides) for prompt in prompts]
         return self._all(requests, cancel, on_progress)
 
     # -- conversations ------------------------------------------------------------------------------------------------------------
@@ -283,7 +263,7 @@ class Runner:
         line (a document, and then the question) reads only what is new. The result has no text; its usage says what was read.
         """
         text = self._format.render_open(messages)
-        request = self._request(self._format.rendered_ids(text), None, {}, text=text)
+        request = self._requests.of_ids(self._format.rendered_ids(text), None, {}, text=text)
         return self._results(lambda flag: self._engine.read_ahead(request, flag), cancel, on_progress)[0]
 
     def remember(self, messages: Sequence[Message]) -> DocumentMemory[Generation, Stream] | None:
@@ -296,19 +276,17 @@ class Runner:
         found = self.call(lambda: self._prefixes.continue_from([*ids, 0]))  # one more, because one is always left to read
         if not found:
             return None
-        extra = {_CHAT_TEXT: text[:length], _CHAT_IDS: json.dumps(ids)}
-        return DocumentMemory(self, found[0], hashlib.sha256(text[:length].encode()).hexdigest(), extra=extra)
+        conversation = Conversation(text[:length], ids)
+        return DocumentMemory(self, found[0], conversation.sha256, extra=conversation.extra)
 
     def recall(self, memory: DocumentMemory[Generation, Stream]) -> None:
         """Go on with the conversation of a memory that `remember` gave, without reading it again."""
-        if _CHAT_IDS not in memory.extra:
-            raise UsageError("this memory is that of a document, not of a conversation; ask it.")
+        conversation = Conversation.of_memory(memory.extra)
         if settings_of(memory.cache.eviction) != settings_of(self._eviction):
             then, now = memory.cache.eviction.describe(), self._eviction.describe()
             raise CacheError(f"the conversation was read with other cache settings ({then}) than those of now ({now}).")
-        ids: list[int] = json.loads(memory.extra[_CHAT_IDS])
-        self.call(lambda: self._prefixes.keep(ids[: tokens_seen(memory.cache)], memory.cache))
-        self._format.known.add(memory.extra[_CHAT_TEXT], "", ids)
+        self.call(lambda: self._prefixes.keep(conversation.ids[: tokens_seen(memory.cache)], memory.cache))
+        self._format.known.add(conversation.text, "", conversation.ids)
 
     def forget_prefixes(self) -> None:
         """Free the caches that are kept to go on from."""
@@ -329,36 +307,7 @@ class Runner:
 
     def read_on(self, memory: ManagedCache | None, blocks: Iterable[str], on_progress: OnProgress | None) -> ManagedCache:
         """For `DocumentMemory`: a cache that also holds the text of `blocks`, behind what `memory` holds, which stays as it is."""
-        before = 0 if memory is None else sum(memory.seen_tokens())
-        cache = self.call(lambda: self._engine.begin(memory, self._format.head_tokens))
-        # chunks end where they would, were all ids there at once (see `prefill`)
-        waits = cache.eviction.waits_for_model
-        step = cache.eviction.interval if waits else self._chunk
-        begun = before % step if waits else 0
-        encode = self._format.document if memory is None else self._format.more
-        ids: list[int] = []
-        done = 0
-        for block in blocks:
-            ready = (begun + done + len(ids)) // step * step - begun - done
-            if ready > 0:
-                self._read_ids(cache, ids[:ready], done, done + len(ids), on_progress, to_the_end=False)
-                del ids[:ready]
-                done += ready
-            ids += encode(block)
-            encode = self._format.more
-            self._check_fits(done + len(ids), before, "document" if memory is None else "text")
-        self._read_ids(cache, ids, done, done + len(ids), on_progress, to_the_end=True)
-        return cache
-
-    def _read_ids(
-        self, cache: ManagedCache, ids: list[int], done: int, total: int, on_progress: OnProgress | None, *, to_the_end: bool
-    ) -> None:
-        event: object = None
-        with closing(self._worker.submit(lambda cancel: self._engine.read(cache, ids, cancel, to_the_end=to_the_end))) as events:
-            for event in events:
-                if isinstance(event, Progress) and on_progress is not None:
-                    on_progress(done + event.done, total)
-        assert event is cache, "only its reader can cancel this"
+        return self._reader.read(memory, blocks, on_progress)
 
     def open(self, path: str | os.PathLike[str]) -> DocumentMemory[Generation, Stream]:
         """A memory that was saved with this model; it keeps the eviction settings that it was read with."""
@@ -375,7 +324,7 @@ class Runner:
     ) -> list[Generation]:
         """The answers to one question about several documents, decoded together; each is what it would be alone."""
         ids = self._format.question(question)
-        return self._all([self._request(ids, params, overrides, memory.cache) for memory in memories], cancel, None)
+        return self._all([self._requests.of_ids(ids, params, overrides, memory.cache) for memory in memories], cancel, None)
 
     def stream_question(
         self,
@@ -391,7 +340,7 @@ class Runner:
         """For `DocumentMemory`: the answer to a question, or to a conversation, about what `memory` holds; tools as of `stream`."""
         tools = chosen_tools(tools, tool_choice)
         overrides |= forced_call(tools, tool_choice)
-        request = self._request(self._format.question(question, tools), params, overrides, memory)
+        request = self._requests.of_ids(self._format.question(question, tools), params, overrides, memory)
         return self._stream(request, cancel, None)
 
     def answer_questions(
@@ -404,7 +353,7 @@ class Runner:
         **overrides: Any,
     ) -> list[Generation]:
         """For `DocumentMemory`: the answers to several questions, decoded together."""
-        requests = [self._request(self._format.question(question), params, overrides, memory) for question in questions]
+        requests = [self._requests.of_ids(self._format.question(question), params, overrides, memory) for question in questions]
         return self._all(requests, cancel, None)
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str], eviction: Eviction) -> ManagedCache:
@@ -416,40 +365,6 @@ class Runner:
         return self._worker.call(function)
 
     # -- requests -----------------------------------------------------------------------------------------------------------------
-
-    def _prompt_request(
-        self, prompt: Prompt, params: SamplingParams | None, overrides: dict[str, Any], tools: Sequence[Tool] = ()
-    ) -> Request:
-        if not self._format.is_conversation(prompt):
-            return self._request(self._format.prompt(prompt, tools), params, overrides)
-        text = self._format.render(prompt, tools)
-        return self._request(self._format.rendered_ids(text), params, overrides, text=text)
-
-    def _request(
-        self,
-        ids: list[int],
-        params: SamplingParams | None,
-        overrides: dict[str, Any],
-        memory: ManagedCache | None = None,
-        text: str = "",
-    ) -> Request:
-        params = (params or SamplingParams()).override(overrides)
-        constraint = self._loaded.grammars.constraint(params) if params.constrained else None
-        request = Request(ids, params, memory, constraint, text=text)
-        if not 0 <= min(ids) <= max(ids) < self._loaded.vocabulary:
-            raise UsageError(f"token ids go from 0 to {self._loaded.vocabulary - 1} with {self.model_id}, not to {max(ids)}.")
-        self._check_fits(len(ids), request.memory_tokens, "prompt" if memory is None else "question")
-        return request
-
-    def _check_fits(self, tokens: int, before: int, what: str) -> None:
-        positions = self._loaded.positions
-        if positions is None or before + tokens < positions:
-            return
-        sofar = f" after the {before} of the document" if before else ""
-        raise ContextError(
-            f"the {what} has {tokens} tokens{sofar}, but {self.model_id} was trained on {positions} positions, one of them for the "
-            f"answer: shorten the {what}, or use a model with more positions. (A budget saves memory, not positions.)"
-        )
 
     def _stream(self, request: Request, cancel: CancelFlag | None, on_progress: OnProgress | None) -> Stream:
         return Stream(self._queue.submit(request, cancel), on_progress)
@@ -475,6 +390,19 @@ def _whole(stream: Stream) -> Generation:
         for _ in stream:
             pass
     return stream.result
+
+
+def _eviction(
+    model: str | os.PathLike[str],
+    policy: str | EvictionPolicy | Eviction | None,
+    budget: Budget | float | int | str | None,
+    namm: Namm | str | os.PathLike[str] | None,
+    **settings: Any,
+) -> Eviction:
+    """The settings of a runner on this model, whose own NAMM is the default."""
+    if namm is None and (policy == "namm" or (policy is None and budget is not None)):
+        namm = _own_namm(model)
+    return make_eviction(policy, budget=budget, namm=namm, chunked=True, **settings)
 
 
 def _own_namm(model: str | os.PathLike[str]) -> os.PathLike[str] | None:
