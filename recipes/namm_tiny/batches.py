@@ -13,17 +13,15 @@ from recipes.namm_tiny.documents import Example
 
 @dataclass(frozen=True)
 class Batch:
-    """All (batch, length). `loss` weighs the prediction of a token, `heads` marks those that decide; `also` (any, 3) are rows, places and
-    tokens that would be right there too."""
+    """All (batch, length). `loss` weighs the prediction of a token, `heads` marks those that decide."""
 
     ids: Tensor
     positions: Tensor
     loss: Tensor
     heads: Tensor
-    also: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device) for t in (self.ids, self.positions, self.loss, self.heads, self.also)))
+        return Batch(*(t.to(device) for t in (self.ids, self.positions, self.loss, self.heads)))
 
 
 def jumping_positions(rng: random.Random, length: int, cuts: list[int], reach: int) -> Tensor:
@@ -51,13 +49,11 @@ def collate(rng: random.Random, examples: list[Example], pad: int, reach: int) -
         loss[row, : len(example.ids)] = torch.tensor(example.weights)
         heads[row, example.heads] = True
         positions[row] = jumping_positions(rng, length, example.cuts, reach)
-    also = [(row, place, token) for row, example in enumerate(examples) for place, token in example.also]
-    return Batch(ids, positions, loss, heads, torch.tensor(also, dtype=torch.long).view(-1, 3))
+    return Batch(ids, positions, loss, heads)
 
 
 def text_batch(windows: list[list[int]], bos: int) -> Batch:
     """Plain text, every token of which is learned."""
     ids = torch.tensor([[bos, *window] for window in windows])
     positions = torch.arange(ids.shape[1]).expand_as(ids)
-    nowhere = torch.zeros(ids.shape, dtype=torch.bool)
-    return Batch(ids, positions, torch.ones(ids.shape), nowhere, torch.zeros(0, 3, dtype=torch.long))
+    return Batch(ids, positions, torch.ones(ids.shape), torch.zeros(ids.shape, dtype=torch.bool))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from recipes.namm_tiny.documents import Example, World, copying, listing, reading, reciting, remembering
@@ -52,20 +52,14 @@ def _bare_listing(rng: random.Random, world: World, length: int) -> Example:
     return listing(rng, world, length, spacing=rng.choice((18, 20, 24)))
 
 
-def _plain_listing(rng: random.Random, world: World, length: int) -> Example:
-    """Hardly anything but the records, each name one token: what is listed must not be listed again."""
-    return listing(rng, world, length, spacing=rng.choice((14, 18)), plain_names=True)
-
-
 COPY = Task("copy", copying, 96, 48)
 RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32)
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
 COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
-LIST_PLAIN = Task("list 128", _plain_listing, 128, 36, 0.35)
 LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
-LIST_SHORT = Task("list 512", _listing, 512, 12, 0.12)
+LIST_SHORT = Task("list 512", _listing, 512, 12, 0.08)
 MIXTURE = (
     _read("read 1024", 1024, 6, 32, 14, 0.44),
     _read("read 2048", 2048, 3, 48, 20, 0.15),
@@ -78,14 +72,12 @@ MIXTURE = (
 LONG = (
     _read("read 1024", 1024, 5, 24, 14, 0.28),
     _read("read 2048", 2048, 3, 56, 20, 0.18),
-    _read("read 4096", 4096, 1, 96, 32, 0.16),
+    _read("read 4096", 4096, 1, 96, 32, 0.18),
     _read("read 8192", 8192, 1, 128, 48, 0.08),
     _read("read 16384", 16384, 1, 128, 64, 0.005),
     REMEMBER,
     COPY_FAR,
-    Task("list 192", _bare_listing, 192, 28, 0.08),
     LIST_SHORT,
-    Task("list 1024", _listing, 1024, 6, 0.08),
 )
 STAGES = (
     Stage("copy", (COPY,), until=0.85, steps=300),
@@ -100,16 +92,15 @@ CONTINUED_STAGES = (
     Stage(
         "lists",
         (
-            LIST_PLAIN,
-            replace(LIST_BARE, share=0.25),
-            Task("list 512", _listing, 512, 8, 0.1),
+            LIST_BARE,
+            Task("list 512", _listing, 512, 8, 0.15),
             _read("read 512", 512, 8, 16, 6, 0.2),
             _read("read 1024", 1024, 4, 24, 12, 0.2),
             REMEMBER,
             COPY_FAR,
         ),
-        until=0.95,
-        steps=450,
+        until=0.93,
+        steps=500,
         language=True,
     ),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),

@@ -17,8 +17,6 @@ from recipes.namm_tiny.prose import Corpus
 from recipes.namm_tiny.tokenizer import Encoder
 
 HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.5
-CHOICE_LOSS, COPIED_LOSS = 3.0, 0.1
-"""In a list: which record comes next, or none; and what was said before and is easy."""
 SYSTEM_MESSAGES = (
     "You answer questions about the text.",
     "Answer from the text only.",
@@ -30,13 +28,12 @@ SYSTEM_MESSAGES = (
 @dataclass
 class Example:
     """Token ids and the weight of each one's loss. `heads` are the tokens that decide an answer,
-    `cuts` the places where positions may jump, `also` the tokens that would be right too: (place, token)."""
+    `cuts` the places where positions may jump."""
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
-    also: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, ids: list[int], loss: float = 0.0) -> None:
         self.ids += ids
@@ -55,7 +52,6 @@ class Example:
         offset = len(self.ids)
         self.heads += [offset + i for i in other.heads]
         self.cuts += [offset + i for i in other.cuts]
-        self.also += [(offset + i, token) for i, token in other.also]
         self.ids += other.ids
         self.weights += other.weights
 
@@ -160,15 +156,13 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
     return example
 
 
-def listing(rng: random.Random, world: World, length: int, spacing: int, plain_names: bool = False) -> Example:
+def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
     """A document with two to eight records of each of a few kinds; all of each kind are asked for."""
     dialogue = Dialogue(world.encode, chat=True)
     short = length < 256
-    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), (6 if plain_names else 4) if short else 8
+    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), 4 if short else 8
     records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, most), [kind])]
     rng.shuffle(records)
-    if plain_names:
-        records = with_plain_names(rng, world, records)
     answers_length = len(records) * 18 + 30 * len(kinds)
     space = max(len(records) * spacing, length - answers_length)
     example = Example()
@@ -178,33 +172,21 @@ def listing(rng: random.Random, world: World, length: int, spacing: int, plain_n
     for i, kind in enumerate(rng.sample(kinds, len(kinds))):
         question = Record(kind, records[0].name, "").say(rng.choice(LISTS))
         example.add(dialogue.question(question, first=i == 0))
-        wanted = [record for record in records if record.kind == kind]
-        example.extend(list_answer(world.encode, rng.sample(wanted, len(wanted))))
+        example.extend(list_answer(world.encode, [record for record in records if record.kind == kind]))
     return example
 
 
 def list_answer(encode: Encoder, records: list[Record]) -> Example:
-    """One restated record a line. Any record that is not in the list yet would be right: the document's order would ask for more."""
+    """One restated record a line, in the document's order; names and the end are what must be found."""
     answer = Example()
-    names = [encode(f" {record.name} is") for record in records]
     for i, record in enumerate(records):
-        answer.add(encode("\n" if i else ""), CHOICE_LOSS)
-        answer.add(encode(record.restatement.removesuffix(f" {record.name} is")), COPIED_LOSS)
-        answer.heads.append(len(answer.ids) + (not record.name.capitalised))
-        answer.extend(any_of(names[i], names[i + 1 :]))
-        answer.add(encode(f" {record.value}."), COPIED_LOSS)
-    answer.add([encode.end], CHOICE_LOSS)
+        before, _, _ = record.restatement.rpartition(f" {record.name.bare}")
+        answer.add(encode(("\n" if i else "") + before), RESTATE_LOSS)
+        answer.head(encode(f" {record.name.bare}"))
+        answer.add(encode(" is"), 0.1)
+        answer.add(encode(f" {record.value}."), RESTATE_LOSS)
+    answer.add([encode.end], HEAD_LOSS)
     return answer
-
-
-def any_of(said: list[int], others: list[list[int]]) -> Example:
-    """`said`, where one of `others` could be said as well."""
-    example = Example()
-    for i, token in enumerate(said):
-        going_on = {other[i] for other in others if other[:i] == said[:i]} - {token}
-        example.also += [(i, other) for other in sorted(going_on)]
-        example.add([token], CHOICE_LOSS if i < 2 else RESTATE_LOSS)
-    return example
 
 
 def remembering(rng: random.Random, world: World, length: int) -> Example:
@@ -251,18 +233,14 @@ def copying(rng: random.Random, world: World, length: int) -> Example:
     return example
 
 
-def with_plain_names(rng: random.Random, world: World, records: list[Record]) -> list[Record]:
-    """The records about names of one token each."""
-    words = [word for word in rng.sample(world.names.words, min(160, len(world.names.words))) if len(world.encode(f" {word}")) == 1]
-    return [Record(r.kind, Name((word,), False), r.value) for r, word in zip(records, words, strict=False)] or records
-
-
 def reciting(rng: random.Random, world: World, length: int, plain_names: bool) -> Example:
     """Statements without prose, then some of them restated in random order."""
     encode = world.encode
     records = draw_records(rng, world.names, length // 28, draw_kinds(rng, world.names, 3))
     if plain_names:
-        records = with_plain_names(rng, world, records)
+        words = [word for word in rng.sample(world.names.words, 160) if len(encode(f" {word}")) == 1]
+        pairs = zip(records, words, strict=False)
+        records = [Record(r.kind, Name((word,), False), r.value) for r, word in pairs] or records
     example = Example()
     example.add([encode.bos])
     example.add(encode(" ".join(r.answer if plain_names else r.statement(rng) for r in records)))

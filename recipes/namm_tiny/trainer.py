@@ -77,21 +77,8 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = model.lm_head(states[:, :-1][wanted]).float()
     targets, weights = batch.ids[:, 1:][wanted], batch.loss[:, 1:][wanted]
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
-    hits = logits.argmax(-1) == targets
-    if len(batch.also):
-        losses, hits = allow(batch, wanted, logits, losses, hits)
-    return (losses * weights).sum() / weights.sum(), hits[batch.heads[:, 1:][wanted]]
-
-
-def allow(batch: Batch, wanted: Tensor, logits: Tensor, losses: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and hits where other tokens would be right too: the loss is that of all of them together."""
-    row, place, token = batch.also.unbind(1)
-    where = (wanted.flatten().cumsum(0) - 1).view_as(wanted)[row, place - 1]
-    chances = logits.log_softmax(-1).exp()
-    together = (-losses).exp().index_add(0, where, chances[where, token])
-    open_places = torch.zeros_like(hits).index_fill(0, where, True)
-    losses = losses.masked_scatter(open_places, -together[open_places].clamp_min(1e-30).log())
-    return losses, hits.index_fill(0, where[logits.argmax(-1)[where] == token], True)
+    heads = batch.heads[:, 1:][wanted]
+    return (losses * weights).sum() / weights.sum(), logits[heads].argmax(-1) == targets[heads]
 
 
 class Trainer:
