@@ -21,10 +21,10 @@ def grouped_attention(query: Tensor, settled: RaggedTokens, keys: Tensor, values
 
     keys, values: `[G, C, D]`, the recent tokens, the T new ones last. Query head h belongs to KV head h // (H / G).
     """
-    if kernels.usable(query) and settled.scales is None:
+    if kernels.usable(query):
         from namm_llm.attention.kernels.grouped import grouped_attention as on_gpu
 
-        return on_gpu(query, settled.floats(), keys, values, scale=scale)
+        return on_gpu(query, settled, keys, values, scale=scale)
     heads, new, size = query.shape
     grouped = query.reshape(keys.shape[0], heads // keys.shape[0], new, size)
     out, lse = _recent(grouped, keys, values, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer
 
 from namm_llm.runner.detokenize import Detokenizer
-from namm_llm.runner.generation import Reply
+from namm_llm.runner.reply import Reply
 from namm_llm.runner.results import Piece
 from namm_llm.runner.stopping import StopStrings
 

@@ -17,10 +17,12 @@ from namm_llm.cache import ManagedCache
 from namm_llm.policies import Eviction
 from namm_llm.runner.answer import AnswerText
 from namm_llm.runner.constraint import Constraint
-from namm_llm.runner.generation import Reply, decode, prefill, tokens_seen
+from namm_llm.runner.decoding import Decoding
+from namm_llm.runner.generation import decode, prefill, tokens_seen
 from namm_llm.runner.known import KnownTexts
 from namm_llm.runner.loading import LoadedModel
 from namm_llm.runner.prefix import PrefixStore
+from namm_llm.runner.reply import Reply
 from namm_llm.runner.results import Generation, Piece, Timings, Usage
 from namm_llm.runner.sampling import Sampler, SamplingParams
 from namm_llm.runner.stopping import AnyOf, CancelFlag
@@ -106,14 +108,19 @@ class _Row:
 
 
 class Engine:
-    """chunk: tokens of a prompt that go through the model at once. prefixes: caches to go on from. known: the ids of their texts."""
+    """chunk: tokens of a prompt that go through the model at once. prefixes: caches to go on from. known: the ids of their texts. decoding:
+    how answers are decoded.
+    """
 
-    def __init__(self, loaded: LoadedModel, eviction: Eviction, chunk: int, prefixes: PrefixStore, known: KnownTexts) -> None:
+    def __init__(
+        self, loaded: LoadedModel, eviction: Eviction, chunk: int, prefixes: PrefixStore, known: KnownTexts, decoding: Decoding
+    ) -> None:
         self._loaded = loaded
         self._eviction = eviction
         self._chunk = chunk
         self._prefixes = prefixes
         self._known = known
+        self._decoding = decoding
         cache = self._new_cache()
         self._can_batch = len(cache.managed) == len(cache.layers)  # transformers' own windows cannot be joined
 
@@ -193,7 +200,7 @@ class Engine:
         if positions is not None:
             room = min(room, positions - request.memory_tokens - len(request.ids))
         assert room >= 1, "the runner checks that a prompt fits"
-        reply = Reply(request.ids, Sampler(request.params), room, self._loaded.end_ids, request.constraint, request.cancel)
+        reply = Reply(request.ids, Sampler(request.params, request.ids), room, self._loaded.end_ids, request.constraint, request.cancel)
         return _Row(number, request, reply, AnswerText(reply, self._loaded.backend, request.params.stop), cache, reused)
 
     def _beginning(self, request: Request) -> tuple[ManagedCache, int]:
@@ -235,7 +242,7 @@ class Engine:
             row.cache = None
         if not going:
             return
-        for at, token in decode(self._loaded.model, caches, [row.reply for row in going], scores, cancel):
+        for at, token in decode(self._decoding.batch(caches), [row.reply for row in going], scores, cancel):
             yield from going[at].feed(token)
 
     def _finish(self, row: _Row, *, keep: bool) -> Iterator[RowPiece | RowResult]:

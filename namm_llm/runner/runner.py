@@ -19,6 +19,7 @@ from namm_llm.errors import CacheError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
 from namm_llm.runner.conversation import Conversation
+from namm_llm.runner.decoding import CudaGraphs, Decoding
 from namm_llm.runner.engine import Engine, Event, Progress, Request, RowResult
 from namm_llm.runner.generation import tokens_seen
 from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
@@ -45,10 +46,19 @@ class Runner:
     """A model with its eviction settings. Any number of threads may use it; they are served one after the other.
 
     chunk: tokens of a prompt that go through the model at once. prefix_caches: how many caches of the last prompts and answers are kept,
-    so that a prompt which goes on from one of them (the next turn of a chat) reads only what is new; 0 keeps none.
+    so that a prompt which goes on from one of them (the next turn of a chat) reads only what is new; 0 keeps none. cuda_graphs: see
+    `Decoding`; None records them where the model is on one CUDA device, and says once where it cannot.
     """
 
-    def __init__(self, loaded: LoadedModel, eviction: Eviction, *, chunk: int = CHUNK, prefix_caches: int = PREFIX_CACHES) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        eviction: Eviction,
+        *,
+        chunk: int = CHUNK,
+        prefix_caches: int = PREFIX_CACHES,
+        cuda_graphs: CudaGraphs = None,
+    ) -> None:
         if chunk < 1 or prefix_caches < 0:
             raise UsageError(f"chunk must be 1 or more and prefix_caches 0 or more, not {chunk} and {prefix_caches}.")
         self._loaded = loaded
@@ -56,11 +66,12 @@ class Runner:
         self._format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
         self._worker: Worker = worker_of(loaded)
         self._prefixes = PrefixStore(prefix_caches)
-        self._engine = Engine(loaded, eviction, chunk, self._prefixes, self._format.known)
+        self._decoding = Decoding(loaded, cuda_graphs)
+        self._engine = Engine(loaded, eviction, chunk, self._prefixes, self._format.known, self._decoding)
         self._queue = RequestQueue(self._engine, self._worker)
         self._requests = Requests(loaded, self._format)
         self._reader = DocumentReader(self._engine, self._worker, self._format, self._requests, chunk)
-        self._chunk, self._prefix_caches = chunk, prefix_caches
+        self._chunk, self._prefix_caches, self._cuda_graphs = chunk, prefix_caches, cuda_graphs
 
     @classmethod
     def load(
@@ -83,6 +94,7 @@ class Runner:
         trust_remote_code: bool = False,
         chunk: int = CHUNK,
         prefix_caches: int = PREFIX_CACHES,
+        cuda_graphs: CudaGraphs = None,
     ) -> Runner:
         """A runner for a bundled model, a folder or a Hugging Face id; weights that this process has already loaded are shared.
 
@@ -100,7 +112,7 @@ class Runner:
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,
         )
-        return cls(loaded, eviction, chunk=chunk, prefix_caches=prefix_caches)
+        return cls(loaded, eviction, chunk=chunk, prefix_caches=prefix_caches, cuda_graphs=cuda_graphs)
 
     def with_cache(
         self,
@@ -118,7 +130,7 @@ class Runner:
         eviction = _eviction(
             self.model_id, policy, budget, namm, interval=interval, compete=compete, sinks=sinks, recent=recent, kv_bits=kv_bits
         )
-        return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches)
+        return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches, cuda_graphs=self._cuda_graphs)
 
     # -- what it is ---------------------------------------------------------------------------------------------------------------
 
@@ -141,6 +153,11 @@ class Runner:
     def eviction(self) -> Eviction:
         """What the caches evict."""
         return self._eviction
+
+    @property
+    def decoding(self) -> str:
+        """How answers are decoded: `CUDA graphs`, or `plain calls` and why."""
+        return self._decoding.describe()
 
     @property
     def fingerprint(self) -> str:

@@ -1,13 +1,13 @@
 """How the next token is chosen from the logits of one sequence.
 
-Each sequence has its own random generator, so that an answer does not depend on what else runs in its batch. Works on logits `[V]`; knows
-nothing about text, batches or the model.
+Each sequence has its own random generator, so that an answer does not depend on what else runs in its batch. Works on logits `[V]` where
+they are: the host never waits for a token here. Knows nothing about text, batches or the model.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -112,13 +111,16 @@ def _is_number(value: object) -> bool:
 
 
 class Sampler:
-    """Chooses the tokens of one sequence; remembers its random generator and nothing else."""
+    """Chooses the tokens of one sequence; remembers its random generator, and which tokens came if they are to be disfavoured.
 
-    def __init__(self, params: SamplingParams) -> None:
+    prompt: ids that count as having come.
+    """
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int] = ()) -> None:
         self._greedy = params.temperature == 0
-        self._penalty = LogitsProcessorList()
-        if params.repetition_penalty != 1:
-            self._penalty.append(RepetitionPenaltyLogitsProcessor(penalty=float(params.repetition_penalty)))
+        self._penalty = float(params.repetition_penalty)
+        self._prompt = prompt
+        self._came: Tensor | None = None
         self._warpers = _warpers(params)
         self._generator = torch.Generator()  # on the CPU, so that a seed means the same on every device
         if params.seed is None:
@@ -126,17 +128,34 @@ class Sampler:
         else:
             self._generator.manual_seed(params.seed)
 
-    def choose(self, logits: Tensor, prompt: list[int], output: list[int]) -> int:
-        """The next token. logits: `[V]`. prompt, output: the ids so far, for the repetition penalty."""
-        scores = logits[None].float()
-        if self._penalty:
-            context = cast("torch.LongTensor", torch.tensor([prompt + output], device=scores.device))
-            scores = self._penalty(context, scores)
+    def pick(self, logits: Tensor) -> Tensor:
+        """The next token, int64 `[]`, for logits `[V]`."""
+        scores = self._penalised(logits.float())
         if self._greedy:
-            return int(scores.argmax())
+            return scores.argmax()
         no_ids = cast("torch.LongTensor", torch.empty(1, 0, dtype=torch.long))
-        weights = self._warpers(no_ids, scores).softmax(-1).cpu()
-        return int(torch.multinomial(weights, 1, generator=self._generator))
+        weights = self._warpers(no_ids, scores[None])[0].softmax(-1)
+        if weights.device.type == "mps":  # which has no float64
+            weights = weights.cpu()
+        # one number from the host and a look-up, instead of V numbers to the host
+        reach = weights.double().cumsum(0)
+        draw = float(torch.rand((), dtype=torch.float64, generator=self._generator))
+        return (reach <= draw * reach[-1]).sum().to(logits.device)
+
+    def came(self, token: Tensor) -> None:
+        """Takes note of the token, int64 `[]`, that the answer goes on with."""
+        if self._came is not None:
+            self._came.index_fill_(0, token[None], True)
+
+    def _penalised(self, scores: Tensor) -> Tensor:
+        """As transformers' `RepetitionPenaltyLogitsProcessor`, which wants all ids from the host for each token."""
+        if self._penalty == 1:
+            return scores
+        if self._came is None:
+            self._came = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+            self._came[torch.tensor(self._prompt, dtype=torch.int64, device=scores.device)] = True
+        less = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        return torch.where(self._came, less, scores)
 
 
 def _warpers(params: SamplingParams) -> LogitsProcessorList:

@@ -77,6 +77,7 @@ def test_weights_that_come_from_disk_answer_as_weights_in_memory(tiny_folder: Pa
     question = {"max_tokens": 8, "temperature": 0.0}
     assert found.ask("Which code?", **question).text == expected.ask("Which code?", **question).text
     found.save(tmp_path / "text.namm")
+    assert there.decoding.startswith("plain calls: its weights are on cpu, meta, and only one device will do")
     opened = there.open(tmp_path / "text.namm")
     assert opened.ask("Which code?", **question).text == expected.ask("Which code?", **question).text
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from namm_llm.cache import ManagedCache
-from namm_llm.errors import ContextError, UsageError
+from namm_llm.errors import ContextError, ModelError, UsageError
 from namm_llm.policies import make_eviction
 from namm_llm.runner import Runner, SamplingParams
-from namm_llm.runner.generation import Reply, decode, prefill
+from namm_llm.runner.generation import PlainBatch, decode, prefill
+from namm_llm.runner.reply import Reply
 from namm_llm.runner.sampling import Sampler
 from tests.tiny import save_tiny
 
@@ -51,7 +52,7 @@ def own_greedy(runner: Runner, ids: list[int], count: int, chunk: int = 512) -> 
         except StopIteration as end:
             logits = end.value
             break
-    list(decode(runner.loaded.model, [cache], [reply], [logits], go_on))
+    list(decode(PlainBatch(runner.loaded.model, [cache]), [reply], [logits], go_on))
     return reply.output
 
 
@@ -241,3 +242,5 @@ def test_models_with_sliding_windows_answer_one_by_one(tmp_path: Any) -> None:
     answer = runner.generate(ids, max_tokens=12)
     assert answer.text == runner.decode(greedy(runner, ids, 12)).rstrip("\ufffd")
     assert [one.text for one in runner.generate_batch([ids, ids], max_tokens=12)] == [answer.text] * 2
+    with pytest.raises(ModelError, match="cannot be decoded with cuda_graphs='eager': it has layers with a sliding window; leave"):
+        Runner.load(tmp_path, cuda_graphs="eager")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from namm_llm.errors import UsageError
 from namm_llm.runner.sampling import Sampler, SamplingParams
@@ -11,7 +12,7 @@ LOGITS = torch.tensor([0.1, 3.0, 2.0, -1.0, 2.5])
 
 def drawn(params: SamplingParams, count: int = 200) -> set[int]:
     sampler = Sampler(params)
-    return {sampler.choose(LOGITS, [], []) for _ in range(count)}
+    return {int(sampler.pick(LOGITS)) for _ in range(count)}
 
 
 def test_greedy_takes_the_likeliest_token() -> None:
@@ -29,19 +30,38 @@ def test_limits_leave_only_likely_tokens(limits: dict[str, float], left: set[int
 def test_a_seed_makes_sampling_repeatable() -> None:
     params = SamplingParams(temperature=2.0, seed=7)
     first, second = Sampler(params), Sampler(params)
-    assert [first.choose(LOGITS, [], []) for _ in range(20)] == [second.choose(LOGITS, [], []) for _ in range(20)]
+    assert [int(first.pick(LOGITS)) for _ in range(20)] == [int(second.pick(LOGITS)) for _ in range(20)]
 
 
 def test_without_a_seed_runs_differ() -> None:
     flat = torch.zeros(1000)
-    assert Sampler(SamplingParams(temperature=1.0)).choose(flat, [], []) != Sampler(SamplingParams(temperature=1.0)).choose(flat, [], [])
+    assert Sampler(SamplingParams(temperature=1.0)).pick(flat) != Sampler(SamplingParams(temperature=1.0)).pick(flat)
 
 
-def test_repetition_penalty_counts_prompt_and_answer() -> None:
-    sampler = Sampler(SamplingParams(repetition_penalty=10.0))
-    assert sampler.choose(LOGITS, [], []) == 1
-    assert sampler.choose(LOGITS, [1], []) == 4
-    assert sampler.choose(LOGITS, [1], [4]) == 2
+def test_draws_come_as_often_as_the_logits_say() -> None:
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=1))
+    counts = torch.bincount(torch.stack([sampler.pick(LOGITS) for _ in range(4000)]), minlength=5)
+    torch.testing.assert_close(counts / 4000, LOGITS.softmax(-1), atol=0.02, rtol=0)
+
+
+def test_a_token_without_a_chance_is_never_drawn() -> None:
+    """Whatever the draw, also the smallest and the largest one."""
+    hidden = torch.tensor([-torch.inf, 1.0, -torch.inf, 1.0, -torch.inf])
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=1))
+    assert {int(sampler.pick(hidden)) for _ in range(200)} == {1, 3}
+
+
+@pytest.mark.parametrize("penalty", [1.3, 10.0])
+def test_repetition_penalty_counts_prompt_and_answer(penalty: float) -> None:
+    """As transformers has it, which gets all ids for each token."""
+    theirs = RepetitionPenaltyLogitsProcessor(penalty=penalty)
+    sampler, ids = Sampler(SamplingParams(repetition_penalty=penalty), [1, 3]), [1, 3]
+    for _ in range(3):
+        token = sampler.pick(LOGITS)
+        assert token == theirs(torch.tensor([ids]), LOGITS[None].clone()).argmax()  # type: ignore[arg-type]
+        sampler.came(token)
+        ids.append(int(token))
+    assert 4 in ids
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,14 @@ def grouped_attention(query: Tensor, settled: RaggedTokens, keys: Tensor, values
     if not settled.longest:
         return attend(query, [(recent, True)], scale=scale)
     if query.dtype in _HALF and query.shape[0] // len(settled.lengths) * query.shape[1] >= _MANY:
-        new, old = attend(query, [(recent, True)], scale=scale), varlen(query, settled, scale=scale)
+        new, old = attend(query, [(recent, True)], scale=scale), varlen(query, settled.floats(), scale=scale)
         return combine(torch.stack([new[0].float(), old[0].float()]), torch.stack([new[1], old[1]]), query.dtype)
     return attend(query, [(settled_segments(settled), False), (recent, True)], scale=scale)
 
 
 def settled_segments(settled: RaggedTokens) -> Segments:
     """The settled tokens as the kernel takes them."""
-    return Segments(settled.keys, settled.values, *bounds(settled.lengths, settled.keys.device), settled.longest)
+    return Segments(settled.keys, settled.values, *bounds(settled.lengths, settled.keys.device), settled.longest, settled.scales)
 
 
 def dense_segments(keys: Tensor, values: Tensor) -> Segments:

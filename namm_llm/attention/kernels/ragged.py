@@ -65,6 +65,7 @@ def _splits(segments: Segments, query: Tensor) -> int:
 
 def _launch(query: Tensor, segments: Segments, causal: bool, scale: float, out: Tensor, lse: Tensor) -> None:
     assert query.is_contiguous(), "the rows of a group lie one after the other"
+    assert segments.scales is None or segments.scales.is_contiguous(), "the scales of a token lie side by side"
     assert segments.keys.stride(-1) == segments.values.stride(-1) == 1, "numbers of a head lie side by side"
     heads, new, size = query.shape
     groups, splits = len(segments.starts), len(out)
@@ -72,19 +73,21 @@ def _launch(query: Tensor, segments: Segments, causal: bool, scale: float, out: 
     height = min(_ROWS, tile(rows))
     # parts of equal size, in whole tiles
     part = triton.cdiv(triton.cdiv(segments.longest, splits), _KEYS) * _KEYS
+    scales = segments.scales
     _ragged[(groups, splits, triton.cdiv(rows, height))](
-        query, segments.keys, segments.values, segments.starts, segments.lengths, out, lse,
+        query, segments.keys, segments.values, segments.keys if scales is None else scales, segments.starts, segments.lengths, out, lse,
         segments.keys.stride(0), segments.values.stride(0), rows, new, part, scale,
-        CAUSAL=causal, SIZE=size, SIZE_TILE=tile(size), WIDTH=out.shape[-1], WIDTH_TILE=tile(out.shape[-1]), ROWS=height, KEYS=_KEYS,
+        QUANTISED=scales is not None, CAUSAL=causal,
+        SIZE=size, SIZE_TILE=tile(size), WIDTH=out.shape[-1], WIDTH_TILE=tile(out.shape[-1]), ROWS=height, KEYS=_KEYS,
         num_stages=stages(query),
     )  # fmt: skip
 
 
 @triton.jit
 def _ragged(
-    query, keys, values, starts, lengths, out, lse, key_row, value_row, rows, new, part, scale,
-    CAUSAL: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr,
-    ROWS: tl.constexpr, KEYS: tl.constexpr,
+    query, keys, values, scales, starts, lengths, out, lse, key_row, value_row, rows, new, part, scale,
+    QUANTISED: tl.constexpr, CAUSAL: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr,
+    WIDTH: tl.constexpr, WIDTH_TILE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(0)
     split = tl.program_id(1)
@@ -107,6 +110,11 @@ def _ragged(
         token = begin + at
         key = tl.load(keys + token[None, :] * key_row + size[:, None], mask=live[None, :] & (size[:, None] < SIZE), other=0.0)
         value = tl.load(values + token[:, None] * value_row + width[None, :], mask=live[:, None] & (width[None, :] < WIDTH), other=0.0)
+        if QUANTISED:  # rounded to the type of the scales, as in `RaggedTokens.floats`
+            step = tl.load(scales + 2 * token, mask=live, other=0.0)
+            key = (key.to(tl.float32) * step.to(tl.float32)[None, :]).to(step.dtype)
+            step = tl.load(scales + 2 * token + 1, mask=live, other=0.0)
+            value = (value.to(tl.float32) * step.to(tl.float32)[:, None]).to(step.dtype)
         logits = product(asked, key) * scale
         seen = live[None, :]
         if CAUSAL:

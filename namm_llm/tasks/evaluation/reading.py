@@ -12,8 +12,9 @@ from torch import Tensor
 
 from namm_llm.cache import CacheStats, ManagedCache
 from namm_llm.runner import Runner
-from namm_llm.runner.generation import Reply, decode, prefill, tokens_seen
+from namm_llm.runner.generation import PlainBatch, decode, prefill, tokens_seen
 from namm_llm.runner.prompt import PromptFormat
+from namm_llm.runner.reply import Reply
 from namm_llm.runner.sampling import Sampler, SamplingParams
 from namm_llm.tasks.sample import Question, Sample
 
@@ -98,7 +99,7 @@ def _answer(runner: Runner, cache: ManagedCache, ids: list[int], question: Quest
     logits = _run(prefill(model, cache, ids[-1:], chunk=CHUNK, cancel=Event()))
     assert logits is not None
     reply = Reply(ids, Sampler(SamplingParams(max_tokens=question.max_tokens)), question.max_tokens, runner.loaded.end_ids)
-    for _ in decode(model, [cache], [reply], [logits], Event()):
+    for _ in decode(PlainBatch(model, [cache]), [reply], [logits], Event()):
         pass
     return runner.decode(reply.output), stats
 

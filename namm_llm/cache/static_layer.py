@@ -1,0 +1,143 @@
+"""One layer of a model in buffers that stay where they are between two updates, for every sequence of a batch.
+
+Settled tokens are read where they lie, also those that forks share; recent tokens and the queries that policies look back on have room for
+a whole interval from the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from namm_llm.attention.interface import ManagedKeys
+from namm_llm.attention.static import Segments, static_attention
+from namm_llm.cache.clock import Clock
+from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.recent import Rows
+from namm_llm.cache.sequence import LayerSequence
+
+
+class StaticSequence:
+    """One sequence in one layer. layer: of its own cache, which holds no other sequence."""
+
+    def __init__(self, layer: ManagedLayer, clock: Clock) -> None:
+        self._layer = layer
+        self._sequence: LayerSequence = layer.sequences[0]
+        self._clock = clock
+        settled, interval = self._sequence.settled, self._sequence.eviction.interval
+        groups, device = len(settled.lengths), settled.keys.device
+        sizes = (settled.keys.shape[-1], settled.values.shape[-1])
+        keys, values = (torch.empty(groups, interval, size, dtype=settled.dtype, device=device) for size in sizes)
+        starts = torch.arange(groups, dtype=torch.int32, device=device) * interval
+        self._buffers = keys, values
+        self._recent = Segments(keys.flatten(0, 1), values.flatten(0, 1), starts, clock.lengths[:groups], interval)
+        self._queries: list[Tensor] = []
+        self.take_over()
+
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store one token, key and value `[G, 1, D]`, and attend with its queries `[H, 1, D]`: output `[H, 1, D]`."""
+        clock, sequence = self._clock, self._sequence
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer.index_copy_(1, clock.row, new)
+        out, lse = static_attention(query, (*self._settled, self._recent), scale=sequence.scale)
+        if sequence.eviction.policy.observes:
+            self._make_room(query, lse)
+            for buffer, new in zip(self._queries, (query, lse), strict=True):
+                buffer.index_copy_(1, clock.place, new)
+        return out
+
+    def take_over(self) -> None:
+        """Move what the sequence holds since its last update into the buffers."""
+        sequence = self._sequence
+        settled = sequence.settled
+        both = torch.tensor([settled.lengths, settled.lengths], dtype=torch.int32)
+        both[0] = both[1].cumsum(0) - both[1]
+        starts, lengths = both.to(settled.keys.device)
+        whole = Segments(settled.keys, settled.values, starts, lengths, settled.longest, settled.scales)
+        self._settled = (whole,) if settled.longest else ()
+        for buffer, column in zip(self._buffers, sequence.recent.columns(), strict=False):
+            buffer[:, : column.shape[1]] = column
+        columns = sequence.queries.columns()  # none, if the policy carries nothing over an update
+        if columns:
+            self._make_room(*columns)
+        for buffer, column in zip(self._queries, columns, strict=False):
+            buffer[:, : column.shape[1]] = column
+
+    def _make_room(self, *like: Tensor) -> None:
+        """Buffers for queries and log-sum-exps `[H, ...]`, for a whole interval and the most that is carried over an update."""
+        if self._queries:
+            return
+        policy, interval = self._sequence.eviction.policy, self._sequence.eviction.interval
+        room = interval + max(policy.carry(seen) for seen in range(interval))
+        self._queries = [column.new_empty(column.shape[0], room, *column.shape[2:]) for column in like]
+
+    def hand_over(self) -> None:
+        """Let the sequence see all that is in the buffers."""
+        clock, sequence = self._clock, self._sequence
+        sequence.seen = clock.seen
+        self._layer.columns = clock.seen
+        sequence.recent = _first(self._buffers, clock.recent)
+        sequence.queries = _first(self._queries, clock.queries)
+
+    def leave(self) -> None:
+        """Give the sequence storage of its own again."""
+        sequence = self._sequence
+        sequence.recent, sequence.queries = sequence.recent.copy(), sequence.queries.copy()
+
+
+def _first(buffers: Sequence[Tensor], count: int) -> Rows:
+    return Rows(*(buffer[:, :count] for buffer in buffers)) if count else Rows()
+
+
+@dataclass(frozen=True)
+class _NewToken(ManagedKeys):
+    """Keys and values `[B, G, 1, D]` on their way from `update` to attention."""
+
+    layer: StaticLayer
+    keys: Tensor
+    values: Tensor
+
+    def attend(self, query: Tensor, padding: Tensor | None, scale: float) -> Tensor:
+        return self.layer.extend(query, self.keys, self.values)
+
+
+class StaticLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """One layer of all sequences, as transformers sees it. seen: tokens of the longest of them."""
+
+    is_sliding = False
+
+    def __init__(self, sequences: Sequence[StaticSequence], seen: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sequences = tuple(sequences)
+        self._seen = seen
+        self.is_initialized = True
+
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store one token of each sequence, keys and values `[B, G, 1, D]`; queries `[B, H, 1, D]` to output `[B, 1, H, D]`."""
+        parts = zip(self._sequences, query, keys, values, strict=True)
+        return torch.stack([sequence.extend(*new) for sequence, *new in parts]).transpose(1, 2)
+
+    def update(  # type: ignore[override]  # as `ManagedLayer.update`: attention gets our handle
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[ManagedKeys, Tensor]:
+        """Keys and values `[B, G, 1, D]` of the new tokens."""
+        return _NewToken(self, key_states, value_states), value_states
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do."""
+
+    def get_seq_length(self) -> int:
+        """Tokens that went through; positions are given, so nothing depends on it."""
+        return self._seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset that a dense mask would have; ours is never built."""
+        return self._seen + query_length, 0
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
