@@ -32,7 +32,7 @@ def takes_hop(hop: int) -> bool:
 
 def gather(segments: Sequence[Segment], keep: Sequence[Tensor | None]) -> RaggedTokens:
     """`RaggedTokens.gather`, with a kernel where one can be used."""
-    if not usable(segments[0].keys) or segments[0].scales is not None:
+    if not usable(segments[0].keys):
         return RaggedTokens.gather(segments, keep)
     from namm_llm.attention.kernels import compact
 

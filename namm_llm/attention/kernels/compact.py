@@ -1,4 +1,4 @@
-"""Eviction as one pass: a token's key, value, position and state are moved together by the index of the kept token.
+"""Eviction as one pass: a token's key, value, position, state and scales are moved together by the index of the kept token.
 
 Definition: `RaggedTokens.gather`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -20,10 +21,13 @@ def gather(segments: Sequence[Segment], keep: Sequence[Tensor | None]) -> Ragged
     """As of `RaggedTokens.gather`: the tokens `keep[g]` (ascending indices, None = all) of each segment in new flat columns."""
     lengths = tuple(len(s) if k is None else len(k) for s, k in zip(segments, keep, strict=True))
     first = segments[0]
-    keys, values, positions, state = (
-        column.new_empty(sum(lengths), *column.shape[1:]) for column in (first.keys, first.values, first.positions, first.state)
-    )
-    flat = RaggedTokens(keys, values, positions, state, lengths)
+    columns = (first.keys, first.values, first.positions, first.state, first.scales)
+    keys, values, positions, state, scales = (None if c is None else c.new_empty(sum(lengths), *c.shape[1:]) for c in columns)
+    assert keys is not None
+    assert values is not None
+    assert positions is not None
+    assert state is not None
+    flat = RaggedTokens(keys, values, positions, state, lengths, scales)
     for segment, target, index in zip(segments, flat.segments(), keep, strict=True):
         if len(target):
             _move(segment, target, index)
@@ -31,16 +35,23 @@ def gather(segments: Sequence[Segment], keep: Sequence[Tensor | None]) -> Ragged
 
 
 def _move(source: Segment, target: Segment, index: Tensor | None) -> None:
-    columns = (source.keys, source.values, source.state)
+    columns, moved = _wide(source), _wide(target)
     assert all(column.shape[1] == 0 or column.stride(1) == 1 for column in columns), "numbers of a token lie side by side"
-    widths = [column.shape[1] for column in columns]
-    _gather[(triton.cdiv(len(target), _TOKENS),)](
-        source.keys, source.values, source.state, source.positions, target.keys, target.values, target.state, target.positions,
-        source.positions if index is None else index, len(target), *(column.stride(0) for column in columns),
-        ALL=index is None, KEY=widths[0], VALUE=widths[1], STATE=widths[2],
-        KEY_TILE=triton.next_power_of_2(widths[0]), VALUE_TILE=triton.next_power_of_2(widths[1]),
-        STATE_TILE=triton.next_power_of_2(max(1, widths[2])), TOKENS=_TOKENS,
-    )  # fmt: skip
+    key, value, state, scales = (column.shape[1] for column in columns)
+    with torch.cuda.device_of(source.keys):
+        _gather[(triton.cdiv(len(target), _TOKENS),)](
+            *columns, source.positions, *moved, target.positions,
+            source.positions if index is None else index, len(target), *(column.stride(0) for column in columns),
+            ALL=index is None, KEY=key, VALUE=value, STATE=state, SCALES=scales,
+            KEY_TILE=triton.next_power_of_2(key), VALUE_TILE=triton.next_power_of_2(value),
+            STATE_TILE=triton.next_power_of_2(max(1, state)), TOKENS=_TOKENS,
+        )  # fmt: skip
+
+
+def _wide(segment: Segment) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keys, values, state and scales, `[N, any]` each; scales have no width where nothing is quantised."""
+    scales = segment.keys[:, :0] if segment.scales is None else segment.scales
+    return segment.keys, segment.values, segment.state, scales
 
 
 @triton.jit
@@ -52,8 +63,9 @@ def _row(source, target, old, new, live, stride, WIDTH: tl.constexpr, TILE: tl.c
 
 @triton.jit
 def _gather(
-    keys, values, state, positions, new_keys, new_values, new_state, new_positions, index, count, key_row, value_row, state_row,
-    ALL: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, STATE: tl.constexpr,
+    keys, values, state, scales, positions, new_keys, new_values, new_state, new_scales, new_positions, index, count,
+    key_row, value_row, state_row, scales_row,
+    ALL: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, STATE: tl.constexpr, SCALES: tl.constexpr,
     KEY_TILE: tl.constexpr, VALUE_TILE: tl.constexpr, STATE_TILE: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     new = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
@@ -66,3 +78,5 @@ def _gather(
     tl.store(new_positions + new, tl.load(positions + old, mask=live), mask=live)
     if STATE > 0:
         _row(state, new_state, old, new, live, state_row, STATE, STATE_TILE)
+    if SCALES > 0:
+        _row(scales, new_scales, old, new, live, scales_row, SCALES, SCALES)

@@ -18,6 +18,7 @@ from namm_llm.namm.spectrogram import Spectrogram, basis
 
 _HOP = 16  # queries at a time of `total`
 _KEYS = 64  # keys of one program
+_HEADS = {2: 8, 4: 4}  # query heads at a time, by the bytes of a number: their tile has to fit into a small card's shared memory
 
 
 def total(queries: Tensor, lse: Tensor, keys: Tensor, positions: Tensor, *, scale: float, first: int, start: int, stop: int) -> Tensor:
@@ -28,7 +29,8 @@ def total(queries: Tensor, lse: Tensor, keys: Tensor, positions: Tensor, *, scal
     out = lse.new_empty(len(keys))
     if len(keys):
         known = _known(queries, lse, keys, positions)
-        _total[(triton.cdiv(len(keys), _KEYS),)](*known, out, len(keys), first, start, stop, scale, **_sizes(queries, _HOP))
+        with torch.cuda.device_of(keys):
+            _total[(triton.cdiv(len(keys), _KEYS),)](*known, out, len(keys), first, start, stop, scale, **_sizes(queries, _HOP))
     return out
 
 
@@ -54,23 +56,24 @@ def spectrogram(
     if peak is not None:
         assert peak.is_contiguous(), "peak is raised in place"
     hop = settings.hop
-    _spectrogram[(triton.cdiv(len(keys), _KEYS),)](
-        *_known(queries, lse, keys, positions),
-        basis(settings.n_fft, settings.bins, keys.device),
-        ema,
-        out,
-        out if peak is None else peak,
-        len(keys),
-        first,
-        start,
-        (stop - start) // hop,
-        scale,
-        settings.decay**hop,
-        BINS=settings.bins,
-        BINS_TILE=tile(settings.bins),
-        PEAK=peak is not None,
-        **_sizes(queries, hop),
-    )
+    with torch.cuda.device_of(keys):
+        _spectrogram[(triton.cdiv(len(keys), _KEYS),)](
+            *_known(queries, lse, keys, positions),
+            basis(settings.n_fft, settings.bins, keys.device),
+            ema,
+            out,
+            out if peak is None else peak,
+            len(keys),
+            first,
+            start,
+            (stop - start) // hop,
+            scale,
+            settings.decay**hop,
+            BINS=settings.bins,
+            BINS_TILE=tile(settings.bins),
+            PEAK=peak is not None,
+            **_sizes(queries, hop),
+        )
     return out
 
 
@@ -84,7 +87,7 @@ def _sizes(queries: Tensor, hop: int) -> dict[str, Any]:
     return {
         "HOP": hop,
         "HEADS": heads,
-        "HEADS_TILE": triton.next_power_of_2(heads),
+        "HEADS_TILE": min(triton.next_power_of_2(heads), _HEADS[queries.element_size()]),
         "SIZE": size,
         "SIZE_TILE": tile(size),
         "KEYS": _KEYS,
@@ -99,17 +102,20 @@ def _mean(
 ):  # fmt: skip
     """Group-mean attention [HOP, KEYS] of the queries from position `start` on, 0 from `stop` on and before the text."""
     row = tl.arange(0, HEADS_TILE * HOP)
-    head = row // HOP
     at = start + row % HOP
     size = tl.arange(0, SIZE_TILE)
-    known = (head < HEADS) & (at >= 0) & (at < stop)
     place = at - first
-    offsets = head[:, None] * query_head + place[:, None] * query_row + size[None, :]
-    query = tl.load(queries + offsets, mask=known[:, None] & (size[None, :] < SIZE), other=0.0)
-    norm = tl.load(lse + head * lse_head + place * lse_row, mask=known, other=float("inf"))
-    logits = product(query, key) * scale - norm[:, None]
-    logits = tl.where(position[None, :] <= at[:, None], logits, float("-inf"))
-    return tl.sum(tl.reshape(tl.exp(logits), [HEADS_TILE, HOP, KEYS]), axis=0) / HEADS
+    paid = tl.zeros([HOP, KEYS], dtype=tl.float32)
+    for begin in tl.static_range(0, HEADS, HEADS_TILE):
+        head = begin + row // HOP
+        known = (head < HEADS) & (at >= 0) & (at < stop)
+        offsets = head[:, None] * query_head + place[:, None] * query_row + size[None, :]
+        query = tl.load(queries + offsets, mask=known[:, None] & (size[None, :] < SIZE), other=0.0)
+        norm = tl.load(lse + head * lse_head + place * lse_row, mask=known, other=float("inf"))
+        logits = product(query, key) * scale - norm[:, None]
+        logits = tl.where(position[None, :] <= at[:, None], logits, float("-inf"))
+        paid += tl.sum(tl.reshape(tl.exp(logits), [HEADS_TILE, HOP, KEYS]), axis=0)
+    return paid / HEADS
 
 
 @triton.jit

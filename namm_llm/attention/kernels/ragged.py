@@ -74,13 +74,14 @@ def _launch(query: Tensor, segments: Segments, causal: bool, scale: float, out: 
     # parts of equal size, in whole tiles
     part = triton.cdiv(triton.cdiv(segments.longest, splits), _KEYS) * _KEYS
     scales = segments.scales
-    _ragged[(groups, splits, triton.cdiv(rows, height))](
-        query, segments.keys, segments.values, segments.keys if scales is None else scales, segments.starts, segments.lengths, out, lse,
-        segments.keys.stride(0), segments.values.stride(0), rows, new, part, scale,
-        QUANTISED=scales is not None, CAUSAL=causal,
-        SIZE=size, SIZE_TILE=tile(size), WIDTH=out.shape[-1], WIDTH_TILE=tile(out.shape[-1]), ROWS=height, KEYS=_KEYS,
-        num_stages=stages(query),
-    )  # fmt: skip
+    with torch.cuda.device_of(query):
+        _ragged[(groups, splits, triton.cdiv(rows, height))](
+            query, segments.keys, segments.values, segments.keys if scales is None else scales, segments.starts, segments.lengths, out, lse,
+            segments.keys.stride(0), segments.values.stride(0), rows, new, part, scale,
+            QUANTISED=scales is not None, CAUSAL=causal,
+            SIZE=size, SIZE_TILE=tile(size), WIDTH=out.shape[-1], WIDTH_TILE=tile(out.shape[-1]), ROWS=height, KEYS=_KEYS,
+            num_stages=stages(query),
+        )  # fmt: skip
 
 
 @triton.jit
@@ -110,12 +111,15 @@ def _ragged(
         token = begin + at
         key = tl.load(keys + token[None, :] * key_row + size[:, None], mask=live[None, :] & (size[:, None] < SIZE), other=0.0)
         value = tl.load(values + token[:, None] * value_row + width[None, :], mask=live[:, None] & (width[None, :] < WIDTH), other=0.0)
-        if QUANTISED:  # rounded to the type of the scales, as in `RaggedTokens.floats`
-            step = tl.load(scales + 2 * token, mask=live, other=0.0)
-            key = (key.to(tl.float32) * step.to(tl.float32)[None, :]).to(step.dtype)
-            step = tl.load(scales + 2 * token + 1, mask=live, other=0.0)
-            value = (value.to(tl.float32) * step.to(tl.float32)[:, None]).to(step.dtype)
-        logits = product(asked, key) * scale
+        if QUANTISED:
+            # steps of -127 .. 127 are exact in half precision, so a key's scale can wait until after the product; the way over float32
+            # is for Triton's interpreter, which makes bfloat16 of nothing else
+            step = tl.load(scales + 2 * token, mask=live, other=0.0).to(tl.float32) * scale
+            logits = product(asked, key.to(tl.float32).to(asked.dtype)) * step[None, :]
+            step = tl.load(scales + 2 * token + 1, mask=live, other=0.0).to(tl.float32)
+            value = (value.to(tl.float32) * step[:, None]).to(asked.dtype)
+        else:
+            logits = product(asked, key) * scale
         seen = live[None, :]
         if CAUSAL:
             seen = seen & (at[None, :] <= last[:, None])

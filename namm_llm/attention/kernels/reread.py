@@ -6,6 +6,7 @@ The first pass gives each query's log-sum-exp over all keys, parts of the keys i
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -26,9 +27,10 @@ def most(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
     norms = rows.new_empty(parts, count)
     out = rows.new_empty(tokens)
     sizes = {"SIZE": rows.shape[-1], "SIZE_TILE": tile(rows.shape[-1]), "ROWS": _ROWS, "KEYS": _KEYS, "num_stages": 1}
-    _norms[(triton.cdiv(count, _ROWS), parts)](rows, keys, norms, keys.stride(0), count, tokens, scale, PART=_PART, **sizes)
-    lse = norms.logsumexp(0)
-    _most[(triton.cdiv(tokens, _KEYS),)](rows, keys, lse, out, keys.stride(0), count, tokens, scale, **sizes)
+    with torch.cuda.device_of(keys):
+        _norms[(triton.cdiv(count, _ROWS), parts)](rows, keys, norms, keys.stride(0), count, tokens, scale, PART=_PART, **sizes)
+        lse = norms.logsumexp(0)
+        _most[(triton.cdiv(tokens, _KEYS),)](rows, keys, lse, out, keys.stride(0), count, tokens, scale, **sizes)
     return out
 
 

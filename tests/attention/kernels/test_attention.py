@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,11 +16,14 @@ ragged = pytest.importorskip("namm_llm.attention.kernels.ragged")
 HEADS = 3
 
 
-def make(lengths, size: int, dtype: torch.dtype, device: torch.device) -> RaggedTokens:
+def make(lengths, size: int, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> RaggedTokens:
     total = sum(lengths)
     keys, values = (draw(total, size, device=device, dtype=dtype, seed=seed) for seed in (1, 2))
     positions = torch.arange(total, dtype=torch.int32, device=device)
-    return RaggedTokens(keys, values, positions, torch.zeros(total, 0, device=device), tuple(lengths))
+    tokens = RaggedTokens(keys, values, positions, torch.zeros(total, 0, device=device), tuple(lengths))
+    if bits is None:
+        return tokens
+    return RaggedTokens.gather([segment.quantised() for segment in tokens.segments()], [None] * len(lengths))
 
 
 def definition(query, settled, keys, values, scale: float):
@@ -28,7 +33,7 @@ def definition(query, settled, keys, values, scale: float):
     grouped = query.float().reshape(groups, heads // groups, new, size)
     outs, norms = [], []
     visible = torch.ones(new, count, dtype=torch.bool, device=query.device).tril(count - new)
-    for g, segment in enumerate(settled.segments()):
+    for g, segment in enumerate(settled.floats().segments()):
         key, value = (t.float()[None, None] for t in (keys[g], values[g]))
         part = reference(grouped[g][:, None], *(t.expand(heads // groups, -1, -1, -1) for t in (key, value)), scale=scale, mask=visible)
         if len(segment):
@@ -45,10 +50,15 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(ragged, "_PART", 64)
 
 
-def check(query, settled, keys, values, attend=None):
+def exact(settled: RaggedTokens) -> RaggedTokens:
+    """Whose 8-bit tokens become float32: our kernel does not round them to half precision once more."""
+    return settled if settled.scales is None else replace(settled, scales=settled.scales.float())
+
+
+def check(query, settled, keys, values, attend=None, known=None):
     scale = query.shape[-1] ** -0.5
     found = (attend or kernels.grouped_attention)(query, settled, keys, values, scale=scale)
-    expected = definition(query, settled, keys, values, scale)
+    expected = definition(query, known or settled, keys, values, scale)
     eps = torch.finfo(query.dtype).eps
     assert found[0].dtype == query.dtype
     torch.testing.assert_close(found[0].float(), expected[0], atol=max(1e-5, 4 * eps), rtol=max(1e-5, 2 * eps))
@@ -56,21 +66,23 @@ def check(query, settled, keys, values, attend=None):
 
 
 @matrix
-def test_decoding(length, rows, size, dtype, device, small_parts):
-    settled = make([length, 0, length // 2 + 1], size, dtype, device)
+@pytest.mark.parametrize("bits", [None, 8])
+def test_decoding(length, rows, size, dtype, device, small_parts, bits):
+    settled = make([length, 0, length // 2 + 1], size, dtype, device, bits)
     keys, values = (draw(HEADS, length, size, device=device, dtype=dtype, seed=seed) for seed in (3, 4))
-    check(draw(HEADS * rows, 1, size, device=device, dtype=dtype), settled, keys, values)
+    check(draw(HEADS * rows, 1, size, device=device, dtype=dtype), settled, keys, values, known=exact(settled))
 
 
 @matrix
-def test_chunk(length, rows, size, dtype, device, small_parts):
+@pytest.mark.parametrize("bits", [None, 8])
+def test_chunk(length, rows, size, dtype, device, small_parts, bits):
     """The recent part holds older tokens too, which the whole chunk may see."""
     new = 9
-    settled = make([5, length, 0], size, dtype, device)
+    settled = make([5, length, 0], size, dtype, device, bits)
     keys, values = (draw(HEADS, new + length, size, device=device, dtype=dtype, seed=seed) for seed in (3, 4))
     query = draw(HEADS * rows, new, size, device=device, dtype=dtype)
     segments = [(kernels.settled_segments(settled), False), (kernels.dense_segments(keys, values), True)]
-    check(query, settled, keys, values, lambda *_, scale: ragged.attend(query.contiguous(), segments, scale=scale))
+    check(query, settled, keys, values, lambda *_, scale: ragged.attend(query.contiguous(), segments, scale=scale), exact(settled))
 
 
 @pytest.mark.parametrize("new", [1, 5])
@@ -107,12 +119,13 @@ def plain_varlen(query, key, value, ends_q, ends_k, max_q, max_k, *, return_aux,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the test above has torch's own")
-def test_long_chunks_are_packed_as_torch_wants_them(monkeypatch):
+@pytest.mark.parametrize("bits", [None, 8])
+def test_long_chunks_are_packed_as_torch_wants_them(monkeypatch, bits):
     """On the CPU torch has no `varlen_attn`; what we give it and make of its results is the same."""
     monkeypatch.setattr(kernels, "varlen_attn", plain_varlen)
     keys, values = (draw(HEADS, 40, 64, device=torch.device("cpu"), dtype=torch.bfloat16, seed=seed) for seed in (3, 4))
     query = draw(HEADS * 4, 32, 64, device=torch.device("cpu"), dtype=torch.bfloat16)
-    check(query, make([33, 0, 7], 64, torch.bfloat16, torch.device("cpu")), keys, values)
+    check(query, make([33, 0, 7], 64, torch.bfloat16, torch.device("cpu"), bits), keys, values)
 
 
 def test_torch_takes_the_arguments_of_long_chunks():

@@ -32,11 +32,13 @@ def some_namm() -> Namm:
     return Namm.from_vector(theta, torch.full((width,), 0.02), torch.full((width,), 0.01), memory=memory)
 
 
-@pytest.mark.parametrize("policy", ["reread", "namm", "h2o", "snapkv", "tova"])
-def test_the_same_tokens_stay_and_the_same_logits_come(policy, device, monkeypatch):
+@pytest.mark.parametrize(
+    ("policy", "bits"), [("reread", None), ("reread", 8), ("namm", None), ("h2o", None), ("snapkv", None), ("tova", None)]
+)
+def test_the_same_tokens_stay_and_the_same_logits_come(policy, bits, device, monkeypatch):
     model = random_llama(layers=2, head_dim=64).to(device)
     ids = random_ids(1, 75).to(device)
-    settings = {"budget": 20, "interval": 32, **({"namm": some_namm().to(device)} if policy == "namm" else {})}
+    settings = {"budget": 20, "interval": 32, "kv_bits": bits, **({"namm": some_namm().to(device)} if policy == "namm" else {})}
     used = spy(monkeypatch)
 
     def run(*, usable: bool):
@@ -54,11 +56,12 @@ def test_the_same_tokens_stay_and_the_same_logits_come(policy, device, monkeypat
         torch.testing.assert_close(one.sequences[0].settled.state, other.sequences[0].settled.state, atol=1e-3, rtol=1e-2)
 
 
-def test_static_decoding_gives_the_same_tokens(device, monkeypatch):
+@pytest.mark.parametrize("bits", [None, 8])
+def test_static_decoding_gives_the_same_tokens(bits, device, monkeypatch):
     """An update on the way; lengths are read by the kernel."""
     model = random_llama(layers=2, head_dim=64).to(device)
     monkeypatch.setattr(kernels, "usable", lambda tensor: False)
-    cache = ManagedCache.for_model(model, "reread", budget=20, interval=16)
+    cache = ManagedCache.for_model(model, "reread", budget=20, interval=16, kv_bits=bits)
     model(random_ids(1, 44).to(device), past_key_values=cache)
     token = torch.tensor([[7]], device=device)
     expected = StaticDecoder(model, cache, graph=False).greedy(token, 8)[0].tolist()

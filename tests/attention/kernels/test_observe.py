@@ -60,6 +60,20 @@ def test_spectrogram(length, rows, size, dtype, device):
     torch.testing.assert_close(peak, highest, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [7, 12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_groups_of_any_size(rows, dtype, device):
+    """Query heads are worked on a few at a time, so that tiles fit into shared memory; 7 and 12 fill the last tile in part."""
+    observation = observe(33, rows, 64, dtype, device, seen=1008)
+    start, stop = observation.fresh, observation.stop
+    found = kernels.total(*known(observation), **places(observation), start=start, stop=stop)
+    torch.testing.assert_close(found, observation.rows(start, stop).sum(0), atol=1e-4, rtol=1e-4)
+    settings, ema = Spectrogram(), torch.zeros(33, Spectrogram().bins, device=device)
+    expected = settings.update(ema, observation.rows(start - 16, stop))
+    found = kernels.spectrogram(settings, ema, None, *known(observation), **places(observation), start=start, stop=stop)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("lowest", [1, 5, None])
 @pytest.mark.parametrize("seen", [20, 40])
 def test_spectrogram_at_the_text_s_beginning(lowest, seen, device):
@@ -74,12 +88,19 @@ def test_spectrogram_at_the_text_s_beginning(lowest, seen, device):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+def most(observation: Observation, start: int) -> torch.Tensor:
+    """The kernel, on queries that are turned but not scaled."""
+    asked = observation.queries[:, start - observation.first :]
+    turned = observation.rotation.turn(asked, observation.stop - observation.fresh)
+    return reread.most(turned, observation.keys, scale=observation.scale)
+
+
 @matrix
 def test_most_again(length, rows, size, dtype, device):
     observation = observe(length, rows, size, dtype, device)
     start = observation.fresh - 5
     expected = torch.cat(list(observation.again(start, observation.stop)), dim=1).amax((0, 1))
-    found = reread.most(observation._turned(start, observation.stop), observation.keys, scale=observation.scale)
+    found = most(observation, start)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -88,5 +109,5 @@ def test_most_again_in_parts(device, monkeypatch):
     monkeypatch.setattr(reread, "_PART", 64)
     observation = observe(150, 2, 64, torch.float32, device)
     expected = torch.cat(list(observation.again(observation.fresh, observation.stop)), dim=1).amax((0, 1))
-    found = reread.most(observation._turned(observation.fresh, observation.stop), observation.keys, scale=observation.scale)
+    found = most(observation, observation.fresh)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
