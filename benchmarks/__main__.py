@@ -1,4 +1,4 @@
-"""`python -m benchmarks quality|forgotten|ablations|reopen`: measure, print a table, append the rows to `benchmarks/results/`."""
+"""`python -m benchmarks quality|forgotten|ablations|curves|reopen`: measure, print a table, append the rows to `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ablations, forgotten, gpu, quality, reopen, report, rows
+from benchmarks import ablations, curves, forgotten, gpu, quality, reopen, report, rows
 
 
 @click.group()
@@ -45,6 +45,32 @@ def ablations_command(**settings: object) -> None:
     """What each part of a NAMM is worth: forms that are distilled anew, and settings of the default one."""
     columns = ["ablation", "compete", "budget", "samples", "score", "full_score", "kept_fraction", "distil_seconds"]
     _report("ablations", ablations.compare(**settings), columns)  # type: ignore[arg-type]
+
+
+@main.command("curves")
+@click.option("--folder", default="curves", show_default=True, help="Where NAMMs and logs lie; a run that was stopped goes on from there.")
+@click.option("--model", default="namm-tiny", show_default=True)
+@click.option("--tasks", default="fact,keys", show_default=True)
+@click.option("--length", default=3072, show_default=True, help="Tokens of a document.")
+@click.option("--lessons", default=16, show_default=True, help="Documents to distil from.")
+@click.option(
+    "--generations", default=10, show_default=True, help="From the distilled NAMM; from zeros, as many as fit into the same time."
+)
+@click.option("--every", default=2, show_default=True, help="Generations between two points.")
+@click.option("--population", default=12, show_default=True)
+@click.option("--questions", default=16, show_default=True, help="About a document of an evolution.")
+@click.option("--validation", default=4, show_default=True, help="Documents of each task.")
+@click.option("--budgets", default="0.0625,0.03125", show_default=True)
+def curves_command(**settings: object) -> None:
+    """What a minute of training buys: distilling, evolving from that, evolving from zeros; appended point by point, half an hour."""
+
+    def keep(row: rows.Row) -> None:
+        click.echo(f"{row['curve']} {row['step']}: {row['likelihood']:.3f} after {row['cpu_seconds']:.0f} CPU seconds", err=True)
+        if rows.find("curves", curves.key_of(row)) is None:
+            rows.append("curves", [row])
+
+    _print(curves.shown(curves.compare(on_row=keep, **settings)), list(curves.COLUMNS))  # type: ignore[arg-type]
+    click.echo(f"added to {rows.RESULTS / 'curves.jsonl'}; python -m benchmarks report draws them")
 
 
 @main.command("forgotten")

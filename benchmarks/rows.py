@@ -33,3 +33,16 @@ def append(name: str, rows: list[Row]) -> Path:
         for row in rows:
             file.write(json.dumps(row | machine()) + "\n")
     return path
+
+
+def load(name: str) -> list[Row]:
+    """Those of `benchmarks/results/NAME.jsonl`, in the order in which they were added; none if there is no such file."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def find(name: str, key: Row) -> Row | None:
+    """The newest row that has all these values."""
+    # as they come back from a file
+    wanted = json.loads(json.dumps(key)).items()
+    return next((row for row in reversed(load(name)) if wanted <= {n: row.get(n) for n in key}.items()), None)

@@ -19,12 +19,13 @@ from transformers import PreTrainedModel
 from namm_llm.namm import Namm
 from namm_llm.namm.layout import parameter_shapes
 from namm_llm.namm.memory import scaled
-from namm_llm.policies import Compete, NammPolicy, make_eviction
+from namm_llm.policies import Compete, Eviction, NammPolicy, make_eviction
 from namm_llm.training.collection import Sample, collect
 from namm_llm.training.families import DEFAULT, FAMILIES
 from namm_llm.training.lessons import Lesson, later_attention
 
 Report = Callable[[dict[str, float]], None]
+OnRound = Callable[[int, Namm], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class DistilSettings:
     rate: float = 5e-3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        self.eviction(Namm.zeros())  # says what is wrong with them
+
+    def eviction(self, namm: Namm) -> Eviction:
+        """The NAMM's cache in the rounds after the first."""
+        return make_eviction(NammPolicy(namm), budget=self.budget, compete=self.compete, interval=self.interval)
+
 
 def distil(
     model: PreTrainedModel,
@@ -52,10 +60,13 @@ def distil(
     settings: DistilSettings | None = None,
     report: Report | None = None,
     family: Namm | None = None,
+    on_round: OnRound = lambda number, namm: None,
 ) -> Namm:
     """A NAMM for `model` (arXiv 2410.13166's network, gradient in the place of evolution).
 
-    family: any NAMM of the wanted form, the default one of `families.py` if there is none; its numbers do not matter.
+    family: any NAMM of the wanted form, the default one of `families.py` if there is none; its numbers do not matter. report: steps,
+    mean loss since the last report, and samples, every 100 steps and at the end of a round. on_round: told the number, from 1, of each
+    round that has ended, and its NAMM.
     """
     settings = settings or DistilSettings()
     rng = random.Random(settings.seed)
@@ -64,13 +75,12 @@ def distil(
     wanted = [later_attention(model, lesson) for lesson in lessons]
     samples: list[Sample] = []
     for number in range(settings.rounds):
-        eviction = make_eviction(NammPolicy(namm), interval=settings.interval)
-        if number:
-            eviction = make_eviction(NammPolicy(namm), budget=settings.budget, compete=settings.compete, interval=settings.interval)
+        eviction = settings.eviction(namm) if number else make_eviction(NammPolicy(namm), interval=settings.interval)
         samples += [sample for lesson, most in zip(lessons, wanted, strict=True) for sample in collect(model, lesson, most, eviction)]
         if not number:
             namm = _begin(namm, samples, settings.seed)
         namm = _train(namm, samples, settings, rng, report)
+        on_round(number + 1, namm)
     return namm
 
 
@@ -92,7 +102,7 @@ def _train(namm: Namm, samples: Sequence[Sample], settings: DistilSettings, rng:
     theta = torch.nn.Parameter(namm.vector)
     optimizer = torch.optim.AdamW([theta], lr=settings.rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, max(1, settings.steps))
-    total = 0.0
+    losses: list[float] = []
     for step in range(1, settings.steps + 1):
         learner = replace(namm, theta=theta)
         loss = torch.stack([_loss(learner, sample, settings) for sample in rng.sample(samples, min(settings.batch, len(samples)))]).mean()
@@ -101,10 +111,10 @@ def _train(namm: Namm, samples: Sequence[Sample], settings: DistilSettings, rng:
         torch.nn.utils.clip_grad_norm_([theta], 1.0)
         optimizer.step()
         schedule.step()
-        total += loss.item()
-        if report is not None and step % 100 == 0:
-            report({"step": step, "loss": total / 100, "samples": len(samples)})
-            total = 0.0
+        losses.append(loss.item())
+        if report is not None and (step % 100 == 0 or step == settings.steps):
+            report({"step": step, "loss": sum(losses) / len(losses), "samples": len(samples)})
+            losses.clear()
     return replace(namm, theta=theta.detach().clone())
 
 

@@ -110,7 +110,7 @@ class Evolution:
         report: gets the row of every generation, when it is saved.
         """
         while True:
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             if state is None:
                 state, row = self._open_stage(0, Search.start(*self._origin()), [self._origin()[0]])
             elif not self._is_over(state):
@@ -121,7 +121,7 @@ class Evolution:
                 state, row = self._open_stage(state.stage + 1, state.search, [state.best, state.search.mean])
             else:
                 break
-            row = {"stage": state.stage, "generation": state.search.generation, "seconds": round(time.perf_counter() - began, 3), **row}
+            row = {"stage": state.stage, "generation": state.search.generation, **_seconds_since(*began), **row}
             files.save(state, self._namm(state.best), row)
             report(row)
         return self._namm(state.best), state
@@ -217,6 +217,11 @@ def _with_best(state: State, known: list[Vector], scores: list[float]) -> State:
     if scores[first] > state.best_score:
         return replace(state, best=known[first], best_score=scores[first], stale=0)
     return replace(state, stale=state.stale + 1)
+
+
+def _seconds_since(wall: float, cpu: float) -> dict[str, float]:
+    """cpu_seconds: of this process; workers are processes of their own."""
+    return {"seconds": round(time.perf_counter() - wall, 3), "cpu_seconds": round(time.process_time() - cpu, 3)}
 
 
 def _named(share: Tensor) -> dict[str, float | None]:

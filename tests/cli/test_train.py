@@ -42,7 +42,7 @@ def evolve(*arguments: str, generations: int = 2) -> Result:
 
 def log() -> list[dict]:
     rows = [json.loads(line) for line in Path("namm.safetensors.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
 
 
 def refused(done: Result, exit_code: int, message: str) -> None:
