@@ -29,25 +29,25 @@ class _NewTokens(ManagedKeys):
     layer: ManagedLayer
     keys: Tensor
     values: Tensor
+    on_due: OnDue
 
     def attend(self, query: Tensor, padding: Tensor | None, scale: float) -> Tensor:
-        return self.layer.extend(query, self.keys, self.values, padding, scale)
+        return self.layer.extend(query, self.keys, self.values, padding, scale, self.on_due)
 
 
 class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Settled and recent tokens of one layer for every sequence of the batch.
 
-    evictions: settings of the sequences to come, one for all of them or one for each. on_due: called with this layer and the row of a
-    sequence whose update falls due. rotation: the model's, if a policy reads again. columns: how many columns went through, left padding
-    included, which is the length that transformers asks for.
+    evictions: settings of the sequences to come, one for all of them or one for each. rotation: the model's, if a policy reads again.
+    columns: how many columns went through, left padding included, which is the length that transformers asks for. It does not know its
+    cache: were they to hold each other, memory that is evicted with them would wait for Python's garbage collector.
     """
 
     is_sliding = False
 
-    def __init__(self, evictions: Sequence[Eviction], on_due: OnDue, rotation: Rotation | None = None) -> None:
+    def __init__(self, evictions: Sequence[Eviction], rotation: Rotation | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.evictions = tuple(evictions)
-        self.on_due = on_due
         self.rotation = rotation
         self.sequences: list[LayerSequence] = []
         self.columns = 0
@@ -56,13 +56,15 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Nothing to do: the first `extend` knows shapes, types and the device."""
 
     def update(  # type: ignore[override]  # the "keys" that attention gets are our handle on the storage
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+        self, key_states: Tensor, value_states: Tensor, on_due: OnDue, *args: object, **kwargs: object
     ) -> tuple[ManagedKeys, Tensor]:
         """Keys and values `[B, G, T, D]` of the new tokens; they are stored when attention asks for them."""
-        return _NewTokens(self, key_states, value_states), value_states
+        return _NewTokens(self, key_states, value_states, on_due), value_states
 
-    def extend(self, query: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, scale: float) -> Tensor:
-        """Store the new tokens and attend: queries `[B, H, T, D]` to output `[B, T, H, D]`, zero at padding."""
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, scale: float, on_due: OnDue) -> Tensor:
+        """Store the new tokens and attend: queries `[B, H, T, D]` to output `[B, T, H, D]`, zero at padding. on_due: called with this
+        layer and the row of a sequence whose update falls due.
+        """
         self._initialize(keys, scale)
         batch, heads, new, _ = query.shape
         if batch != len(self.sequences):
@@ -70,7 +72,7 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         out = query.new_zeros(batch, heads, new, values.shape[-1])
         for row, sequence in enumerate(self.sequences):
             real = slice(None) if padding is None else _real_columns(padding[row])
-            out[row, :, real] = sequence.extend(query[row, :, real], keys[row, :, real], values[row, :, real], self._due(row))
+            out[row, :, real] = sequence.extend(query[row, :, real], keys[row, :, real], values[row, :, real], self._due(row, on_due))
         self.columns += new
         return out.transpose(1, 2)
 
@@ -100,8 +102,8 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         for sequence in self.sequences:
             sequence.eviction = sequence.eviction.protect(spans)
 
-    def _due(self, row: int) -> Callable[[LayerSequence], None]:
-        return lambda sequence: self.on_due(self, row)
+    def _due(self, row: int, on_due: OnDue) -> Callable[[LayerSequence], None]:
+        return lambda sequence: on_due(self, row)
 
     def get_seq_length(self) -> int:
         """Columns that went through, not tokens stored (as transformers' sliding-window layer does)."""

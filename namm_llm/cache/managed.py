@@ -53,7 +53,7 @@ class ManagedCache(Cache):
         """
         prepare_model(model)
         cache = cls(layers=[])
-        cache.layers = list(_layers_for(model, evictions, cache._on_due))
+        cache.layers = list(_layers_for(model, evictions))
         return cache
 
     @property
@@ -74,7 +74,16 @@ class ManagedCache(Cache):
         """The layers that evict."""
         return [layer for layer in self.layers if isinstance(layer, ManagedLayer)]
 
-    def _on_due(self, layer: ManagedLayer, row: int) -> None:
+    def update(  # as of `Cache`; a managed layer hands back who judges it
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values `[B, G, T, D]` of the layer's new tokens; attention gets a handle in the place of the keys."""
+        layer: Any = self.layers[layer_idx]
+        own = (self.on_due,) if isinstance(layer, ManagedLayer) else args
+        return cast("tuple[Tensor, Tensor]", layer.update(key_states, value_states, *own, **kwargs))
+
+    def on_due(self, layer: ManagedLayer, row: int) -> None:
+        """Judge the sequence `row` where the update of this layer is due: this layer alone, or all of them once the last is there."""
         if not layer.sequences[row].eviction.waits_for_model:
             self._update([layer], row)
         elif layer is self.managed[-1]:
@@ -147,7 +156,7 @@ class ManagedCache(Cache):
             return cast(CacheLayerMixin, deepcopy(layers[0]))
         # a document keeps its own policy, so one sequence of a batch may read again and another not
         rotation = next((layer.rotation for layer in layers if layer.rotation is not None), None)
-        joined = ManagedLayer(layers[0].evictions, self._on_due, rotation)
+        joined = ManagedLayer(layers[0].evictions, rotation)
         for layer in layers:
             assert isinstance(layer, ManagedLayer)
             joined.sequences += [sequence.fork() for sequence in layer.sequences]
@@ -253,14 +262,14 @@ def prepare_model(model: PreTrainedModel) -> None:
         model.set_attn_implementation(IMPLEMENTATION)
 
 
-def _layers_for(model: PreTrainedModel, evictions: Sequence[Eviction], on_due: Any) -> list[CacheLayerMixin]:
+def _layers_for(model: PreTrainedModel, evictions: Sequence[Eviction]) -> list[CacheLayerMixin]:
     types, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
     layers: list[CacheLayerMixin] = []
     rotation = rotation_of(model) if any(eviction.policy.rereads for eviction in evictions) else None
     own = kwargs if isinstance(kwargs, list) else [kwargs] * len(types)  # transformers 5.17 has one dict for all layers
     for kind, arguments in zip(types, own, strict=True):
         if kind == _MANAGED:
-            layers.append(ManagedLayer(evictions, on_due, rotation))
+            layers.append(ManagedLayer(evictions, rotation))
         elif kind in _SLIDING:
             layers.append(DynamicSlidingWindowLayer(**arguments))
         else:

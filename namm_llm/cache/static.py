@@ -46,7 +46,7 @@ class StaticDecoder:
         self._model = model
         self._going = [_Row(cache.fork()) for cache in caches]
         self._rows = list(self._going)  # those that have left stay in the shapes until the next recording
-        self._recording = Recording(self._forward, device, record=graph, refused=refused or _raise)
+        self._recording = Recording(device, record=graph, refused=refused or _raise)
         self._arrange()
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class StaticDecoder:
             self._arrange()
         for row, token in zip(self._going, tokens, strict=True):
             row.token.copy_(token[None])
-        self._recording.run()
+        self._recording.run(self._forward)
         for row in self._going:
             row.clock.tick()
         assert self._logits is not None
@@ -148,7 +148,7 @@ class _Row:
             layer.hand_over()
         if self.clock.is_due:
             for managed in self.cache.managed:
-                managed.on_due(managed, 0)
+                self.cache.on_due(managed, 0)
 
 
 def why_not_static(model: PreTrainedModel, *caches: ManagedCache) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -160,12 +163,31 @@ def test_settled_tokens_are_read_where_they_lie():
             assert layer.sequences[0].settled.keys is own.sequences[0].settled.keys
 
 
+def test_memory_is_free_as_soon_as_nobody_holds_a_cache_or_its_decoder():
+    """Without Python's garbage collector, which knows nothing of a device's memory."""
+    model = random_llama()
+    gc.collect()
+    gc.disable()
+    try:
+        cache = read(model)
+        fork = cache.fork()
+        decoder = StaticDecoder(model, cache, fork, graph=False)
+        decoder.greedy(torch.tensor([[7], [8]]), 20)
+        left = decoder.leave()
+        held = [weakref.ref(t) for c in (cache, fork, left) for layer in c.managed for t in layer.sequences[0].tensors()]
+        held += [weakref.ref(buffer) for row in decoder._rows for layer in row.layers for buffer in layer._buffers]
+        del cache, fork, decoder, left
+        assert not [ref for ref in held if ref() is not None]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there a graph can be recorded")
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_stands():
     steps, refused = [], []
-    recording = Recording(lambda: steps.append(1), torch.device("cpu"), record=True, refused=refused.append)
+    recording = Recording(torch.device("cpu"), record=True, refused=refused.append)
     for _ in range(4):
-        recording.run()
+        recording.run(lambda: steps.append(1))
     assert len(steps) == 4
     assert len(refused) == 1, "it tries once"
 

@@ -106,7 +106,7 @@ def _mean(
     size = tl.arange(0, SIZE_TILE)
     place = at - first
     paid = tl.zeros([HOP, KEYS], dtype=tl.float32)
-    for begin in tl.static_range(0, HEADS, HEADS_TILE):
+    for begin in tl.range(0, HEADS, HEADS_TILE, num_stages=1):
         head = begin + row // HOP
         known = (head < HEADS) & (at >= 0) & (at < stop)
         offsets = head[:, None] * query_head + place[:, None] * query_row + size[None, :]

@@ -17,7 +17,7 @@ from torch import Tensor
 from namm_llm.attention.kernels.tiles import product, stages, tile
 from namm_llm.attention.static import Segments
 
-_ROWS = 64  # rows of a tile at most
+_ROWS = {2: 64, 4: 32}  # rows of a tile at most, by the bytes of a number: two tiles of 128 numbers a row fit into every card
 _KEYS = 64  # keys of a tile
 _PROGRAMS = 512  # enough for every GPU of today
 _PART = 256  # keys of a part at least, so that merging stays cheap
@@ -59,7 +59,7 @@ def combine(out: Tensor, lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
 
 def _splits(segments: Segments, query: Tensor) -> int:
     groups = len(segments.starts)
-    tiles = ceil(query.shape[0] // groups * query.shape[1] / _ROWS)
+    tiles = ceil(query.shape[0] // groups * query.shape[1] / _ROWS[query.element_size()])
     return max(1, min(ceil(segments.longest / _PART), _PROGRAMS // (groups * tiles)))
 
 
@@ -70,7 +70,7 @@ def _launch(query: Tensor, segments: Segments, causal: bool, scale: float, out: 
     heads, new, size = query.shape
     groups, splits = len(segments.starts), len(out)
     rows = heads // groups * new
-    height = min(_ROWS, tile(rows))
+    height = min(_ROWS[query.element_size()], tile(rows))
     # parts of equal size, in whole tiles
     part = triton.cdiv(triton.cdiv(segments.longest, splits), _KEYS) * _KEYS
     scales = segments.scales

@@ -10,10 +10,11 @@ import sys
 import pytest
 
 pytest.importorskip("triton")
-SMALLEST = 99 * 1024  # bytes that a block may have on sm_86 and sm_89; sm_80 has 163 KiB, sm_90 has 227 KiB
+# bytes that a block may have; what is compiled for sm_80 runs on sm_86 and sm_89 too, which have no more than this
+SHARED = {80: 99 * 1024, 90: 227 * 1024}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kernels_compile_for_cards_that_are_not_here(tmp_path):
     own = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "tests.attention.kernels.compiling"], env=own, capture_output=True, text=True, check=False)
@@ -21,4 +22,4 @@ def test_kernels_compile_for_cards_that_are_not_here(tmp_path):
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["kernel"].rpartition(".")[2] for row in compiled} == {"_ragged", "_total", "_spectrogram", "_norms", "_most", "_gather"}
     assert {row["card"] for row in compiled} == {80, 90}
-    assert not [row for row in compiled if row["shared"] > SMALLEST]
+    assert not [row for row in compiled if row["shared"] > SHARED[row["card"]]]

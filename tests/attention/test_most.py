@@ -1,0 +1,115 @@
+"""The most attention of a second reading, worked out block by block, against its definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from namm_llm.attention import observation as module
+from namm_llm.attention.observation import Observation
+from namm_llm.attention.rotation import Rotation
+from namm_llm.attention.scratch import Scratch
+
+SIZE, COUNT, SEEN = 16, 40, 1000
+
+
+def draw(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def observe(tokens: int, heads: int, dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Observation:
+    return Observation(
+        queries=draw(heads, COUNT, SIZE, seed=seed).mul(3).to(dtype),
+        lse=torch.full((heads, COUNT), torch.nan),  # a second reading has its own
+        keys=draw(tokens, SIZE, seed=seed + 1).to(dtype),
+        positions=torch.arange(SEEN - tokens, SEEN, dtype=torch.int32),
+        scale=SIZE**-0.5,
+        stop=SEEN,
+        fresh=SEEN - COUNT + 8,
+        rotation=Rotation(tuple(10_000 ** (-i / (SIZE // 2)) for i in range(SIZE // 2))),
+    )
+
+
+def by_definition(observation: Observation) -> torch.Tensor:
+    """Written out in double precision: every query of the window behind the text, every token, the largest share of each."""
+    turned = observation.rotation.turn(observation.queries, observation.stop - observation.fresh).double()
+    return (turned @ observation.keys.double().T * observation.scale).softmax(-1).amax((0, 1)).float()
+
+
+@pytest.fixture(params=[(8, 1), (60, 7), (2**18, 64)], ids=["rows of 1", "blocks that leave a rest", "one block"])
+def blocks(request, monkeypatch):
+    """Small blocks, so that a few tokens need several."""
+    floats, fewest = request.param
+    monkeypatch.setattr(module, "BLOCK_FLOATS", floats)
+    monkeypatch.setattr(module, "_FEWEST_ROWS", fewest)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("tokens", [1, 3, 37])
+@pytest.mark.parametrize("heads", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_most_again(tokens, heads, dtype):
+    observation = observe(tokens, heads, dtype)
+    found = observation.most_again(SEEN - COUNT, SEEN)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, by_definition(observation), atol=1e-6, rtol=1e-4)
+    again = torch.cat(list(observation.again(SEEN - COUNT, SEEN)), dim=1).amax((0, 1))
+    torch.testing.assert_close(found, again, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_only_the_queries_asked_for_count():
+    observation = observe(37, 2)
+    one = observation.most_again(SEEN - 5, SEEN - 4)
+    assert (one <= observation.most_again(SEEN - COUNT, SEEN) + 1e-6).all()
+    assert one.sum() <= 2 + 1e-5  # two heads give one share of 1 each
+    assert torch.equal(observation.most_again(SEEN - 3 * COUNT, SEEN), observation.most_again(SEEN - COUNT, SEEN))  # no more is known
+
+
+@pytest.mark.usefixtures("blocks")
+def test_logits_of_any_size_are_finite():
+    observation = observe(37, 3)
+    found = replace(observation, keys=observation.keys * 1e4).most_again(SEEN - COUNT, SEEN)
+    assert found.isfinite().all()
+    assert ((found >= 0) & (found <= 1 + 1e-5)).all()
+    assert found.max() > 0.99
+
+
+def test_heads_that_share_memory_do_not_see_one_another(blocks):
+    """The scratch is full of NaN, then of the numbers of a larger head."""
+    alone = [observe(tokens, 3, seed=tokens).most_again(SEEN - COUNT, SEEN) for tokens in (37, 5, 20)]
+    scratch = Scratch()
+    scratch.floats(10_000, torch.empty(0)).fill_(torch.nan)
+    for tokens, expected in zip((37, 5, 20), alone, strict=True):
+        shared = replace(observe(tokens, 3, seed=tokens), scratch=scratch)
+        assert torch.equal(shared.most_again(SEEN - COUNT, SEEN), expected)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_all_that_uses_the_scratch_can_take_turns():
+    shared, alone = replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0)), replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0))
+    kept = shared.rows(SEEN - 9, SEEN - 2)
+    total = shared.total(SEEN - 20, SEEN)
+    shared.most_again(SEEN - COUNT, SEEN)
+    assert torch.equal(kept, alone.rows(SEEN - 9, SEEN - 2))
+    torch.testing.assert_close(total, alone.rows(SEEN - 20, SEEN).sum(0))
+
+
+def test_scratch_is_got_once_and_grows():
+    scratch, like = Scratch(), torch.empty(0)
+    first = scratch.floats(100, like)
+    assert first.shape == (100,)
+    assert scratch.floats(60, like).data_ptr() == first.data_ptr()
+    assert scratch.floats(200, like).shape == (200,)
+    assert scratch.floats(100, like.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("planes", [SIZE // 2, SIZE // 4])
+def test_turning_takes_a_factor_and_leaves_the_queries_as_they_are(planes):
+    rotation, queries = Rotation(tuple(0.1 * (i + 1) for i in range(planes))), draw(3, 5, SIZE, seed=4)
+    before = queries.clone()
+    torch.testing.assert_close(rotation.turn(queries, 7, 0.25), rotation.turn(queries, 7) * 0.25)
+    assert torch.equal(queries, before)
+    torch.testing.assert_close(rotation.turn(rotation.turn(queries, 7), -7), queries, atol=1e-5, rtol=0)
