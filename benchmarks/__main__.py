@@ -33,18 +33,29 @@ def quality_command(**settings: object) -> None:
 
 @main.command("ablations")
 @click.option(
-    "--folder", default="ablations", show_default=True, help="Where the distilled NAMMs lie; those that are there are not made again."
+    "--folder", default="ablations", show_default=True, help="Where NAMMs and rows lie; a run that was stopped goes on from there."
 )
 @click.option("--model", default="namm-tiny", show_default=True)
-@click.option("--name", "names", multiple=True, help="May be repeated; all, if left out.")
+@click.option(
+    "--name", "names", multiple=True, type=click.Choice(ablations.NAMES), metavar="NAME", help="May be repeated; all, if left out."
+)
 @click.option("--length", default=4000, show_default=True, help="Tokens of a document.")
 @click.option("--budget", "budgets", multiple=True, default=("0.25", "0.125", "0.0625", "0.03125"), show_default=True)
 @click.option("--documents", default=4, show_default=True)
-@click.option("--questions", default=32, show_default=True, help="Asked of each document, after it has been read.")
+@click.option("--questions", default=16, show_default=True, help="Asked of each document, after it has been read.")
+@click.option("--lessons", type=int, help="Documents to distil from; as many as train distil takes, if left out.")
+@click.option("--again", is_flag=True, help="Distil and measure anew what is there.")
 def ablations_command(**settings: object) -> None:
-    """What each part of a NAMM is worth: forms that are distilled anew, and settings of the default one."""
-    columns = ["ablation", "compete", "budget", "samples", "score", "full_score", "kept_fraction", "distil_seconds"]
-    _report("ablations", ablations.compare(**settings), columns)  # type: ignore[arg-type]
+    """What each part of a NAMM is worth: forms that are distilled anew, and settings of the default one; appended row by row."""
+
+    def keep(row: rows.Row) -> None:
+        click.echo(f"{row['ablation']}, {row['budget'] or 'threshold'}: {row['score']:.3f} of {row['full_score']:.3f}", err=True)
+        if settings["again"] or rows.find("ablations", ablations.key_of(row)) is None:
+            rows.append("ablations", [row])
+
+    beside = ablations.side_by_side(ablations.compare(on_row=keep, **settings))  # type: ignore[arg-type]
+    _print(beside, list(beside[0]))
+    click.echo(f"added to {rows.RESULTS / 'ablations.jsonl'}")
 
 
 @main.command("curves")

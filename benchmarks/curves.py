@@ -165,7 +165,9 @@ def key_of(row: Row) -> Row:
 
 
 def newest(rows: list[Row]) -> list[Row]:
-    """Those of the last run, each point once."""
+    """Those of the last run, each point once; none of none."""
+    if not rows:
+        return []
     run = {name: rows[-1][name] for name in ("fingerprint", *Plan.__dataclass_fields__)}
     points = {(row["curve"], row["step"]): row for row in rows if {name: row[name] for name in run} == run}
     return list(points.values())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import performance
-from benchmarks.forgotten import side_by_side
-from benchmarks.rows import RESULTS, Row
+from benchmarks import ablations, curves, forgotten, performance
+from benchmarks.rows import RESULTS, Row, load
 
 PAGE = RESULTS.parent / "README.md"
 START, END = "<!-- tables: python -m benchmarks report -->", "<!-- end of tables -->"
@@ -37,11 +37,8 @@ COLUMNS = {
         "recent",
         "budget",
         "samples",
-        "score",
-        "full_score",
-        "kept_fraction",
-        "distil_seconds",
     ),
+    "curves": ("curve", "step", "fingerprint", *curves.Plan.__dataclass_fields__),
     "forgotten": ("text", "part", "policy", "compete", "budget", "kept", "anywhere"),
     "reopen": (
         "measure",
@@ -56,6 +53,11 @@ COLUMNS = {
         "file_nbytes",
         "nbytes",
     ),
+}
+BESIDE: dict[str, Callable[[list[Row]], list[Row]]] = {  # tables that are not row by row
+    "ablations": ablations.side_by_side,
+    "curves": lambda rows: curves.shown(curves.newest(rows)),
+    "forgotten": forgotten.side_by_side,
 }
 FIGURES = (
     "score",
@@ -91,8 +93,8 @@ def rows_of(path: Path) -> list[Row]:
 def table(name: str) -> str:
     """A markdown table of `results/NAME.jsonl`."""
     rows = rows_of(RESULTS / f"{name}.jsonl")
-    shown = side_by_side(rows) if name == "forgotten" else rows
-    columns = list(shown[0]) if name == "forgotten" else list(COLUMNS[name])
+    shown = BESIDE[name](rows) if name in BESIDE else rows
+    columns = list(shown[0]) if name in BESIDE else list(COLUMNS[name])
     lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in shown)]
     made = sorted({f"{row['date']}, {row['machine']}, torch {row['torch']}, transformers {row['transformers']}" for row in rows})
     return f"## {name.capitalize()}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{'; '.join(made)}.\n"
@@ -112,4 +114,5 @@ def write() -> list[Path]:
     after = rest.partition(END)[2]
     tables = "\n".join(table(name) for name in COLUMNS if (RESULTS / f"{name}.jsonl").exists())
     PAGE.write_text(f"{before}{START}\n\n{tables}\n{END}{after}")
-    return [PAGE, *performance.write()]
+    measured = curves.newest(load("curves"))
+    return [PAGE, *([curves.draw(measured)] if measured else []), *performance.write()]

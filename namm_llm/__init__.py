@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from namm_llm.runner.tools import ToolCall, parse_tool_calls
     from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
     from namm_llm.tasks import draw_samples
-    from namm_llm.tasks.evaluation import Evaluation, evaluate
+    from namm_llm.tasks.evaluation import Evaluation, RowFile, evaluate
 
 __version__ = "0.1.0"
 
@@ -55,6 +55,7 @@ __all__ = [
     "Observation",
     "Piece",
     "PolicyError",
+    "RowFile",
     "Runner",
     "SamplingParams",
     "Spectrogram",
@@ -93,6 +94,7 @@ _HOME = {
     "Namm": "namm_llm.namm",
     "Observation": "namm_llm.attention.observation",
     "Piece": "namm_llm.runner",
+    "RowFile": "namm_llm.tasks.evaluation",
     "Runner": "namm_llm.runner",
     "SamplingParams": "namm_llm.runner.sampling",
     "Spectrogram": "namm_llm.namm",

@@ -55,6 +55,10 @@ class _Recorder(NammPolicy):
 
     moments: Moments = field(default_factory=Moments, compare=False, repr=False)
 
+    @property
+    def joins_heads(self) -> bool:
+        return False  # each head is noted by itself
+
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         self.moments.add(scaled(segment.state, self.namm.spectrogram.bins))
         return torch.zeros(len(segment), device=segment.state.device)

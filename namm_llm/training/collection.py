@@ -31,6 +31,10 @@ class _Recorder(NammPolicy):
 
     seen: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list, compare=False, repr=False)
 
+    @property
+    def joins_heads(self) -> bool:
+        return False  # each head is noted by itself
+
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
         ages = observation.stop - 1 - segment.positions

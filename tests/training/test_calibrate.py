@@ -25,6 +25,10 @@ class Watcher(NammPolicy):
 
     seen: list = field(default_factory=list, compare=False, repr=False)
 
+    @property
+    def joins_heads(self):
+        return False  # each head is noted by itself
+
     def score(self, segment, observation):
         self.seen.append(self.namm.normalise(segment.state))
         return torch.zeros(len(segment))
