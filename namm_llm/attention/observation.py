@@ -7,7 +7,7 @@ likes. Works on one KV head. What policies ask for (`total`, `spectrogram`, `mos
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from namm_llm.attention import kernels
 from namm_llm.attention.rotation import Rotation
+from namm_llm.attention.scratch import Scratch
 from namm_llm.namm.spectrogram import Spectrogram
 
-BLOCK_FLOATS = 2**19  # probabilities that are worked on at a time: 2 MiB, the cache of one core
+BLOCK_FLOATS = 2**18  # probabilities that are worked on at a time: 1 MiB, the cache of one core
+_FEWEST_ROWS = 64  # of a matrix product that is not held up by reading the keys
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Observation:
 
     queries: `[R, Q, D]`, rotated. lse: `[R, Q]`, float32, as it was when the query ran. keys: `[N, D]`, any float type. positions: `[N]`,
     ascending. stop: position after the last query, so that the queries stand at `first .. stop - 1`. fresh: position of the first query
-    since the last update; older ones were carried over. rotation: the model's, for `again`.
+    since the last update; older ones were carried over. rotation: the model's, for `again`. scratch: memory that the heads of a layer use
+    one after the other.
     """
 
     queries: Tensor
@@ -37,6 +40,7 @@ class Observation:
     stop: int
     fresh: int
     rotation: Rotation | None = None
+    scratch: Scratch = field(default_factory=Scratch)
 
     @property
     def first(self) -> int:
@@ -86,14 +90,16 @@ class Observation:
         if kernels.usable(self.keys):
             from namm_llm.attention.kernels import reread
 
-            return reread.most(self._turned(start, stop), self.keys, scale=self.scale)
-        queries = (self._turned(start, stop) * self.scale).flatten(0, 1)
-        size = self._block()
-        room, found = self._room(size), self.lse.new_zeros(self.positions.shape[0])
-        for block in torch.split(queries, size * self.queries.shape[0]):
-            logits = torch.mm(block, self._float_keys.T, out=room[: block.shape[0] * found.shape[0]].view(block.shape[0], -1))
-            torch.maximum(found, torch.softmax(logits, -1, out=logits).amax(0), out=found)
-        return found
+            return reread.most(self._turned(start, stop), self.keys, scale=1.0)
+        queries, tokens = self._turned(start, stop).flatten(0, 1), self.positions.shape[0]
+        size = max(_FEWEST_ROWS, BLOCK_FLOATS // max(1, tokens))
+        room = self.scratch.floats(min(size, len(queries)) * tokens, self.lse)
+        found = self.lse.new_full((tokens,), -torch.inf)
+        for block in torch.split(queries, size):
+            logits = torch.mm(block, self._float_keys.T, out=room[: len(block) * tokens].view(len(block), tokens))
+            # the largest logarithm first: then one exponential for each token, not one more pass over all of them
+            torch.maximum(found, torch.log_softmax(logits, -1, out=logits).amax(0), out=found)
+        return found.exp_()
 
     def _block(self, multiple: int = 1) -> int:
         """Queries at a time, a multiple of so many."""
@@ -101,7 +107,7 @@ class Observation:
 
     def _room(self, size: int) -> Tensor:
         """Floats for the probabilities of `size` queries: allocated once, because fresh memory costs as much as what is computed in it."""
-        return self.lse.new_empty(self.queries.shape[0] * size * self.positions.shape[0])
+        return self.scratch.floats(self.queries.shape[0] * size * self.positions.shape[0], self.lse)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Group-mean attention `[stop - start, N]`, float32, of the queries at those positions; 0 before the text's beginning.
@@ -137,10 +143,11 @@ class Observation:
         """The attention `[R, at most size, N]`, float32, that the queries of `start .. stop - 1` would pay if the text since the last
         update came once more right after itself: they are turned to those positions and see all N tokens, their own future included.
         """
-        for block in torch.split(self._turned(start, stop) * self.scale, size or self._block(), dim=1):
+        for block in torch.split(self._turned(start, stop), size or self._block(), dim=1):
             yield torch.matmul(block, self._float_keys.T).softmax(-1)
 
     def _turned(self, start: int, stop: int) -> Tensor:
-        """Queries `[R, at most stop - start, D]`, float32, at their second positions."""
+        """Queries `[R, at most stop - start, D]`, float32, at their second positions, times `scale`."""
         assert self.rotation is not None, "the cache was not made for a policy that reads again"
-        return self.rotation.turn(self.queries[:, max(start, self.first) - self.first : stop - self.first], self.stop - self.fresh)
+        window = slice(max(start, self.first) - self.first, stop - self.first)
+        return self.rotation.turn(self.queries[:, window], self.stop - self.fresh, self.scale)

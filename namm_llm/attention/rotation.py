@@ -24,14 +24,18 @@ class Rotation:
 
     frequencies: tuple[float, ...]
 
-    def turn(self, queries: Tensor, shift: int) -> Tensor:
-        """Rotated queries `[..., D]` as they would be `shift` positions later, float32."""
+    def turn(self, queries: Tensor, shift: int, scale: float = 1.0) -> Tensor:
+        """Rotated queries `[..., D]` as they would be `shift` positions later, times `scale`, float32."""
         planes = len(self.frequencies)
         # a float32 angle of many positions is off by more than float32 attention
         angle = (torch.tensor(self.frequencies, dtype=torch.float64) * shift).remainder(2 * torch.pi)
-        cos, sin = angle.cos().float().to(queries.device), angle.sin().float().to(queries.device)
-        first, second, rest = torch.split(queries.float(), [planes, planes, queries.shape[-1] - 2 * planes], dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+        cos, sin = ((scale * part).float().to(queries.device) for part in (angle.cos(), angle.sin()))
+        queries = queries.float()
+        turned = queries * scale  # what is not rotated stays like this
+        first, second, _ = torch.tensor_split(queries, [planes, 2 * planes], dim=-1)
+        torch.mul(first, cos, out=turned[..., :planes]).addcmul_(second, sin, value=-1)
+        torch.mul(second, cos, out=turned[..., planes : 2 * planes]).addcmul_(first, sin)
+        return turned
 
 
 def rotation_of(model: PreTrainedModel) -> Rotation:

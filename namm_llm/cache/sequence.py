@@ -15,6 +15,7 @@ from namm_llm.attention import kernels
 from namm_llm.attention.grouped import grouped_attention
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rotation import Rotation
+from namm_llm.attention.scratch import Scratch
 from namm_llm.cache.recent import Rows
 from namm_llm.cache.timing import stage
 from namm_llm.errors import CacheError
@@ -93,15 +94,19 @@ class LayerSequence:
             return Judgement(self._all_segments(), [])
         with stage("compact"):
             joined = self._all_segments()
-        segments, scores = [], []
+        segments, scores, scratch = [], [], Scratch()
         for head, segment in enumerate(joined):
             with stage("observe"):
                 shown = segment.floats()  # one head at a time: a quantised cache never stands beside a whole copy of itself
-                observation = self._observe(shown, head, rotation) if policy.observes else None
+                observation = self._observe(shown, head, rotation, scratch) if policy.observes else None
                 state = policy.update(shown, observation).to(policy.state_dtype)
             segments.append(replace(segment, state=state))
+            if not policy.joins_heads:
+                with stage("score"):
+                    scores.append(policy.score(replace(shown, state=state), observation))
+        if policy.joins_heads:
             with stage("score"):
-                scores.append(policy.score(replace(shown, state=state), observation))
+                scores = policy.score_heads(segments, self.seen)
         return Judgement(segments, scores)
 
     def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:
@@ -129,7 +134,7 @@ class LayerSequence:
         is_quantised = self.settled.scales is not None
         return [old.join(s.quantised() if is_quantised else s) for old, s in zip(self.settled.segments(), new, strict=True)]
 
-    def _observe(self, segment: Segment, head: int, rotation: Rotation | None) -> Observation:
+    def _observe(self, segment: Segment, head: int, rotation: Rotation | None, scratch: Scratch) -> Observation:
         queries, lse = self.queries.columns()
         rows = queries.shape[0] // len(self.settled.lengths)
         group = slice(head * rows, (head + 1) * rows)
@@ -142,6 +147,7 @@ class LayerSequence:
             stop=self.seen,
             fresh=self.settled_at,
             rotation=rotation,
+            scratch=scratch,
         )
 
     def stored(self) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -25,7 +25,7 @@ from namm_llm.namm import files
 from namm_llm.namm.bam import BamWeights, bam
 from namm_llm.namm.layout import HIDDEN, hidden_size, parameter_count, parameter_shapes
 from namm_llm.namm.memory import NONE, SMALLEST_ATTENTION, Memory, scaled
-from namm_llm.namm.neighbours import neighbours
+from namm_llm.namm.neighbours import apart, neighbours
 from namm_llm.namm.recency import Recency, recency
 from namm_llm.namm.reference import Member, read_reference
 from namm_llm.namm.spectrogram import Spectrogram
@@ -185,19 +185,20 @@ class Namm:
         deviation = self.variance.sqrt().clamp_min(SMALLEST_DEVIATION)
         return (scaled(state, self.spectrogram.bins) - self.mean) / deviation
 
-    def features(self, state: Tensor, ages: Tensor) -> Tensor:
+    def features(self, state: Tensor, ages: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """[recency | state | neighbours], of which the recency alone is not normalised (arXiv 2410.13166, section 3, which has no
         neighbours).
 
         state: [..., N, w], any float type: `Spectrogram.update`, then the columns of `memory`. ages: [..., N], in tokens; the newest token
-        has 0. Returns [..., N, d] in float32.
+        has 0. lengths: of segments that lie one after the other in [N, w], each a KV head of its own. Returns [..., N, d] in float32.
         """
         known = self.normalise(state)
         if not self.memory.reach:
             return torch.cat([recency(ages, self.recency), known], dim=-1)
         deviation = self.variance[-1].sqrt().clamp_min(SMALLEST_DEVIATION)
         missing = (math.log(SMALLEST_ATTENTION) - float(self.mean[-1])) / float(deviation)
-        around = neighbours(known[..., -1], ages, self.memory.reach, missing)
+        places = ages if lengths is None else apart(ages, lengths, self.memory.reach)
+        around = neighbours(known[..., -1], places, self.memory.reach, missing)
         return torch.cat([recency(ages, self.recency), known, around], dim=-1)
 
     def scores(self, features: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ class Namm:
             seen = bam(features.float(), BamWeights(*attention)) if attention else features.float()
             score = linear(seen, weight.T, bias)
             if layer:
-                score = score + gelu(seen @ layer[0] + layer[1]) @ layer[2]
+                score = score + gelu(linear(seen, layer[0].T, layer[1])) @ layer[2]
             return score.squeeze(-1)
 
     def to(self, device: torch.device | str) -> Namm:

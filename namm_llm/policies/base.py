@@ -7,6 +7,7 @@ evicts with the token. Which tokens stay, given the scores, is decided in `selec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,6 +59,11 @@ class EvictionPolicy(ABC):
         """Newest tokens that it never evicts, out of `limit` tokens for each head, unless the user says otherwise."""
         return 0
 
+    @property
+    def joins_heads(self) -> bool:
+        """Whether `score` needs a token's state and position alone, so that a layer's heads are scored together (`score_heads`)."""
+        return False
+
     def carry(self, seen: int) -> int:
         """How many of the newest queries it must see again at the next update, after one at `seen` tokens."""
         return 0
@@ -69,3 +75,9 @@ class EvictionPolicy(ABC):
     @abstractmethod
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         """Scores `[N]` (float32) of the segment's tokens, after `update`."""
+
+    def score_heads(self, segments: Sequence[Segment], stop: int) -> list[Tensor]:
+        """`score` of all heads of a layer in one call, from state and positions alone, where `joins_heads`. stop: position after the newest
+        token.
+        """
+        raise NotImplementedError

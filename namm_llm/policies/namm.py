@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,8 @@ from namm_llm.attention.observation import Observation
 from namm_llm.namm import Namm
 from namm_llm.policies.base import RECENT, EvictionPolicy
 from namm_llm.ragged import Segment
+
+_TOGETHER = 8192  # tokens scored at a time: what the network makes of them stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -66,5 +69,20 @@ class NammPolicy(EvictionPolicy):
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
         ages = observation.stop - 1 - segment.positions
-        namm = self.namm if self.namm.theta.device == ages.device else self.namm.to(ages.device)
+        namm = self._beside(ages)
         return namm.scores(namm.features(segment.state, ages))
+
+    @property
+    def joins_heads(self) -> bool:
+        return not self.namm.hidden  # whose attention is within one head
+
+    def score_heads(self, segments: Sequence[Segment], stop: int) -> list[Tensor]:
+        lengths = [len(segment) for segment in segments]
+        ages = stop - 1 - torch.cat([segment.positions for segment in segments])
+        namm = self._beside(ages)
+        features = namm.features(torch.cat([segment.state for segment in segments]), ages, lengths)
+        scores = torch.cat([namm.scores(part) for part in torch.split(features, _TOGETHER)])
+        return list(torch.split(scores, lengths))
+
+    def _beside(self, tensor: Tensor) -> Namm:
+        return self.namm if self.namm.theta.device == tensor.device else self.namm.to(tensor.device)

@@ -33,9 +33,13 @@ def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) ->
         return [torch.arange(n, device=s.device) for n, s in zip(lengths, scores, strict=True)]
     must = torch.cat(list(forced))
     total = max(total, int(must.sum()))
-    ranked = torch.cat(list(scores)).float().masked_fill(must, torch.inf)
-    # flipped, so that the stable sort puts the newer of two equal tokens first
-    order = ranked.flip(0).argsort(descending=True, stable=True)[:total]
-    kept = torch.zeros_like(must)
-    kept[ranked.shape[0] - 1 - order] = True
+    if not total:
+        return [s.new_empty(0, dtype=torch.long) for s in scores]
+    # what is not a number goes first
+    ranked = torch.cat(list(scores)).float().nan_to_num(-torch.inf, torch.inf, -torch.inf).masked_fill_(must, torch.inf)
+    # found without sorting: in which order the others stand does not matter
+    least = ranked.kthvalue(ranked.shape[0] - total + 1).values
+    kept = ranked > least
+    equal = (ranked == least).nonzero()[:, 0]
+    kept[equal[equal.shape[0] - (total - int(kept.sum())) :]] = True
     return [part.nonzero()[:, 0] for part in torch.split(kept, lengths)]

@@ -8,6 +8,8 @@ import pytest
 
 from namm_llm.cache import ManagedCache
 from namm_llm.cache.timing import STAGES, measured, stage
+from namm_llm.namm import Memory, Namm, Recency, Spectrogram
+from namm_llm.policies import NammPolicy
 from tests.models import random_ids
 
 
@@ -28,6 +30,15 @@ def test_every_stage_is_counted_once_per_layer_or_head(llama):
         "select": updates * layers,
         "compact": 2 * updates * layers,
     }
+
+
+def test_heads_that_are_scored_together_are_one_score(llama):
+    namm = Namm.zeros(0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(reread=True, reach=2), units=3)
+    cache = ManagedCache.for_model(llama, policy=NammPolicy(namm), budget=0.25, interval=64)
+    with measured(ticking()) as totals:
+        llama(random_ids(1, 128), past_key_values=cache)
+    updates, layers, heads = 2, 3, 2
+    assert (totals["observe"], totals["score"]) == (updates * layers * heads, updates * layers)
 
 
 def test_nothing_is_counted_outside_and_blocks_may_overlap():

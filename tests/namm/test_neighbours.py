@@ -8,7 +8,7 @@ import torch
 from namm_llm.errors import NammFileError
 from namm_llm.namm import Memory, Namm, Recency, Spectrogram
 from namm_llm.namm.memory import SMALLEST_ATTENTION
-from namm_llm.namm.neighbours import neighbours
+from namm_llm.namm.neighbours import apart, neighbours
 
 
 def by_definition(column: torch.Tensor, ages: list[int], reach: int, missing: float) -> torch.Tensor:
@@ -34,6 +34,17 @@ def test_random_gaps_and_leading_dimensions() -> None:
     assert torch.equal(found.view(6, 25, 6), wanted)
 
 
+@pytest.mark.parametrize("reach", [1, 4])
+@pytest.mark.parametrize("segments", [[[0], [0], [0]], [[], [3, 2, 1, 0]], [[5, 0], [], [6, 5, 1, 0], [9]], [[], []]])
+def test_segments_one_after_the_other_know_nothing_of_each_other(reach: int, segments: list[list[int]]) -> None:
+    lengths = [len(ages) for ages in segments]
+    ages = torch.tensor([age for segment in segments for age in segment], dtype=torch.int32)
+    column = torch.arange(len(ages)).float() + 1.0
+    parts = zip(column.split(lengths), segments, strict=True)
+    wanted = torch.cat([by_definition(part, own, reach, -7.0) for part, own in parts])
+    assert torch.equal(neighbours(column, apart(ages, lengths, reach), reach, -7.0), wanted)
+
+
 def family(reach: int = 2, units: int = 3) -> Namm:
     memory = Memory(reread=True, reach=reach)
     namm = Namm.zeros(0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=memory, units=units)
@@ -49,6 +60,14 @@ def test_a_missing_neighbour_looks_like_one_that_nothing_asked_for() -> None:
     own = [(math.log(value) + 4.0) / 3.0 for value in (0.5, 0.25, 0.125)]
     wanted = [[own[0], floor, floor, own[1], floor], [own[1], own[0], floor, floor, floor], [own[2], floor, floor, floor, floor]]
     torch.testing.assert_close(features, torch.tensor(wanted))
+
+
+def test_features_of_segments_are_those_of_each_alone() -> None:
+    namm = Namm.zeros(0, spectrogram=Spectrogram(lowest=1), recency=Recency(4), memory=Memory(reread=True, reach=2))
+    states = [torch.rand(n, 2, generator=torch.Generator().manual_seed(n)) for n in (5, 1, 7)]
+    ages = [torch.arange(len(state) - 1, -1, -1) * 2 for state in states]
+    joined = namm.features(torch.cat(states), torch.cat(ages), [5, 1, 7])
+    assert torch.equal(joined, torch.cat([namm.features(state, age) for state, age in zip(states, ages, strict=True)]))
 
 
 def test_units_stand_beside_the_linear_score() -> None:
