@@ -152,6 +152,21 @@ def test_steps_between_two_updates_are_the_same_and_never_wait(rows):
     assert not found
 
 
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_waits_for_nothing():
+    """torch itself watches: recorded or not, and with the next token chosen on the way."""
+    model = random_llama().to("cuda")
+    tokens = torch.full((3, 1), 7, device="cuda")
+    for graph in (False, True):
+        decoder = StaticDecoder(model, *(read(model, length=48) for _ in range(3)), graph=graph)
+        tokens = decoder.greedy(tokens, 3)[:, -1:]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            tokens = decoder.greedy(tokens, 8)[:, -1:]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 def test_settled_tokens_are_read_where_they_lie():
     """Many questions about one document share its tokens, and no copy of them is made to decode."""
     model = random_llama()
