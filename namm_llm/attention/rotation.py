@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,23 @@ class Rotation:
     def turn(self, queries: Tensor, shift: int, scale: float = 1.0) -> Tensor:
         """Rotated queries `[..., D]` as they would be `shift` positions later, times `scale`, float32."""
         planes = len(self.frequencies)
-        # a float32 angle of many positions is off by more than float32 attention
-        angle = (torch.tensor(self.frequencies, dtype=torch.float64) * shift).remainder(2 * torch.pi)
-        cos, sin = ((scale * part).float().to(queries.device) for part in (angle.cos(), angle.sin()))
+        cos, sin = _turn(self.frequencies, shift, scale, queries.device)
         queries = queries.float()
         turned = queries * scale  # what is not rotated stays like this
         first, second, _ = torch.tensor_split(queries, [planes, 2 * planes], dim=-1)
         torch.mul(first, cos, out=turned[..., :planes]).addcmul_(second, sin, value=-1)
         torch.mul(second, cos, out=turned[..., planes : 2 * planes]).addcmul_(first, sin)
         return turned
+
+
+@lru_cache(maxsize=8)  # all heads and layers turn alike, and a copy to a device waits
+def _turn(frequencies: tuple[float, ...], shift: int, scale: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles, times `scale`."""
+    with torch.inference_mode(False):
+        # a float32 angle of many positions is off by more than float32 attention
+        angle = (torch.tensor(frequencies, dtype=torch.float64) * shift).remainder(2 * torch.pi)
+        cos, sin = ((scale * part).float().to(device) for part in (angle.cos(), angle.sin()))
+    return cos, sin
 
 
 def rotation_of(model: PreTrainedModel) -> Rotation:

@@ -185,20 +185,23 @@ class Namm:
         deviation = self.variance.sqrt().clamp_min(SMALLEST_DEVIATION)
         return (scaled(state, self.spectrogram.bins) - self.mean) / deviation
 
-    def features(self, state: Tensor, ages: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+    def features(self, state: Tensor, ages: Tensor, lengths: Sequence[int] | None = None, span: int | None = None) -> Tensor:
         """[recency | state | neighbours], of which the recency alone is not normalised (arXiv 2410.13166, section 3, which has no
         neighbours).
 
         state: [..., N, w], any float type: `Spectrogram.update`, then the columns of `memory`. ages: [..., N], in tokens; the newest token
-        has 0. lengths: of segments that lie one after the other in [N, w], each a KV head of its own. Returns [..., N, d] in float32.
+        has 0. lengths: of segments that lie one after the other in [N, w], each a KV head of its own. span: above all ages; without it
+        the host asks the device. Returns [..., N, d] in float32.
         """
         known = self.normalise(state)
         if not self.memory.reach:
             return torch.cat([recency(ages, self.recency), known], dim=-1)
         deviation = self.variance[-1].sqrt().clamp_min(SMALLEST_DEVIATION)
-        missing = (math.log(SMALLEST_ATTENTION) - float(self.mean[-1])) / float(deviation)
-        places = ages if lengths is None else apart(ages, lengths, self.memory.reach)
-        around = neighbours(known[..., -1], places, self.memory.reach, missing)
+        missing = (math.log(SMALLEST_ATTENTION) - self.mean[-1]) / deviation
+        if lengths is not None:
+            span = span or (int(ages.max()) + 1 if len(ages) else 1)
+            ages_apart, span = apart(ages, lengths, self.memory.reach, span)
+        around = neighbours(known[..., -1], ages if lengths is None else ages_apart, self.memory.reach, missing, span)
         return torch.cat([recency(ages, self.recency), known, around], dim=-1)
 
     def scores(self, features: Tensor) -> Tensor:

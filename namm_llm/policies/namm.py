@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -70,7 +71,7 @@ class NammPolicy(EvictionPolicy):
         assert observation is not None
         ages = observation.stop - 1 - segment.positions
         namm = self._beside(ages)
-        return namm.scores(namm.features(segment.state, ages))
+        return namm.scores(namm.features(segment.state, ages, span=observation.stop))
 
     @property
     def joins_heads(self) -> bool:
@@ -80,9 +81,18 @@ class NammPolicy(EvictionPolicy):
         lengths = [len(segment) for segment in segments]
         ages = stop - 1 - torch.cat([segment.positions for segment in segments])
         namm = self._beside(ages)
-        features = namm.features(torch.cat([segment.state for segment in segments]), ages, lengths)
+        features = namm.features(torch.cat([segment.state for segment in segments]), ages, lengths, stop)
         scores = torch.cat([namm.scores(part) for part in torch.split(features, _TOGETHER)])
         return list(torch.split(scores, lengths))
 
     def _beside(self, tensor: Tensor) -> Namm:
-        return self.namm if self.namm.theta.device == tensor.device else self.namm.to(tensor.device)
+        if self.namm.theta.device == tensor.device:
+            return self.namm
+        if tensor.device not in self._elsewhere:
+            self._elsewhere[tensor.device] = self.namm.to(tensor.device)
+        return self._elsewhere[tensor.device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, Namm]:
+        """Copies beside the caches of other devices: to make one, the host waits."""
+        return {}

@@ -38,8 +38,15 @@ def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) ->
     # what is not a number goes first
     ranked = torch.cat(list(scores)).float().nan_to_num(-torch.inf, torch.inf, -torch.inf).masked_fill_(must, torch.inf)
     # found without sorting: in which order the others stand does not matter
-    least = ranked.kthvalue(ranked.shape[0] - total + 1).values
+    least = _least_of_best(ranked, total)
     kept = ranked > least
     equal = (ranked == least).nonzero()[:, 0]
     kept[equal[equal.shape[0] - (total - int(kept.sum())) :]] = True
     return [part.nonzero()[:, 0] for part in torch.split(kept, lengths)]
+
+
+def _least_of_best(ranked: Tensor, total: int) -> Tensor:
+    """The number `[]` that the best `total` of `ranked` `[N]` are not below."""
+    if ranked.is_cuda:  # where `kthvalue` has one block of threads for all of them
+        return ranked.topk(total, sorted=False).values.amin()
+    return ranked.kthvalue(ranked.shape[0] - total + 1).values

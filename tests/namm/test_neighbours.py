@@ -42,7 +42,9 @@ def test_segments_one_after_the_other_know_nothing_of_each_other(reach: int, seg
     column = torch.arange(len(ages)).float() + 1.0
     parts = zip(column.split(lengths), segments, strict=True)
     wanted = torch.cat([by_definition(part, own, reach, -7.0) for part, own in parts])
-    assert torch.equal(neighbours(column, apart(ages, lengths, reach), reach, -7.0), wanted)
+    for known in (100, 1000):  # any number above all ages
+        moved, span = apart(ages, lengths, reach, known)
+        assert torch.equal(neighbours(column, moved, reach, -7.0, span), wanted)
 
 
 def family(reach: int = 2, units: int = 3) -> Namm:

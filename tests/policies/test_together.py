@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
@@ -79,3 +80,27 @@ def test_a_cache_keeps_the_same_tokens(settings):
     assert together == single
     assert len({count for layer in together for row in layer for count in row}) > 2 or settings["compete"] == "head"
     assert all(torch.equal(a, b) for a, b in zip(places, alone, strict=True))
+
+
+class Waits(TorchDispatchMode):
+    """Operations that make the host wait for a GPU: a number of the device is asked for, or a shape depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "masked_select")):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("lowest", "recency"), [(0, 0), (2, 4)])
+def test_scoring_never_waits_for_the_device(lowest, recency):
+    policy = NammPolicy(without_attention(lowest, recency))
+    heads = [segment(tokens, policy.state_width) for tokens in (30, 1, 77)]
+    with Waits() as waits:
+        policy.score_heads([shown for shown, _ in heads], STOP)
+        for head in heads:
+            policy.score(*head)
+    assert not waits.found
