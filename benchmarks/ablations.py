@@ -25,6 +25,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "published, linear": ("--family", "published-linear"),
     "published, no age": ("--family", "published-ageless", *SLOW),
     "published + peak": ("--family", "peak", *SLOW),
+    "published, three rates": ("--family", "rates", *SLOW),
+    "published + past scores": ("--family", "published-past", *SLOW),
+    "default + past scores": ("--family", "past"),
     "published + peak + reread + neighbours": ("--family", "all", *SLOW),
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # of the model's own NAMM

@@ -64,7 +64,7 @@ class Observation:
         return found
 
     def spectrogram(self, settings: Spectrogram, ema: Tensor, peak: Tensor | None = None) -> Tensor:
-        """The averages `[N, bins]`, float32, after every hop that is whole by now and was not before; `peak` is raised in place."""
+        """The averages `[N, width]`, float32, after every hop that is whole by now and was not before; `peak` is raised in place."""
         hop = settings.hop
         start, stop = (at // hop * hop for at in (self.fresh, self.stop))
         if start == stop:
@@ -73,7 +73,9 @@ class Observation:
             from namm_llm.attention.kernels.observe import spectrogram
 
             parts = (self.queries, self.lse, self.keys, self.positions)
-            return spectrogram(settings, ema, peak, *parts, scale=self.scale, first=self.first, start=start, stop=stop)
+            span = {"scale": self.scale, "first": self.first, "start": start, "stop": stop}
+            averages = zip(settings.each(), ema.chunk(len(settings.decays), 1), strict=True)
+            return torch.cat([spectrogram(one, average, peak, *parts, **span) for one, average in averages], 1)
         ema, left = ema.float().clone(), self.rows(start - hop, start)
         size = self._block(hop)
         room = self._room(size)

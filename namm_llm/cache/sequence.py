@@ -107,7 +107,9 @@ class LayerSequence:
         if policy.joins_heads:
             with stage("score"):
                 scores = policy.score_heads(segments, self.seen)
-        return Judgement(segments, scores)
+        with stage("score"):
+            states = [policy.remember(segment.state, own) for segment, own in zip(segments, scores, strict=True)]
+        return Judgement([replace(segment, state=state) for segment, state in zip(segments, states, strict=True)], scores)
 
     def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:
         """Move recent into settled, evicting all tokens but `keep`, in one gather."""

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -96,7 +96,7 @@ class Namm:
 
         Its mean of 0 and variance of 1 are placeholders: they change nothing as long as theta is 0.
         """
-        width = spectrogram.bins + memory.width(spectrogram.bins)
+        width = spectrogram.width + memory.width(spectrogram.bins)
         theta = torch.zeros(parameter_count(recency.size + width + 2 * memory.reach, hidden, units))
         return cls(theta, torch.zeros(width), torch.ones(width), spectrogram, recency, memory, units)
 
@@ -148,8 +148,13 @@ class Namm:
 
     @property
     def state_width(self) -> int:
-        """Numbers remembered of one token, w: the average of each bin, then what `memory` says."""
-        return self.spectrogram.bins + self.memory.width(self.spectrogram.bins)
+        """Numbers remembered of one token, w: the averages of each bin, then what `memory` says."""
+        return sum(self.columns)
+
+    @property
+    def columns(self) -> tuple[int, int, int, int, int]:
+        """How many numbers of a state are averages, past scores, peaks, of probes, of the second reading, in this order."""
+        return (self.spectrogram.width, *self.memory.columns(self.spectrogram.bins))
 
     @property
     def feature_count(self) -> int:
@@ -164,7 +169,7 @@ class Namm:
     @property
     def settings(self) -> dict[str, Any]:
         """What the numbers mean, as plain values: what a file's header keeps. What is as published is not mentioned, but for its sizes."""
-        spectrogram = {name: value for name, value in asdict(self.spectrogram).items() if value is not None}
+        spectrogram = {name: value for name, value in asdict(self.spectrogram).items() if value not in (None, ())}
         memory = {name: value for name, value in asdict(self.memory).items() if value}
         own: dict[str, Any] = {"memory": memory} if memory else {}
         if self.units:
@@ -183,7 +188,18 @@ class Namm:
     def normalise(self, state: Tensor) -> Tensor:
         """[..., N, w] to the same with mean 0 and variance 1, float32; the maxima of `memory` on a logarithmic scale."""
         deviation = self.variance.sqrt().clamp_min(SMALLEST_DEVIATION)
-        return (scaled(state, self.spectrogram.bins) - self.mean) / deviation
+        return (self.scaled(state) - self.mean) / deviation
+
+    def scaled(self, state: Tensor) -> Tensor:
+        """[..., N, w] to the same, float32: what means and variances are taken of."""
+        return scaled(state, sum(self.columns[:2]))
+
+    def with_statistics(self, mean: Tensor, variance: Tensor) -> Namm:
+        """The same for other means and variances `[w]`. Past scores keep 0 and 1: they have the scale of scores whatever the model is."""
+        past = slice(self.columns[0], sum(self.columns[:2]))
+        mean, variance = mean.to(self.mean, copy=True), variance.to(self.variance, copy=True)
+        mean[past], variance[past] = 0.0, 1.0
+        return replace(self, mean=mean, variance=variance)
 
     def features(self, state: Tensor, ages: Tensor, lengths: Sequence[int] | None = None, span: int | None = None) -> Tensor:
         """[recency | state | neighbours], of which the recency alone is not normalised (arXiv 2410.13166, section 3, which has no
@@ -243,12 +259,13 @@ def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Nam
     if missing := [name for name in ("theta", "mean", "variance") if name not in tensors]:
         raise NammFileError(f"it has no {', no '.join(missing)}: train it again, or save it with its statistics.")
     try:
+        _check_known(header)
         hidden, fingerprint = int(header["hidden"]), header["fingerprint"]
         spectrogram, embedding = Spectrogram(**header["spectrogram"]), Recency(**header["recency"])
         memory, units = Memory(**header.get("memory", {})), int(header.get("units", 0))
     except (KeyError, TypeError, ValueError) as error:
         raise NammFileError("its header is damaged.") from error
-    features = embedding.size + spectrogram.bins + memory.width(spectrogram.bins) + 2 * memory.reach
+    features = embedding.size + spectrogram.width + memory.width(spectrogram.bins) + 2 * memory.reach
     got, expected = tensors["theta"].numel(), parameter_count(features, hidden, units)
     if got != expected:
         raise NammFileError(f"wrong number of parameters: got {got}, expected {expected} (hidden {hidden}).")
@@ -257,6 +274,16 @@ def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Nam
     if namm.fingerprint != fingerprint:
         raise NammFileError(f"damaged: its numbers have fingerprint {namm.fingerprint}, its header says {fingerprint}.")
     return namm
+
+
+def _check_known(header: Mapping[str, Any]) -> None:
+    """NammFileError for what a later version may have added: without it the numbers would mean something else."""
+    parts = (("spectrogram", Spectrogram), ("recency", Recency), ("memory", Memory))
+    unknown = sorted(set(header) - {"version", "fingerprint", "hidden", "units", *(part for part, _ in parts)})
+    for part, kind in parts:
+        unknown += [f"{part}.{name}" for name in sorted(set(header.get(part, {})) - {field.name for field in fields(kind)})]
+    if unknown:
+        raise NammFileError(f"it was made with {', '.join(unknown)}, which this namm-llm does not know: update namm-llm.")
 
 
 def _floats(name: str, values: Tensor | NDArray[Any] | None) -> Tensor:

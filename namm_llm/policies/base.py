@@ -76,6 +76,10 @@ class EvictionPolicy(ABC):
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         """Scores `[N]` (float32) of the segment's tokens, after `update`."""
 
+    def remember(self, state: Tensor, scores: Tensor) -> Tensor:
+        """The state `[N, W]` to keep, after `score` gave these scores `[N]`, for a policy that remembers its own."""
+        return state
+
     def score_heads(self, segments: Sequence[Segment], stop: int) -> list[Tensor]:
         """`score` of all heads of a layer in one call, from state and positions alone, where `joins_heads`. stop: position after the newest
         token.

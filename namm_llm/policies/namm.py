@@ -20,7 +20,8 @@ _TOGETHER = 8192  # tokens scored at a time: what the network makes of them stay
 
 @dataclass(frozen=True)
 class NammPolicy(EvictionPolicy):
-    """Remembers the averaged spectrogram (17 numbers a token) and what the `Namm`'s memory names, and scores with it (arXiv 2410.13166).
+    """Remembers the averaged spectrogram (17 numbers a token for each decay) and what the `Namm`'s memory names, and scores with it
+    (arXiv 2410.13166).
 
     exact: keep the state in float32, as the published code does, instead of in half precision.
     """
@@ -58,14 +59,24 @@ class NammPolicy(EvictionPolicy):
 
     def update(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
-        namm, bins = self.namm, self.namm.spectrogram.bins
-        ema, peak, reread = torch.split(segment.state.float(), [bins, namm.memory.peak * bins, int(namm.memory.reread)], dim=1)
-        if bins:
+        namm = self.namm
+        ema, past, peak, probed, reread = torch.split(segment.state.float(), namm.columns, dim=1)
+        if namm.spectrogram.bins:
             peak = peak.clone()
             ema = observation.spectrogram(namm.spectrogram, ema, peak if namm.memory.peak else None)
         if namm.memory.reread:
             reread = torch.maximum(reread, observation.most_again(observation.fresh - self.hop, observation.stop)[:, None])
-        return torch.cat([ema, peak, reread], dim=1)
+        return torch.cat([ema, past, peak, probed, reread], dim=1)
+
+    def remember(self, state: Tensor, scores: Tensor) -> Tensor:
+        left = self.namm.memory.past
+        if not left:
+            return state
+        column = self.namm.columns[0]
+        limit = torch.finfo(state.dtype).max
+        state = state.clone()
+        state[:, column] = (left * state[:, column].float() + (1.0 - left) * scores.to(state.device)).clamp(-limit, limit)
+        return state
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None

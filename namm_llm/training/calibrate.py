@@ -7,7 +7,7 @@ are the model's, the rest of the NAMM is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -18,7 +18,6 @@ from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
 from namm_llm.errors import UsageError
 from namm_llm.namm import Namm
-from namm_llm.namm.memory import scaled
 from namm_llm.policies import INTERVAL, NammPolicy, make_eviction
 from namm_llm.ragged import Segment
 
@@ -60,7 +59,7 @@ class _Recorder(NammPolicy):
         return False  # each head is noted by itself
 
     def score(self, segment: Segment, observation: Observation | None) -> Tensor:
-        self.moments.add(scaled(segment.state, self.namm.spectrogram.bins))
+        self.moments.add(self.namm.scaled(segment.state))
         return torch.zeros(len(segment), device=segment.state.device)
 
 
@@ -88,4 +87,4 @@ def calibrate(
         for piece in torch.split(torch.tensor([list(document)], device=device), interval, 1):
             model(piece, past_key_values=cache, logits_to_keep=1)
         on_done(number)
-    return replace(namm, mean=moments.mean.to(namm.mean), variance=moments.variance.to(namm.variance))
+    return namm.with_statistics(moments.mean, moments.variance)

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 
 from namm_llm.namm import Namm
 from namm_llm.namm.layout import parameter_shapes
-from namm_llm.namm.memory import scaled
 from namm_llm.policies import Compete, Eviction, NammPolicy, make_eviction
 from namm_llm.training.collection import Sample, collect
 from namm_llm.training.families import DEFAULT, FAMILIES
@@ -86,7 +85,7 @@ def distil(
 
 def _begin(family: Namm, samples: Sequence[Sample], seed: int) -> Namm:
     """Small random parameters, and the statistics of the features. A NAMM that reads again begins with that attention as its score."""
-    states = torch.cat([scaled(sample.state, family.spectrogram.bins) for sample in samples])
+    states = torch.cat([family.scaled(sample.state) for sample in samples])
     theta = 0.1 * torch.randn(family.theta.shape, generator=torch.Generator().manual_seed(seed))
     if family.memory.reread:
         shapes = parameter_shapes(family.feature_count, family.hidden, family.units)
@@ -95,7 +94,7 @@ def _begin(family: Namm, samples: Sequence[Sample], seed: int) -> Namm:
         for piece in (*attention[2:], weight, bias, *units[2:]):  # what comes out of the attention, of the score and of its units
             piece.zero_()
         weight[family.recency.size + family.state_width - 1] = 1.0
-    return replace(family, theta=theta, mean=states.mean(0), variance=states.var(0, correction=0))
+    return replace(family, theta=theta).with_statistics(states.mean(0), states.var(0, correction=0))
 
 
 def _train(namm: Namm, samples: Sequence[Sample], settings: DistilSettings, rng: random.Random, report: Report | None) -> Namm:

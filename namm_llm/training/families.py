@@ -21,6 +21,10 @@ FAMILIES = {
     "published-mean": Namm.zeros(spectrogram=_MEAN),
     "published-linear": Namm.zeros(0),
     "published-ageless": Namm.zeros(recency=_AGELESS),
+    # beside the published average, which forgets half in 70 tokens, two that forget half in 700 and in 7 000
+    "rates": Namm.zeros(spectrogram=Spectrogram(further=(0.999, 0.9999))),
+    "past": Namm.zeros(0, spectrogram=_NONE, recency=_AGELESS, memory=Memory(reread=True, reach=4, past=0.5), units=32),
+    "published-past": Namm.zeros(memory=Memory(past=0.5)),
     "peak": Namm.zeros(memory=Memory(peak=True)),
     "all": Namm.zeros(memory=Memory(peak=True, reread=True, reach=4), units=32),
 }

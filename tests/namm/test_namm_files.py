@@ -180,7 +180,12 @@ def test_missing_numbers(tmp_path: Path, missing: str) -> None:
             "The spectrogram needs n_fft = 2 * hop, got n_fft 32 and hop 8.",
         ),
         ({"spectrogram": {"n_fft": 32, "hop": "16"}}, "its header is damaged."),
-        ({"spectrogram": {"pages": 3}}, "its header is damaged."),
+        (
+            {"spectrogram": {"pages": 3}},
+            "it was made with spectrogram.pages, which this namm-llm does not know: update namm-llm.",
+        ),
+        ({"charm": 1}, "it was made with charm, which this namm-llm does not know: update namm-llm."),
+        ({"memory": {"past": 1.0}}, "past must be at least 0 and below 1, it is what is left of a token's past scores, got 1.0."),
         ({"recency": None}, "its header is damaged."),
         ({"hidden": "many"}, "its header is damaged."),
         (
