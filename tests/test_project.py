@@ -14,7 +14,10 @@ import click
 import pytest
 
 import namm_llm
+from namm_llm import Runner
 from namm_llm.cli.main import COMMANDS, main
+from namm_llm.cli.sessions import sessions_folder, write_record
+from namm_llm.documents import MemoryStore
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "namm_llm"
@@ -91,6 +94,24 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: ")
     assert done.stderr == "[]\n"
+
+
+def test_what_is_kept_is_listed_without_torch(tiny_folder: Path) -> None:
+    MemoryStore().put("0123456789abcdef", Runner.load(tiny_folder).read("The lamp is green."), name="note")
+    write_record(sessions_folder() / "talk.json", {"options": {}, "conversation": {"turns": []}})
+    code = (
+        "import sys; import namm_llm.cli.main as cli\n"
+        "for command in (['documents', 'list'], ['documents', 'forget', 'note'], ['chat', '--list']):\n"
+        "    try: cli.main(command)\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "    print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed, *found = done.stdout.splitlines()
+    assert listed.startswith("note\t0123456789abcdef\t")
+    assert "Forgot note" in done.stderr
+    assert [found[0], found[1], found[3]] == ["[]"] * 3
+    assert found[2].startswith("talk ")
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:

@@ -5,6 +5,7 @@ It owns the layers and decides when which of them are judged together; storage i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
@@ -18,12 +19,12 @@ from namm_llm.attention.interface import IMPLEMENTATION
 from namm_llm.attention.rotation import rotation_of
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.placement import layer_devices
-from namm_llm.cache.saved import fill_layers, layers_state
+from namm_llm.cache.saved import check_settings, fill_layers, layers_state
 from namm_llm.cache.sequence import Judgement, LayerSequence
 from namm_llm.cache.stats import CacheStats
 from namm_llm.cache.timing import stage
 from namm_llm.errors import CacheError, ModelError
-from namm_llm.policies import Eviction, make_eviction
+from namm_llm.policies import Eviction, make_eviction, settings_of
 from namm_llm.policies.base import EvictionPolicy
 
 _MANAGED = "full_attention"
@@ -179,7 +180,7 @@ class ManagedCache(Cache):
         if len(self.managed) < len(self.layers):
             raise CacheError("a cache with sliding-window layers cannot be saved; keep the document in memory, or read it again")
         tensors, numbers = layers_state(self.managed)
-        return tensors, {"cache": numbers, "eviction": repr(self.eviction)}
+        return tensors, {"cache": numbers, "eviction": json.dumps(settings_of(self.eviction))}
 
     @classmethod
     def from_state(
@@ -189,8 +190,7 @@ class ManagedCache(Cache):
 
         Raises CacheError for other eviction settings, or if it does not fit the model.
         """
-        if metadata.get("eviction") != repr(eviction):
-            raise CacheError(f"the cache was saved with {metadata.get('eviction')}; load it with these settings, not with {eviction!r}")
+        check_settings(metadata.get("eviction", ""), eviction)
         cache = cls.for_model(model, eviction=eviction)
         fill_layers(cache.managed, tensors, metadata.get("cache", ""))
         devices = layer_devices(model)

@@ -14,7 +14,7 @@ from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.recent import Rows
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.errors import CacheError
-from namm_llm.policies import Eviction
+from namm_llm.policies import Eviction, settings_of
 from namm_llm.ragged import RaggedTokens
 
 _NUMBERS = ("scale", "seen", "settled_at", "updates")
@@ -43,6 +43,18 @@ def fill_layers(layers: Sequence[ManagedLayer], tensors: Mapping[str, Tensor], n
             layer.is_initialized = True
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"the saved cache is damaged or of another model: {error}") from error
+
+
+def check_settings(saved: str, eviction: Eviction) -> None:
+    """CacheError if what was saved, the JSON text of `settings_of`, is not `eviction`. What it does not name has its default."""
+    try:
+        was = json.loads(saved)
+    except ValueError as error:
+        raise CacheError("the saved cache does not say with which settings it was read; read its text again") from error
+    now = json.loads(json.dumps(settings_of(eviction)))  # a tuple comes back as a list
+    if other := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+        pairs = (f"{name} {was.get(name)}, not {now.get(name)}" for name in other)
+        raise CacheError(f"the cache was saved with {'; '.join(pairs)}: load it with these settings")
 
 
 def _columns(sequence: LayerSequence) -> dict[str, Tensor]:

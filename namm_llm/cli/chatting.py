@@ -57,8 +57,12 @@ class Chat:
         try:
             if not self.session.cache_path.exists():
                 raise CacheError("its cache was not saved")
+            from namm_llm.cli.memories import tell_of_template
+            from namm_llm.documents import read_header
+
             memory = runner.open(self.session.cache_path)
             runner.recall(memory)
+            tell_of_template(f"The cache of {self.session.name}", read_header(self.session.cache_path))
         except NammError as error:
             click.echo(f"The conversation is read again with the next message: {error}", err=True)
         else:

@@ -11,11 +11,11 @@ import click
 
 from namm_llm.cli.options import Settings
 from namm_llm.cli.output import ReadingBar, size
-from namm_llm.documents import MEMORY_SUFFIX, DocumentMemory, FileText, MemoryStore, SavedHeader, join_texts, read_header, settings_of
+from namm_llm.documents import MEMORY_SUFFIX, DocumentMemory, FileText, MemoryStore, SavedHeader, join_texts, read_header
 from namm_llm.documents.store import LIMIT_VARIABLE, Put
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import parse_budget
+from namm_llm.policies import parse_budget, settings_of
 from namm_llm.runner import Generation, Stream
 
 KEEP_TOKENS = 2000  # what is shorter is read again in a moment
@@ -49,7 +49,17 @@ def open_saved(path: Path, name: str, settings: Settings) -> DocumentMemory[Gene
     """A saved memory, with the model and the settings that it was read with. name: what the user called it."""
     header = read_header(path)
     _check_same(name, header.eviction, settings.runner)
+    tell_of_template(name, header)
     return _with_its_model(name, header, settings).load().open(path)
+
+
+def tell_of_template(name: str, header: SavedHeader | None) -> None:
+    """Say so if the file of a memory does not tell through which chat template it was read."""
+    if header is not None and header.model.template is None:
+        click.echo(
+            f"{name} is of an older namm-llm, which did not note the chat template: if the model's has changed since, read it again.",
+            err=True,
+        )
 
 
 def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Settings:
@@ -86,11 +96,12 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
     id = store.id_of(text, runner.fingerprint, settings_of(runner.eviction))
     if store.holds(id, text):
         try:
-            title, document = store.entry(id).title, runner.open(store.path_of(id))
+            entry, document = store.entry(id), runner.open(store.path_of(id))
         except DocumentError as error:  # also when another process has just removed it
             click.echo(f"Warning: {error}", err=True)
         else:
-            click.echo(f"{sources_of(files)} was read before; its memory is used: {title}.", err=True)
+            click.echo(f"{sources_of(files)} was read before; its memory is used: {entry.title}.", err=True)
+            tell_of_template(entry.title, entry.header)
             return Recalled(document, id, True)
     with ReadingBar() as bar:
         return Recalled(runner.read(text, on_progress=bar.update), id, False)

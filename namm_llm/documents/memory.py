@@ -7,6 +7,7 @@ which model, eviction settings and text they belong to. It does not compute: a r
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,9 +19,8 @@ from torch import Tensor
 from namm_llm.cache import ManagedCache
 from namm_llm.documents.blocks import Text, TextBlocks
 from namm_llm.documents.saved import VERSION, SavedHeader, SavedModel, checksum, read, write
-from namm_llm.documents.settings import eviction_of, settings_of, tensors_of
-from namm_llm.errors import CacheError, DocumentError, PolicyError, UsageError
-from namm_llm.policies import Eviction
+from namm_llm.errors import CacheError, DocumentError, NammFileError, PolicyError, UsageError
+from namm_llm.policies import Eviction, eviction_of, settings_of, tensors_of
 
 Question = str | Sequence[Mapping[str, Any]]  # a text, or chat messages
 T = TypeVar("T")
@@ -146,9 +146,10 @@ class DocumentMemory(Generic[AnswerT, StreamT]):
         header, tensors = read(path)
         header.check_belongs(path, runner.identity())
         try:
-            cache = runner.restore(tensors, header.cache, eviction_of(header.eviction, tensors))
-        except PolicyError as error:
-            raise DocumentError(f"{path} cannot be asked: {error}.") from error
+            numbers = {**header.cache, "eviction": json.dumps(header.eviction)}  # in old files it is text of Python's
+            cache = runner.restore(tensors, numbers, eviction_of(header.eviction, tensors))
+        except (NammFileError, PolicyError) as error:
+            raise DocumentError(f"{path} cannot be asked: {str(error).rstrip('.')}.") from error
         except (CacheError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise DocumentError(f"{path} is of no use to this program ({error}). Read the document again.") from error
         return cls(runner, cache, header.text_sha256, extra=header.extra)

@@ -1,7 +1,7 @@
 """The file of a saved memory: one safetensors file with the tensors of the cache and a header that says what they belong to.
 
 The header carries a checksum of itself and one of the tensors, so a file that was cut or altered is never taken for a memory. Tensors are
-hashed after they were read, and it is these that are used.
+hashed after they were read, and it is these that are used. Headers are read without torch, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from namm_llm.documents.atomic import replacing
 from namm_llm.errors import DocumentError
 
-VERSION = 2
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 3
+OLDEST = 2  # without the chat template; the oldest version that is still read
 _HEADER = "namm_document"  # a single entry of the metadata, because safetensors does not keep the order of several
 _CHECKSUM = "header_sha256"
 
@@ -31,7 +32,8 @@ _CHECKSUM = "header_sha256"
 @dataclass(frozen=True)
 class SavedModel:
     """What a memory was read with. name: a bundled model, a Hugging Face id or an absolute folder. fingerprint: the same for the same
-    weights (their quantization and dtype included) and tokenizer.
+    weights (their quantization and dtype included) and tokenizer. template: the same for the same chat template, empty for none; None
+    in files of an older program, which does not say.
     """
 
     name: str
@@ -39,6 +41,7 @@ class SavedModel:
     quantization: str | None
     dtype: str
     fingerprint: str
+    template: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(filter(None, (self.revision, self.quantization, self.dtype)))})"
@@ -65,15 +68,20 @@ class SavedHeader:
     tensors_sha256: str
 
     def check_belongs(self, path: Path, model: SavedModel) -> None:
-        """DocumentError if the memory in `path` is one of other weights."""
+        """DocumentError if the memory in `path` is one of other weights, or was read through another chat template."""
         if self.model.fingerprint != model.fingerprint:
             raise DocumentError(
                 f"{path} was saved with the weights of {self.model}, this runner has {model}. Load that model, or read the document again."
+            )
+        if self.model.template not in (None, model.template):
+            raise DocumentError(
+                f"{path} was read through another chat template than {model} has now. Put the old one back, or read the document again."
             )
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the names, types, shapes and bytes of these tensors (on the CPU, contiguous), hashed side by side in threads."""
+    import torch
 
     def of(name: str) -> str:
         tensor = tensors[name]
@@ -86,6 +94,8 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 def write(path: Path, tensors: dict[str, Tensor], header: SavedHeader) -> None:
     """Write a memory, all or nothing, on the disk when this returns. DocumentError if the disk refuses."""
+    from safetensors.torch import save_file
+
     values = asdict(header)
     text = json.dumps({**values, _CHECKSUM: _checksum_of(values)}, sort_keys=True)
     try:
@@ -132,7 +142,7 @@ def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str
         what = "is a folder, not a saved memory" if path.is_dir() else "is not there"
         raise DocumentError(f"{path} {what}; save one with DocumentMemory.save or `namm-llm read`.")
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="pt" if with_tensors else "numpy") as file:
             header = _header(path, (file.metadata() or {})[_HEADER])
             # copies: what safetensors gives may be a view of the file, which others may change
             names = file.keys() if with_tensors else []
@@ -150,7 +160,7 @@ def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str
 
 def _header(path: Path, text: str) -> SavedHeader:
     values = json.loads(text)
-    if values["version"] != VERSION:
+    if not OLDEST <= values["version"] <= VERSION:
         raise DocumentError(
             f"{path} has format version {values['version']}, this program knows version {VERSION}. Read the document again."
         )

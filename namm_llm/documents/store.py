@@ -23,8 +23,7 @@ from namm_llm.documents.home import HOME_VARIABLE, data_folder
 from namm_llm.documents.names import Names, check_name, folded
 from namm_llm.documents.saved import SavedHeader, read_header
 from namm_llm.errors import BudgetError, DocumentError, UsageError
-from namm_llm.policies import parse_budget
-from namm_llm.policies.budget import ByteBudget
+from namm_llm.policies.budget import ByteBudget, parse_budget
 
 MEMORY_SUFFIX = ".namm"
 LIMIT = "20GB"

@@ -1,10 +1,18 @@
-"""Eviction policies: how cached tokens are scored and which of them stay."""
+"""Eviction policies: how cached tokens are scored and which of them stay.
 
-from namm_llm.policies.base import EvictionPolicy
-from namm_llm.policies.budget import Budget, parse_budget
-from namm_llm.policies.eviction import INTERVAL, Compete, Eviction
-from namm_llm.policies.namm import NammPolicy
-from namm_llm.policies.registry import DEFAULT_POLICY, POLICIES, make_eviction, make_policy
+The names are loaded when they are first used, so that a budget can be read without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from namm_llm.policies.base import EvictionPolicy
+    from namm_llm.policies.budget import Budget, parse_budget
+    from namm_llm.policies.eviction import INTERVAL, Compete, Eviction
+    from namm_llm.policies.namm import NammPolicy
+    from namm_llm.policies.registry import DEFAULT_POLICY, POLICIES, make_eviction, make_policy
+    from namm_llm.policies.settings import eviction_of, settings_of, tensors_of
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -15,7 +23,31 @@ __all__ = [
     "Eviction",
     "EvictionPolicy",
     "NammPolicy",
+    "eviction_of",
     "make_eviction",
     "make_policy",
     "parse_budget",
+    "settings_of",
+    "tensors_of",
 ]
+
+_HOME = {
+    "Budget": "budget",
+    "parse_budget": "budget",
+    "EvictionPolicy": "base",
+    "INTERVAL": "eviction",
+    "Compete": "eviction",
+    "Eviction": "eviction",
+    "NammPolicy": "namm",
+    "eviction_of": "settings",
+    "settings_of": "settings",
+    "tensors_of": "settings",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'namm_llm.policies' has no attribute {name!r}")
+    value = getattr(import_module(f"namm_llm.policies.{_HOME.get(name, 'registry')}"), name)
+    globals()[name] = value
+    return value

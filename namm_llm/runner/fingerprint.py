@@ -1,6 +1,7 @@
-"""A short text that is the same for the same weights and tokenizer, and almost surely another one otherwise.
+"""Short texts that are the same for the same weights and tokenizer, or chat template, and almost surely others otherwise.
 
-It looks at the configuration, a few numbers of every weight and the vocabulary, so it costs milliseconds, not a pass over the weights.
+That of a model looks at the configuration, a few numbers of every weight and the vocabulary, so it costs milliseconds, not a pass over the
+weights.
 """
 
 from __future__ import annotations
@@ -28,3 +29,9 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     for token, number in sorted(tokenizer.get_vocab().items()):
         digest.update(f"{number} {token!r} ".encode())
     return digest.hexdigest()[:32]
+
+
+def template_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """32 hexadecimal digits of the chat template, or of all of them where there are several; empty if there is none."""
+    template = tokenizer.chat_template
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:32] if template else ""

@@ -14,13 +14,13 @@ from torch import Tensor
 from namm_llm.cache import ManagedCache
 from namm_llm.documents import DocumentMemory, SavedModel
 from namm_llm.documents.blocks import Text, TextBlocks
-from namm_llm.documents.settings import settings_of
 from namm_llm.errors import CacheError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction
+from namm_llm.policies import INTERVAL, Budget, Compete, Eviction, EvictionPolicy, make_eviction, settings_of
 from namm_llm.runner.conversation import Conversation
 from namm_llm.runner.decoding import CudaGraphs, Decoding
 from namm_llm.runner.engine import Engine, Event, Progress, Request, RowResult
+from namm_llm.runner.fingerprint import template_fingerprint
 from namm_llm.runner.generation import tokens_seen
 from namm_llm.runner.loading import Device, LoadedModel, Quantization, load_model
 from namm_llm.runner.messages import Message
@@ -174,6 +174,7 @@ class Runner:
             quantization=loaded.quantization,
             dtype=str(loaded.model.dtype).removeprefix("torch."),
             fingerprint=loaded.fingerprint,
+            template=template_fingerprint(loaded.tokenizer),
         )
 
     @property

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.cache import CacheStats
-from namm_llm.documents import data_folder, settings_of
+from namm_llm.documents import data_folder
 from namm_llm.errors import DocumentError
+from namm_llm.policies import settings_of
 from namm_llm.runner import Runner
 from namm_llm.runner.results import Generation, Timings, Usage
 from namm_llm.runner.sampling import SamplingParams

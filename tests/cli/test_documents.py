@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from namm_llm.cli.main import main
-from namm_llm.documents import MemoryStore, settings_of
+from namm_llm.documents import MemoryStore
+from namm_llm.policies import settings_of
 from namm_llm.runner import Runner
 
 TEXT = "The lamp is green. The door is red."

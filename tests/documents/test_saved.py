@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from namm_llm.documents import DocumentMemory, SavedHeader, read_header, settings_of
+from namm_llm.documents import DocumentMemory, SavedHeader, read_header
 from namm_llm.documents.saved import VERSION
-from namm_llm.documents.settings import eviction_of, tensors_of
 from namm_llm.errors import DocumentError, PolicyError, UsageError
-from namm_llm.policies import POLICIES, Eviction, make_eviction
+from namm_llm.policies import POLICIES, Eviction, eviction_of, make_eviction, settings_of, tensors_of
 from namm_llm.policies.budget import Budget, ByteBudget, FractionBudget, Room, TokenBudget
 from namm_llm.policies.snapkv import SnapKV
 from tests.documents.vaults import IDS, QUESTIONS, REMEMBERING, SETTINGS, TEXT, load, random_namm
@@ -212,6 +212,30 @@ def test_an_unquantised_memory_is_not_one_of_a_quantised_model(saved: Path, tiny
         load(tiny_folder, dtype="bfloat16").open(saved)
 
 
+def test_a_memory_of_the_first_format_opens(tiny_folder: Path, tmp_path: Path) -> None:
+    """Version 2: no chat template, and the cache's settings as Python wrote them."""
+    namm, path = random_namm(3, **REMEMBERING), tmp_path / "vaults.namm"
+    memory = load(tiny_folder, policy="namm", namm=namm, budget=0.3, interval=32).read(TEXT)
+    memory.save(path)
+    saved = asdict(read_header(path))
+    assert saved["model"].pop("template")
+    rewrite(path, checked=True, version=2, model=saved["model"], cache={**saved["cache"], "eviction": "Eviction(policy=NammPolicy(...))"})
+    assert read_header(path).model.template is None
+    expected, found = (document.ask(QUESTIONS[1], max_tokens=40).text for document in (memory, load(tiny_folder).open(path)))
+    assert found == expected
+
+
+def test_a_memory_read_through_another_chat_template_is_refused(saved: Path, tmp_path: Path) -> None:
+    other = load(save_tiny(tmp_path / "other", template="{{ bos_token }}{{ messages[-1]['content'] }}"))
+    assert other.fingerprint == read_header(saved).model.fingerprint
+    with pytest.raises(DocumentError) as error:
+        other.open(saved)
+    assert str(error.value) == (
+        f"{saved} was read through another chat template than {(tmp_path / 'other').resolve()} (float32) has now. "
+        "Put the old one back, or read the document again."
+    )
+
+
 def test_the_memory_of_another_model_is_refused(saved: Path, tmp_path: Path, tiny_folder: Path) -> None:
     other = load(save_tiny(tmp_path / "other", seed=1))
     with pytest.raises(DocumentError) as error:
@@ -232,6 +256,65 @@ def test_a_policy_of_ones_own_is_put_into_the_table_first(tiny_folder: Path, tmp
         load(tiny_folder).open(tmp_path / "mine.namm")
     monkeypatch.setitem(POLICIES, "mine", Mine)
     assert load(tiny_folder).open(tmp_path / "mine.namm").cache.eviction.policy == Mine(window=4)
+
+
+@dataclass(frozen=True)
+class Grown(SnapKV):
+    """SnapKV of a later program."""
+
+    reach: int = 3
+
+
+def test_a_setting_that_came_later_leaves_old_files_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings_of(make_eviction(SnapKV(), budget=0.5))
+    assert settings_of(make_eviction(Grown(), budget=0.5)) == before  # so a memory in the store is still found
+    monkeypatch.setitem(POLICIES, "snapkv", Grown)
+    assert eviction_of(before, {}).policy == Grown()
+    changed = make_eviction(Grown(reach=4), budget=0.5)
+    assert settings_of(changed)["policy"]["reach"] == 4
+    assert eviction_of(settings_of(changed), {}) == changed
+
+
+def test_what_the_first_files_name_is_named_for_ever() -> None:
+    """IDs in the store follow from it."""
+    assert settings_of(make_eviction("h2o", budget=0.25)) == {
+        "policy": {"name": "h2o", "recent_share": 0.5},
+        "budget": 0.25,
+        "compete": "head",
+        "interval": 512,
+        "sinks": None,
+        "recent": None,
+        "protected": [],
+        "kv_bits": None,
+    }
+    expected = {
+        "full": {},
+        "streaming_llm": {"num_sinks": 4},
+        "snapkv": {"window": 32, "kernel": 7},
+        "random": {"seed": 0},
+        "reread": {"border": 16},
+        "namm": {"namm": random_namm().parts()[0], "exact": False},
+    }
+    for name, named in expected.items():
+        eviction = make_eviction(name, budget=None if name == "full" else 0.5, namm=random_namm() if name == "namm" else None)
+        assert settings_of(eviction)["policy"] == {"name": name, **named}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": {"name": "h2o", "recent_share": 0.5, "reach": 3}}, "policy h2o has the setting reach"),
+        ({"depth": 2}, "the cache has the setting depth"),
+    ],
+    ids=["policy", "cache"],
+)
+def test_a_setting_of_a_newer_program_is_named(saved: Path, tiny_folder: Path, settings: dict[str, Any], message: str) -> None:
+    rewrite(saved, checked=True, eviction=read_header(saved).eviction | settings)
+    with pytest.raises(DocumentError) as error:
+        load(tiny_folder).open(saved)
+    assert str(error.value) == (
+        f"{saved} cannot be asked: {message}, which this program does not know; update namm-llm, or read the document again."
+    )
 
 
 def rewrite(path: Path, *, checked: bool = False, **header: Any) -> None:

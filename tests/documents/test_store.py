@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from namm_llm.documents import DocumentMemory, MemoryStore, settings_of
+from namm_llm.documents import DocumentMemory, MemoryStore
 from namm_llm.errors import DocumentError, UsageError
+from namm_llm.policies import settings_of
 from namm_llm.runner import Runner
 
 TEXT = "The lamp is green. The door is red."
