@@ -60,6 +60,9 @@ def test_distil_calibrate_and_ask(folder: Path) -> None:
     assert (done.exit_code, done.exception) == (0, None), done.output
     assert re.fullmatch(r"first\.safetensors: distilled for \./model in \d+ s\. Use it with --namm first\.safetensors\n", done.stdout)
     assert re.fullmatch(r"Distilling for \./model: 2 documents, \d+ tokens, tasks fact, prose\. Writes first\.safetensors\.\n", done.stderr)
+    (logged,) = (json.loads(line) for line in Path("first.safetensors.jsonl").read_text().splitlines())
+    assert (logged["round"], logged["step"]) == (1, 5)
+    assert logged.keys() == {"round", "step", "loss", "samples", "seconds", "cpu_seconds"}
     done = call("calibrate", *QUICK, "--namm", "first.safetensors", "--documents", "2", "-o", "second.safetensors")
     assert (done.exit_code, done.exception) == (0, None), done.output
     assert done.stdout.startswith("second.safetensors: first.safetensors calibrated for ./model in ")
@@ -83,6 +86,13 @@ def test_distil_calibrate_and_ask(folder: Path) -> None:
     )
     asked = CliRunner().invoke(main, ["ask", "note.txt", "What colour?", *options])
     assert asked.exit_code == 0, asked.output
+
+
+def test_distil_keeps_the_namm_of_each_round(folder: Path) -> None:
+    done = call("distil", *QUICK, "--lessons", "1", "--steps", "3", "--rounds", "2", "--tasks", "fact", "--keep-rounds")
+    assert done.exit_code == 0, done.output
+    assert [json.loads(line)["round"] for line in Path("namm.safetensors.jsonl").read_text().splitlines()] == [1, 2]
+    assert Namm.load("namm.safetensors.round1") != Namm.load("namm.safetensors.round2") == Namm.load("namm.safetensors")
 
 
 def test_evolve_goes_on_by_itself_and_starts_over_with_force(folder: Path) -> None:
@@ -138,6 +148,8 @@ def test_evolve_from_a_namm_in_stages(folder: Path) -> None:
         (["evolve", "--texts", "nowhere", *QUICK], 1, "nowhere is not a folder"),
         (["distil", "--texts", "empty", *QUICK], 1, "holds no .txt, .md or .py file"),
         (["distil", "--compete", "everybody", "--steps", "1", "--lessons", "1", *QUICK], 2, "compete must be one of"),
+        (["distil", "--family", "nothing", *QUICK], 2, "there is no family 'nothing'; there are: neighbours, "),
+        (["distil", "--budget", "0", *QUICK], 2, "0.0 is not a budget"),
         (["distil", "-o", "nowhere/namm.safetensors"], 2, "name a file in a folder that exists"),
         (["distil", "-o", "empty"], 2, "empty exists already"),
         (["calibrate", "--namm", "text.txt"], 1, "text.txt: not a safetensors file"),

@@ -44,7 +44,7 @@ def distil(given: dict[str, Any]) -> None:
     again under the NAMM's own evictions, which says what the NAMM sees. Python's documentation and library are the text, or --texts.
     FILE.jsonl has a line for each round: loss, samples, seconds.
     """
-    settings = distil_settings(given)
+    settings, form = distil_settings(given), family(given)
     out = new_file(given)
     loaded = load(given)
     source = source_of(given, loaded, "distil")
@@ -54,7 +54,7 @@ def distil(given: dict[str, Any]) -> None:
     lessons = source.lessons(tasks, given.get("seed", 0), given.get("lessons", LESSONS))
     tokens = sum(len(lesson.document) for lesson in lessons)
     say(f"Distilling for {loaded.model_id}: {len(lessons)} documents, {tokens} tokens, tasks {', '.join(tasks)}. Writes {out}.")
-    namm = learn(settings, family(given), loaded, lessons, rounds)
+    namm = learn(settings, form, loaded, lessons, rounds)
     namm.save(out)
     click.echo(f"{out}: distilled for {loaded.model_id} in {minutes(began)}. Use it with --namm {out}")
 
