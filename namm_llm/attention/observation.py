@@ -29,7 +29,7 @@ class Observation:
     queries: `[R, Q, D]`, rotated. lse: `[R, Q]`, float32, as it was when the query ran. keys: `[N, D]`, any float type. positions: `[N]`,
     ascending. stop: position after the last query, so that the queries stand at `first .. stop - 1`. fresh: position of the first query
     since the last update; older ones were carried over. rotation: the model's, for `again`. scratch: memory that the heads of a layer use
-    one after the other.
+    one after the other. probes: what probes paid, which stand behind the text, if any were run.
     """
 
     queries: Tensor
@@ -41,6 +41,7 @@ class Observation:
     fresh: int
     rotation: Rotation | None = None
     scratch: Scratch = field(default_factory=Scratch)
+    probes: Observation | None = None
 
     @property
     def first(self) -> int:
@@ -86,6 +87,14 @@ class Observation:
             ema[:born] = settings.update(ema[:born], rows, None if peak is None else peak[:born])
             left = torch.nn.functional.pad(rows[-hop:], (0, self.positions.shape[0] - born))
         return ema
+
+    def most(self) -> Tensor:
+        """The most attention `[N]`, float32, that any known query of any head paid, all of them behind all tokens."""
+        queries = (self.queries.float() * self.scale).flatten(0, 1)
+        found = self.lse.new_full((self.positions.shape[0],), -torch.inf)
+        for block, lse in zip(queries.split(_FEWEST_ROWS), self.lse.flatten().split(_FEWEST_ROWS), strict=True):
+            torch.maximum(found, (block @ self._float_keys.T).sub_(lse[:, None]).amax(0), out=found)
+        return found.exp_()
 
     def most_again(self, start: int, stop: int) -> Tensor:
         """The most attention `[N]`, float32, that any of these queries would pay (see `again`)."""

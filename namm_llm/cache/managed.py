@@ -19,11 +19,12 @@ from namm_llm.attention.interface import IMPLEMENTATION
 from namm_llm.attention.rotation import rotation_of
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.placement import layer_devices
+from namm_llm.cache.probing import Prober
 from namm_llm.cache.saved import check_settings, fill_layers, layers_state
-from namm_llm.cache.sequence import Judgement, LayerSequence
+from namm_llm.cache.sequence import Heard, Judgement, LayerSequence
 from namm_llm.cache.stats import CacheStats
 from namm_llm.cache.timing import stage
-from namm_llm.errors import CacheError, ModelError
+from namm_llm.errors import CacheError, ModelError, PolicyError
 from namm_llm.policies import Eviction, make_eviction, settings_of
 from namm_llm.policies.base import EvictionPolicy
 
@@ -36,6 +37,8 @@ class ManagedCache(Cache):
 
     Layers with full attention are managed; layers with a sliding window keep transformers' own window, which is bounded anyway.
     """
+
+    prober: Prober | None = None  # of a policy that takes probes
 
     @classmethod
     def for_model(cls, model: PreTrainedModel, policy: str | EvictionPolicy | Eviction | None = None, **settings: Any) -> ManagedCache:
@@ -55,6 +58,7 @@ class ManagedCache(Cache):
         prepare_model(model)
         cache = cls(layers=[])
         cache.layers = list(_layers_for(model, evictions))
+        cache.prober = _prober_for(model, evictions)
         return cache
 
     @property
@@ -94,14 +98,23 @@ class ManagedCache(Cache):
     def _update(self, layers: Sequence[ManagedLayer], row: int) -> None:
         """Judge the sequence `row` in these layers together, and evict."""
         sequences = [layer.sequences[row] for layer in layers]
-        judgements = [layer.sequences[row].judge(layer.rotation) for layer in layers]
-        with stage("select"):
-            keep = self._select(sequences, judgements)
-        heads = 0
-        for sequence, judgement in zip(sequences, judgements, strict=True):
-            count = len(judgement.segments)
-            sequence.settle(judgement.segments, keep[heads : heads + count])
-            heads += count
+        heard = self._probe(sequences[0], row) or [None] * len(layers)
+        judgements = [layer.sequences[row].judge(layer.rotation, own) for layer, own in zip(layers, heard, strict=True)]
+        together = [slice(None)] if sequences[0].eviction.shares_model else [slice(at, at + 1) for at in range(len(layers))]
+        for part in together:
+            with stage("select"):
+                keep = iter(self._select(sequences[part], judgements[part]))
+            for sequence, judgement in zip(sequences[part], judgements[part], strict=True):
+                sequence.settle(judgement.segments, [next(keep) for _ in judgement.segments])
+
+    def _probe(self, sequence: LayerSequence, row: int) -> list[Heard] | None:
+        """What the probes of the sequence `row` find in each managed layer; None if none are due."""
+        policy = sequence.eviction.policy
+        if not policy.probes_at(sequence.updates + 1):
+            return None
+        assert self.prober is not None
+        with stage("probe"):
+            return self.prober.run(self.layers, row, policy.probe_ids)
 
     def _select(self, sequences: Sequence[LayerSequence], judgements: Sequence[Judgement]) -> list[Tensor | None]:
         eviction = sequences[0].eviction
@@ -148,6 +161,7 @@ class ManagedCache(Cache):
         """Forks of all sequences of these caches side by side, as one batch; each keeps its settings."""
         joined = cls(layers=[])
         joined.layers = [joined._join_layer(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)]
+        joined.prober = next((cache.prober for cache in caches if cache.prober is not None), None)
         return joined
 
     def _join_layer(self, layers: Sequence[Any]) -> CacheLayerMixin:
@@ -260,6 +274,18 @@ def prepare_model(model: PreTrainedModel) -> None:
         if not model._can_set_attn_implementation():
             raise ModelError(f"{type(model).__name__} does not support transformers' attention interface, which the evicting cache needs")
         model.set_attn_implementation(IMPLEMENTATION)
+
+
+def _prober_for(model: PreTrainedModel, evictions: Sequence[Eviction]) -> Prober | None:
+    """PolicyError if a NAMM was made for probes and has none."""
+    for policy in (eviction.policy for eviction in evictions):
+        if policy.takes_probes and not policy.probe_ids:
+            texts = ", ".join(map(repr, policy.probe_texts)) or "none of its own"
+            raise PolicyError(
+                f"this NAMM was made for probes (its texts: {texts}), and a cache has no tokenizer: name their token ids, "
+                "probes=[tokenizer(text, add_special_tokens=False).input_ids, ...]; a Runner does it by itself"
+            )
+    return Prober(model) if any(eviction.policy.probe_ids for eviction in evictions) else None
 
 
 def _layers_for(model: PreTrainedModel, evictions: Sequence[Eviction]) -> list[CacheLayerMixin]:

@@ -32,6 +32,14 @@ class Judgement:
     scores: list[Tensor]
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What probes asked in a layer: rotated queries `[H, Q, D]` and their log-sum-exp `[H, Q]`."""
+
+    queries: Tensor
+    lse: Tensor
+
+
 @dataclass
 class LayerSequence:
     """eviction: its own settings. settled: judged tokens, shared by forks. recent: keys and values `[G, C, D]` since the last update.
@@ -68,7 +76,7 @@ class LayerSequence:
         while start < query.shape[1]:
             if self.seen - self.settled_at >= interval:
                 raise CacheError(
-                    "a budget shared by the whole model needs every layer at the same token: read in chunks that end at multiples of "
+                    "a budget shared by the whole model, and probes, need every layer at the same token: read in chunks that end at multiples of "
                     f"{interval} (generation_config.prefill_chunk_size={interval}), one sequence at a time"
                 )
             piece = slice(start, min(query.shape[1], start + self.due()))
@@ -87,8 +95,10 @@ class LayerSequence:
         self.seen += query.shape[1]
         return out
 
-    def judge(self, rotation: Rotation | None = None) -> Judgement:
-        """All tokens with the policy's new state and scores, nothing evicted yet. rotation: the model's, for a policy that reads again."""
+    def judge(self, rotation: Rotation | None = None, heard: Heard | None = None) -> Judgement:
+        """All tokens with the policy's new state and scores, nothing evicted yet. rotation: the model's, for a policy that reads again.
+        heard: of the probes that were run for this update.
+        """
         policy = self.eviction.policy
         if not policy.evicts:
             return Judgement(self._all_segments(), [])
@@ -98,7 +108,7 @@ class LayerSequence:
         for head, segment in enumerate(joined):
             with stage("observe"):
                 shown = segment.floats()  # one head at a time: a quantised cache never stands beside a whole copy of itself
-                observation = self._observe(shown, head, rotation, scratch) if policy.observes else None
+                observation = self._observe(shown, head, rotation, scratch, heard) if policy.observes else None
                 state = policy.update(shown, observation).to(policy.state_dtype)
             segments.append(replace(segment, state=state))
             if not policy.joins_heads:
@@ -136,11 +146,11 @@ class LayerSequence:
         is_quantised = self.settled.scales is not None
         return [old.join(s.quantised() if is_quantised else s) for old, s in zip(self.settled.segments(), new, strict=True)]
 
-    def _observe(self, segment: Segment, head: int, rotation: Rotation | None, scratch: Scratch) -> Observation:
+    def _observe(self, segment: Segment, head: int, rotation: Rotation | None, scratch: Scratch, heard: Heard | None) -> Observation:
         queries, lse = self.queries.columns()
         rows = queries.shape[0] // len(self.settled.lengths)
         group = slice(head * rows, (head + 1) * rows)
-        return Observation(
+        observation = Observation(
             queries=queries[group],
             lse=lse[group],
             keys=segment.keys,
@@ -151,6 +161,11 @@ class LayerSequence:
             rotation=rotation,
             scratch=scratch,
         )
+        if heard is None:
+            return observation
+        probes, stop = heard.queries[group], self.seen + heard.queries.shape[1]
+        asked = replace(observation, queries=probes, lse=heard.lse[group], stop=stop, fresh=self.seen, rotation=None)
+        return replace(observation, probes=asked)
 
     def stored(self) -> int:
         """Tokens kept, summed over the KV heads."""

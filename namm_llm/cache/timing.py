@@ -1,6 +1,7 @@
 """Seconds spent in the stages of an update, for whoever measures; outside `measured` a stage costs one look at a list.
 
-The stages: `observe` (the policy looks at attention and updates its state), `score`, `select` (who stays), `compact` (tokens are moved).
+The stages: `probe` (probes are run through the model), `observe` (the policy looks at attention and updates its state), `score`, `select`
+(who stays), `compact` (tokens are moved).
 They never nest, so their sum is what the policy costs.
 """
 
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-STAGES = ("observe", "score", "select", "compact")
+STAGES = ("probe", "observe", "score", "select", "compact")
 
 _open: list[tuple[dict[str, float], Callable[[], float]]] = []  # the model's worker is another thread: no context variable reaches it
 

@@ -7,10 +7,11 @@ A `Namm` is an immutable value; `Namm.load` and `Namm.save` keep it in a small s
 
 from namm_llm.namm.memory import Memory
 from namm_llm.namm.network import Namm
+from namm_llm.namm.probes import Probes
 from namm_llm.namm.recency import Recency
 from namm_llm.namm.spectrogram import Spectrogram
 
-__all__ = ["Memory", "Namm", "Recency", "Spectrogram", "import_reference", "load", "save"]
+__all__ = ["Memory", "Namm", "Probes", "Recency", "Spectrogram", "import_reference", "load", "save"]
 
 load = Namm.load
 save = Namm.save

@@ -26,6 +26,7 @@ from namm_llm.namm.bam import BamWeights, bam
 from namm_llm.namm.layout import HIDDEN, hidden_size, parameter_count, parameter_shapes
 from namm_llm.namm.memory import NONE, SMALLEST_ATTENTION, Memory, scaled
 from namm_llm.namm.neighbours import apart, neighbours
+from namm_llm.namm.probes import NO_PROBES, Probes
 from namm_llm.namm.recency import Recency, recency
 from namm_llm.namm.reference import Member, read_reference
 from namm_llm.namm.spectrogram import Spectrogram
@@ -53,8 +54,11 @@ class Namm:
     recency: Recency = Recency()  # noqa: RUF009 (frozen)
     memory: Memory = Memory()  # noqa: RUF009 (frozen)
     units: int = 0  # of a hidden layer beside the linear score; published: none
+    probes: Probes = Probes()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
+        if self.probes != NO_PROBES and not self.takes_probes:
+            raise NammFileError("it names probes, but remembers nothing of them: set memory.probed or probes.averaged.")
         for name, tensor in self._tensors().items():
             if tensor.ndim != 1 or tensor.dtype != torch.float32:
                 raise NammFileError(f"{name} must be a float32 vector, got {tensor.dtype} {list(tensor.shape)}.")
@@ -78,9 +82,11 @@ class Namm:
         recency: Recency = recency,
         memory: Memory = NONE,
         units: int = 0,
+        probes: Probes = NO_PROBES,
     ) -> Namm:
         """theta [P], mean and variance [w]. Numpy arrays are copied, float32 tensors are used as they are."""
-        return cls(_floats("theta", theta), _floats("mean", mean), _floats("variance", variance), spectrogram, recency, memory, units)
+        numbers = _floats("theta", theta), _floats("mean", mean), _floats("variance", variance)
+        return cls(*numbers, spectrogram, recency, memory, units, probes)
 
     @classmethod
     def zeros(
@@ -91,6 +97,7 @@ class Namm:
         recency: Recency = recency,
         memory: Memory = NONE,
         units: int = 0,
+        probes: Probes = NO_PROBES,
     ) -> Namm:
         """All scores are exactly 0, so the published rule (score >= 0) keeps every token.
 
@@ -98,7 +105,7 @@ class Namm:
         """
         width = spectrogram.width + memory.width(spectrogram.bins)
         theta = torch.zeros(parameter_count(recency.size + width + 2 * memory.reach, hidden, units))
-        return cls(theta, torch.zeros(width), torch.ones(width), spectrogram, recency, memory, units)
+        return cls(theta, torch.zeros(width), torch.ones(width), spectrogram, recency, memory, units, probes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Namm:
@@ -162,6 +169,11 @@ class Namm:
         return self.recency.size + self.state_width + 2 * self.memory.reach
 
     @property
+    def takes_probes(self) -> bool:
+        """Whether it was made for probes, which have to be run at its updates."""
+        return self.memory.probed or self.probes.averaged
+
+    @property
     def hidden(self) -> int:
         """Size of the attention's queries, keys and values, h."""
         return hidden_size(len(self.theta), self.feature_count, self.units)
@@ -174,6 +186,8 @@ class Namm:
         own: dict[str, Any] = {"memory": memory} if memory else {}
         if self.units:
             own["units"] = self.units
+        if probes := {name: value for name, value in asdict(self.probes).items() if value != getattr(NO_PROBES, name)}:
+            own["probes"] = probes
         return {"hidden": self.hidden, "spectrogram": spectrogram, "recency": asdict(self.recency), **own}
 
     @property
@@ -263,6 +277,7 @@ def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Nam
         hidden, fingerprint = int(header["hidden"]), header["fingerprint"]
         spectrogram, embedding = Spectrogram(**header["spectrogram"]), Recency(**header["recency"])
         memory, units = Memory(**header.get("memory", {})), int(header.get("units", 0))
+        probes = Probes(**header.get("probes", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise NammFileError("its header is damaged.") from error
     features = embedding.size + spectrogram.width + memory.width(spectrogram.bins) + 2 * memory.reach
@@ -270,7 +285,7 @@ def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Nam
     if got != expected:
         raise NammFileError(f"wrong number of parameters: got {got}, expected {expected} (hidden {hidden}).")
     vectors = (tensors[name] for name in ("theta", "mean", "variance"))
-    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding, memory=memory, units=units)
+    namm = Namm.from_vector(*vectors, spectrogram=spectrogram, recency=embedding, memory=memory, units=units, probes=probes)
     if namm.fingerprint != fingerprint:
         raise NammFileError(f"damaged: its numbers have fingerprint {namm.fingerprint}, its header says {fingerprint}.")
     return namm
@@ -278,7 +293,7 @@ def _from_parts(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Nam
 
 def _check_known(header: Mapping[str, Any]) -> None:
     """NammFileError for what a later version may have added: without it the numbers would mean something else."""
-    parts = (("spectrogram", Spectrogram), ("recency", Recency), ("memory", Memory))
+    parts = (("spectrogram", Spectrogram), ("recency", Recency), ("memory", Memory), ("probes", Probes))
     unknown = sorted(set(header) - {"version", "fingerprint", "hidden", "units", *(part for part, _ in parts)})
     for part, kind in parts:
         unknown += [f"{part}.{name}" for name in sorted(set(header.get(part, {})) - {field.name for field in fields(kind)})]

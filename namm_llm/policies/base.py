@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from namm_llm.attention.observation import Observation
+from namm_llm.errors import PolicyError
 from namm_llm.ragged import Segment
 
 RECENT = 64  # tokens; what has just come, a question for instance, was not looked for yet
@@ -39,6 +40,29 @@ class EvictionPolicy(ABC):
     def rereads(self) -> bool:
         """Whether it asks the queries again from later positions (`Observation.again`), which takes a model with RoPE."""
         return False
+
+    @property
+    def takes_probes(self) -> bool:
+        """Whether probes have to be run at its updates."""
+        return False
+
+    @property
+    def probe_texts(self) -> tuple[str, ...]:
+        """Its own probes, for users who name none."""
+        return ()
+
+    @property
+    def probe_ids(self) -> tuple[tuple[int, ...], ...]:
+        """The probes to run, as token ids of the model."""
+        return ()
+
+    def probes_at(self, update: int) -> bool:
+        """Whether they are run at this update, from 1."""
+        return bool(self.probe_ids)
+
+    def with_probes(self, ids: Sequence[Sequence[int]]) -> EvictionPolicy:
+        """The same with these probes. PolicyError if it takes none."""
+        raise PolicyError(f"policy {self.name} takes no probes; a NAMM that was made for them does (namm-llm train distil --family probes)")
 
     @property
     def state_width(self) -> int:

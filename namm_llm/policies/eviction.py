@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Literal, get_args
 
 import torch
@@ -56,8 +57,20 @@ class Eviction:
 
     @property
     def waits_for_model(self) -> bool:
-        """Whether a layer has to wait for all others before it can evict."""
+        """Whether a layer has to wait for all others before it can evict; probes run through all of them."""
+        return self.shares_model or bool(self.policy.probe_ids)
+
+    @property
+    def shares_model(self) -> bool:
+        """Whether the tokens of all layers compete."""
         return self.compete == "model" and self.budget is not None and self.policy.evicts
+
+    def with_probes(self, texts: Sequence[str] | None, encode: Callable[[str], Sequence[int]]) -> Eviction:
+        """The same settings with these probes, or without any named with the policy's own, as tokens. PolicyError if it takes none."""
+        if texts is None and (self.policy.probe_ids or not self.policy.takes_probes):
+            return self
+        chosen = self.policy.probe_texts if texts is None else texts
+        return replace(self, policy=self.policy.with_probes([encode(text) for text in chosen]))
 
     def protect(self, spans: Sequence[tuple[int, int]]) -> Eviction:
         """The same settings with more protected spans."""
@@ -94,6 +107,8 @@ class Eviction:
     def describe(self) -> str:
         """One line for tables and results: `namm, budget 0.25, head`."""
         bits = "" if self.kv_bits is None else f", {self.kv_bits}-bit"
+        if ids := self.policy.probe_ids:
+            bits += f", {len(ids)} probe{'s' if len(ids) > 1 else ''} {sha256(repr(ids).encode()).hexdigest()[:4]}"
         if not self.policy.evicts:
             return f"{self.policy.name}{bits}"
         rule = f"threshold {self.policy.threshold:g}" if self.budget is None else f"budget {self.budget}"

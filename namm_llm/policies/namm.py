@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from namm_llm.attention.observation import Observation
+from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
 from namm_llm.policies.base import RECENT, EvictionPolicy
 from namm_llm.ragged import Segment
@@ -23,7 +24,8 @@ class NammPolicy(EvictionPolicy):
     """Remembers the averaged spectrogram (17 numbers a token for each decay) and what the `Namm`'s memory names, and scores with it
     (arXiv 2410.13166).
 
-    exact: keep the state in float32, as the published code does, instead of in half precision.
+    exact: keep the state in float32, as the published code does, instead of in half precision. probes: token ids of each, for a NAMM that
+    was made for them.
     """
 
     name: ClassVar[str] = "namm"
@@ -32,6 +34,32 @@ class NammPolicy(EvictionPolicy):
     threshold: ClassVar[float | None] = 0.0
     namm: Namm
     exact: bool = False
+    probes: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probes", tuple(map(tuple, self.probes)))  # a file has lists
+        if self.probes and not self.namm.takes_probes:
+            raise PolicyError("this NAMM was not made for probes; one that is comes from namm-llm train distil --family probes")
+        if not all(self.probes):
+            raise PolicyError("a probe without tokens finds nothing; leave it out")
+
+    @property
+    def takes_probes(self) -> bool:
+        return self.namm.takes_probes
+
+    @property
+    def probe_texts(self) -> tuple[str, ...]:
+        return self.namm.probes.texts
+
+    @property
+    def probe_ids(self) -> tuple[tuple[int, ...], ...]:
+        return self.probes
+
+    def probes_at(self, update: int) -> bool:
+        return bool(self.probes) and update % self.namm.probes.every == 0
+
+    def with_probes(self, ids: Sequence[Sequence[int]]) -> NammPolicy:
+        return replace(self, probes=tuple(map(tuple, ids)))
 
     @property
     def rereads(self) -> bool:
@@ -64,9 +92,18 @@ class NammPolicy(EvictionPolicy):
         if namm.spectrogram.bins:
             peak = peak.clone()
             ema = observation.spectrogram(namm.spectrogram, ema, peak if namm.memory.peak else None)
+        if namm.probes.averaged and observation.probes is not None:
+            ema = namm.spectrogram.update(ema, self._hops(observation.probes), peak if namm.memory.peak else None)
+        if namm.memory.probed and observation.probes is not None:
+            probed = torch.maximum(probed, observation.probes.most()[:, None])
         if namm.memory.reread:
             reread = torch.maximum(reread, observation.most_again(observation.fresh - self.hop, observation.stop)[:, None])
         return torch.cat([ema, past, peak, probed, reread], dim=1)
+
+    def _hops(self, probes: Observation) -> Tensor:
+        """What probes paid, as whole hops of a time of its own: nothing before it, and nothing in the rest of the last hop."""
+        rows = probes.rows(probes.first, probes.stop)
+        return torch.nn.functional.pad(rows, (0, 0, self.hop, -len(rows) % self.hop))
 
     def remember(self, state: Tensor, scores: Tensor) -> Tensor:
         left = self.namm.memory.past

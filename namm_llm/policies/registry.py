@@ -57,8 +57,10 @@ def make_eviction(
     recent: int | None = None,
     protected: Sequence[tuple[int, int]] = (),
     kv_bits: int | None = None,
+    probes: Sequence[Sequence[int]] | None = None,
 ) -> Eviction:
-    """Settings of an evicting cache; see `Eviction` for each. Raises PolicyError, BudgetError or UsageError.
+    """Settings of an evicting cache; see `Eviction` for each. probes: token ids of each, for a NAMM that was made for them. Raises
+    PolicyError, BudgetError or UsageError.
 
     chunked: whether whoever reads ends its forward calls where updates are due, as the runner does. Then the whole model shares the budget
     of a policy whose scores can be compared, unless `compete` says otherwise; else it is each head's own.
@@ -70,6 +72,8 @@ def make_eviction(
     if policy is None:
         policy = NammPolicy.name if namm is not None else Full.name if budget is None else DEFAULT_POLICY.name
     made = make_policy(policy, namm, exact=compete == "padded")  # the published rule, in the published precision
+    if probes is not None:
+        made = made.with_probes(probes)
     return Eviction(
         policy=made,
         budget=parse_budget(budget),

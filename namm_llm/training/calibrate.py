@@ -70,9 +70,12 @@ def calibrate(
     documents: Sequence[Sequence[int]],
     *,
     interval: int = INTERVAL,
+    probes: Sequence[Sequence[int]] = (),
     on_done: Callable[[int], None] = lambda done: None,
 ) -> Namm:
     """The same NAMM with the means and variances that its features have when `model` reads these documents (token ids each).
+
+    probes: token ids of each, for a NAMM that was made for them.
 
     Nothing is evicted while it reads, as in the published run: every stored token counts once at every update. UsageError if no document
     is long enough for an update.
@@ -80,10 +83,10 @@ def calibrate(
     if not any(len(document) >= interval for document in documents):
         longest = max(map(len, documents), default=0)
         raise UsageError(f"calibrating needs a text of at least {interval} tokens (one update interval), the longest has {longest}")
-    moments = Moments()
+    moments, ids = Moments(), tuple(map(tuple, probes))
     device = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.device
     for number, document in enumerate(documents, 1):
-        cache = ManagedCache.for_model(model, make_eviction(_Recorder(namm, moments=moments), interval=interval))
+        cache = ManagedCache.for_model(model, make_eviction(_Recorder(namm, probes=ids, moments=moments), interval=interval))
         for piece in torch.split(torch.tensor([list(document)], device=device), interval, 1):
             model(piece, past_key_values=cache, logits_to_keep=1)
         on_done(number)

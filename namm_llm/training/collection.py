@@ -49,7 +49,7 @@ def collect(model: PreTrainedModel, lesson: Lesson, wanted: Sequence[Tensor], ev
     wanted: what `later_attention` says of the lesson.
     """
     assert isinstance(eviction.policy, NammPolicy)
-    recorder = _Recorder(eviction.policy.namm, eviction.policy.exact)
+    recorder = _Recorder(eviction.policy.namm, eviction.policy.exact, eviction.policy.probes)
     cache = ManagedCache.for_model(model, replace(eviction, policy=recorder))
     for piece in torch.split(torch.tensor([lesson.document], device=model.device), eviction.interval, 1):
         model(piece, past_key_values=cache, logits_to_keep=1)

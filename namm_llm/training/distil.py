@@ -31,7 +31,8 @@ OnRound = Callable[[int, Namm], None]
 class DistilSettings:
     """steps: of each round. rounds: collections; the first with the full cache, the others under the NAMM's own evictions at `budget`.
     enough: attention from which on a token counts as wholly needed. positive_weight: of needed tokens in the loss; few are. batch: KV
-    heads at an update that make a step. rate: the highest learning rate, a fifth of it suits a NAMM with attention between tokens.
+    heads at an update that make a step. rate: the highest learning rate, a fifth of it suits a NAMM with attention between tokens. probes:
+    token ids of each, for a family that takes them.
     """
 
     steps: int = 1000
@@ -44,13 +45,18 @@ class DistilSettings:
     batch: int = 8
     rate: float = 5e-3
     seed: int = 0
+    probes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self.eviction(Namm.zeros())  # says what is wrong with them
 
     def eviction(self, namm: Namm) -> Eviction:
         """The NAMM's cache in the rounds after the first."""
-        return make_eviction(NammPolicy(namm), budget=self.budget, compete=self.compete, interval=self.interval)
+        return make_eviction(self.policy(namm), budget=self.budget, compete=self.compete, interval=self.interval)
+
+    def policy(self, namm: Namm) -> NammPolicy:
+        """The NAMM with the probes, if it takes any."""
+        return NammPolicy(namm, probes=self.probes if namm.takes_probes else ())
 
 
 def distil(
@@ -74,7 +80,7 @@ def distil(
     wanted = [later_attention(model, lesson) for lesson in lessons]
     samples: list[Sample] = []
     for number in range(settings.rounds):
-        eviction = settings.eviction(namm) if number else make_eviction(NammPolicy(namm), interval=settings.interval)
+        eviction = settings.eviction(namm) if number else make_eviction(settings.policy(namm), interval=settings.interval)
         samples += [sample for lesson, most in zip(lessons, wanted, strict=True) for sample in collect(model, lesson, most, eviction)]
         if not number:
             namm = _begin(namm, samples, settings.seed)

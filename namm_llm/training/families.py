@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from namm_llm.errors import UsageError
-from namm_llm.namm import Memory, Namm, Recency, Spectrogram
+from namm_llm.namm import Memory, Namm, Probes, Recency, Spectrogram
 
 _NONE, _MEAN = Spectrogram(lowest=0), Spectrogram(lowest=1)
 _AGELESS = Recency(0)
 _AGAIN = Memory(reread=True)
 _AROUND = Memory(reread=True, reach=4)
+
+# they ask for what any reader might want, in no wording of the evaluation's questions
+GENERAL = ("Summarize the text.", "Repeat everything that was said so far.", "List all details worth keeping.")
 
 DEFAULT = "neighbours"
 FAMILIES = {
@@ -23,6 +26,11 @@ FAMILIES = {
     "published-ageless": Namm.zeros(recency=_AGELESS),
     # beside the published average, which forgets half in 70 tokens, two that forget half in 700 and in 7 000
     "rates": Namm.zeros(spectrogram=Spectrogram(further=(0.999, 0.9999))),
+    "probes": Namm.zeros(
+        0, spectrogram=_NONE, recency=_AGELESS, memory=Memory(reread=True, reach=4, probed=True), units=32, probes=Probes(GENERAL)
+    ),
+    "published-probes": Namm.zeros(probes=Probes(GENERAL, averaged=True)),
+    "both": Namm.zeros(memory=Memory(peak=True, reread=True, reach=4, probed=True), units=32, probes=Probes(GENERAL)),
     "past": Namm.zeros(0, spectrogram=_NONE, recency=_AGELESS, memory=Memory(reread=True, reach=4, past=0.5), units=32),
     "published-past": Namm.zeros(memory=Memory(past=0.5)),
     "peak": Namm.zeros(memory=Memory(peak=True)),
