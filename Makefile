@@ -32,8 +32,8 @@ bench-gpu: $(READY)  ## on a GPU: kernels against their definitions, then speed 
 	$(BIN)/python -m pytest -m "gpu and not slow" tests/attention/kernels
 	$(BIN)/python -m benchmarks gpu
 
-bench: $(READY)  ## measure speed and memory on this machine
-	$(BIN)/namm-llm bench --shape 100m --lengths 2000,8000 --json benchmarks/results/speed.jsonl
+bench: $(READY) .venv-peers/.ready  ## measure speed and memory on this machine, kvpress beside (50 minutes; make bench MINUTES=35 AGAIN=prefill)
+	$(BIN)/python -m benchmarks.speed $(if $(MINUTES),--minutes $(MINUTES)) $(foreach name,$(AGAIN),--again $(name))
 	$(BIN)/python -m benchmarks report
 
 bench-peers: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has an environment of its own

@@ -19,8 +19,8 @@ class Cost:
     """Bytes after reading `tokens`, right before the update if one falls due; empty room in buffers is not counted.
 
     full_nbytes: keys and values of all tokens, as transformers holds them. kept: tokens that each KV head keeps, on average. kept_nbytes:
-    their keys and values. state_nbytes: their positions and the policy's state. recent_nbytes: keys and values since the last update, and
-    the queries that the policy looks back on.
+    their keys and values, with the scales of 8-bit ones. state_nbytes: their positions and the policy's state. recent_nbytes: keys and
+    values since the last update, which are never 8-bit, and the queries that the policy looks back on.
     """
 
     tokens: int
@@ -51,6 +51,7 @@ def cost_of(shape: Shape, tokens: int, eviction: Eviction, dtype: torch.dtype, q
     """The cost of `batch` sequences of `tokens` tokens on a model of this shape. dtype: of keys, values and what is not quantised."""
     heads, interval = shape.layers * shape.kv_heads, eviction.interval
     pair = 2 * shape.head_dim * dtype.itemsize  # key and value of one token in one head
+    kept_pair = pair if eviction.kv_bits is None else 2 * (shape.head_dim + dtype.itemsize)  # bytes of 8 bits, and a scale for each
     beside = POSITION_NBYTES + eviction.state_nbytes()
     recent = (tokens - 1) % interval + 1 if tokens else 0  # tokens not yet judged, right before the update falls due
     settled = tokens - recent
@@ -58,7 +59,7 @@ def cost_of(shape: Shape, tokens: int, eviction: Eviction, dtype: torch.dtype, q
     query = shape.layers * shape.heads * (shape.head_dim * dtype.itemsize + LSE_NBYTES) if eviction.policy.observes else 0
     kept = settled
     if eviction.budget is not None and settled:
-        room = Room(pair + beside, heads, heads * pair * interval + query * (interval + carry))
+        room = Room(kept_pair + beside, heads, heads * pair * interval + query * (interval + carry))
         kept = min(settled, eviction.budget.tokens(settled, room))
     looked_back = recent + min(carry, settled)
     return Cost(
@@ -66,7 +67,7 @@ def cost_of(shape: Shape, tokens: int, eviction: Eviction, dtype: torch.dtype, q
         weights_nbytes=shape.weights_nbytes(dtype, quantization),
         full_nbytes=batch * heads * pair * tokens,
         kept=kept,
-        kept_nbytes=batch * heads * pair * kept,
+        kept_nbytes=batch * heads * kept_pair * kept,
         state_nbytes=batch * heads * beside * kept,
         recent_nbytes=batch * (heads * pair * recent + query * looked_back),
     )

@@ -22,7 +22,8 @@ def costs_of(plan: Benchmark) -> list[tuple[str, list[tuple[str, Cost]]]]:
         title += f", {cell.batch} prompts" if cell.batch > 1 else ""
         lines = tables.setdefault(title, [])
         for eviction, budget in plan.evictions():
-            label = " ".join(part for part in (eviction.policy.name, budget) if part)
+            bits = f"{eviction.kv_bits}-bit" if eviction.kv_bits is not None else None
+            label = " ".join(part for part in (eviction.policy.name, budget, bits) if part)
             lines.append((label, cost_of(shape, cell.length, eviction, dtype, cell.quantization, cell.batch)))
     return list(tables.items())
 

@@ -8,17 +8,18 @@ from typing import Any
 
 from namm_llm.bench.rows import Row
 from namm_llm.errors import UsageError
-from namm_llm.tasks.evaluation import load_matplotlib
+from namm_llm.tasks.evaluation import legend_below, load_matplotlib, save_figure
 
 _AXES = {"prefill": "tokens a second, reading", "decode": "tokens a second, decoding", "memory": "peak memory, GB"}
 WIDTH, HEIGHT = 4.6, 3.6  # inches of one plot
 
 
 def label_of(row: Row) -> str:
-    """`reread 0.25`, `transformers`."""
-    if row["side"] == "namm-llm":
-        return " ".join(part for part in (row["policy"], row["budget"]) if part)
-    return " ".join(part for part in (row["side"], row["policy"] if row["policy"] != "full" else None, row["budget"]) if part)
+    """`namm 0.25`, `namm 0.25 8-bit`, `transformers`, `kvpress knorm 0.25`."""
+    bits = f"{row['kv_bits']}-bit" if row["kv_bits"] else None
+    ours = row["side"] == "namm-llm"
+    names = (None if ours else row["side"], row["policy"] if ours or row["policy"] != "full" else None, row["budget"], bits)
+    return " ".join(part for part in names if part)
 
 
 def draw_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
@@ -32,17 +33,11 @@ def draw_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}
     for axis, task in zip(axes.flat, tasks, strict=True):
         _draw_task(axis, task, [row for row in rows if row["task"] == task], colours)
-    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)), fontsize="small")
+    legend_below(figure, 4)
     figure.suptitle(
         ", ".join(dict.fromkeys(row["model"] for row in rows)) + ": " + ", ".join(dict.fromkeys(row["machine"] for row in rows))
     )
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be drawn: {error}.") from error
-    finally:
-        pyplot.close(figure)
+    save_figure(figure, path)
 
 
 def _draw_task(axis: Any, task: str, rows: list[Row], colours: dict[str, str]) -> None:

@@ -31,10 +31,10 @@ class Cell:
 @dataclass(frozen=True)
 class Benchmark:
     """model: folder or Hugging Face id; or shape: one of `SHAPES`, with random weights. layers: only so many of the shape's. tasks: of
-    `TASKS`. lengths: tokens. policies, budgets: of ours, all combinations. peers: others, to which the reference comes; without any
-    ours are alone and nothing is compared. batches, quantizations: all combinations. namm: file for the policy namm, random parameters if
-    there is none. compete, interval: as of `make_eviction`; a chunk of every side that reads in chunks is one interval. decoded: tokens.
-    runs: rounds in which every side has its turn. Raises UsageError.
+    `TASKS`. lengths: tokens. policies, budgets, kv_bits (none, 8): of ours, all combinations. peers: others, to which the reference comes;
+    without any ours are alone and nothing is compared. batches, quantizations: all combinations. namm: file for the policy namm, random
+    parameters if there is none. compete, interval: as of `make_eviction`; a chunk of every side that reads in chunks is one interval.
+    decoded: tokens. runs: rounds in which every side has its turn. Raises UsageError.
     """
 
     model: str | None = None
@@ -47,6 +47,7 @@ class Benchmark:
     peers: tuple[str, ...] = DEFAULT_PEERS
     batches: tuple[int, ...] = (1,)
     quantizations: tuple[str, ...] = ("none",)
+    kv_bits: tuple[str, ...] = ("none",)
     namm: str | None = None
     compete: str | None = None
     interval: int = INTERVAL
@@ -67,6 +68,7 @@ class Benchmark:
         _known("task", self.tasks, TASKS)
         _known("policy", self.policies, tuple(POLICIES))
         _known("quantization", self.quantizations, ("none", *QUANTIZATIONS))
+        _known("kind of kv_bits", self.kv_bits, ("none", "8"))
         _known("dtype", (self.dtype,), ("auto", *_DTYPES))
         if self.compete is not None:
             _known("way to compete", (self.compete,), get_args(Compete))
@@ -94,10 +96,13 @@ class Benchmark:
     def evictions(self) -> Iterator[tuple[Eviction, str | None]]:
         """Settings of each of ours, with the budget as it was written."""
         for policy in dict.fromkeys(self.policies):
-            for budget in dict.fromkeys(self.budgets if POLICIES[policy].evicts else (None,)):
-                namm: Any = (self.namm or random_namm()) if policy == "namm" else None
-                who = cast("Compete | None", self.compete)
-                yield make_eviction(policy, budget=budget, namm=namm, compete=who, chunked=True, interval=self.interval), budget
+            namm: Any = (self.namm or random_namm()) if policy == "namm" else None
+            who = cast("Compete | None", self.compete)
+            budgets = dict.fromkeys(self.budgets if POLICIES[policy].evicts else (None,))
+            for budget, name in product(budgets, dict.fromkeys(self.kv_bits)):
+                bits = None if name == "none" else int(name)
+                settings: Any = {"budget": budget, "namm": namm, "compete": who, "interval": self.interval, "kv_bits": bits}
+                yield make_eviction(policy, chunked=True, **settings), budget
 
     def left_out(self) -> list[str]:
         """A line for each peer that cannot run here."""

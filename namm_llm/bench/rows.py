@@ -1,12 +1,8 @@
-"""Measurements as flat JSON objects, one a line, and the file that they are added to."""
+"""Measurements as flat JSON objects, one a line."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from namm_llm import __version__
 from namm_llm.bench.machine import machine
@@ -14,13 +10,12 @@ from namm_llm.bench.measuring import Timed, shares, spread
 from namm_llm.bench.plan import Benchmark, Cell
 from namm_llm.bench.sides import CacheSide, Numbers, OurSide
 from namm_llm.bench.subject import name_of
-from namm_llm.errors import UsageError
+from namm_llm.tasks.evaluation import JsonRows, Row
 
-Row = dict[str, Any]
 # two rows that agree in these are the same measurement
 KEY = (
-    "version", "model", "task", "length", "batch", "quantization", "dtype", "device", "side", "policy", "budget", "compete", "interval",
-    "namm", "decoded", "samples", "machine", "torch", "transformers",
+    "version", "model", "task", "length", "batch", "quantization", "dtype", "device", "side", "policy", "budget", "kv_bits", "compete",
+    "interval", "namm", "decoded", "samples", "machine", "torch", "transformers",
 )  # fmt: skip
 
 
@@ -40,6 +35,7 @@ def key_of(plan: Benchmark, cell: Cell, task: str, side: CacheSide, dtype: str) 
         "side": side.name,
         "policy": side.policy,
         "budget": side.budget,
+        "kv_bits": eviction.kv_bits if eviction is not None else None,
         "compete": eviction.compete if eviction is not None and eviction.policy.evicts else None,
         "interval": plan.interval,
         "namm": plan.namm if side.policy == "namm" else None,
@@ -89,52 +85,7 @@ def _rounded(values: Sequence[float]) -> list[float]:
     return [round(value, 4) for value in values]
 
 
-class BenchFile:
-    """Rows in a file of JSON lines; a line that was cut short while it was written is measured again. Raises UsageError."""
+class BenchFile(JsonRows):
+    """The file that measurements are added to. Raises UsageError."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-        if self._path.is_dir() or not os.access(self._path.parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
-        self._rows = {_identity(row): row for row in self._load()}
-
-    @property
-    def rows(self) -> list[Row]:
-        """The newest row of each measurement, in the order in which they were first made."""
-        return list(self._rows.values())
-
-    def find(self, key: Row) -> Row | None:
-        """The row of this measurement, if it was made before."""
-        return self._rows.get(_identity(key))
-
-    def add(self, row: Row) -> None:
-        """Write a row; it is on disk when this returns."""
-        self._rows[_identity(row)] = row
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _load(self) -> list[Row]:
-        text = self._path.read_text("utf-8") if self._path.is_file() else ""
-        whole, newline, rest = text.rpartition("\n")
-        if rest:  # a row that was being written when the process ended
-            part = self._path.with_name(f".{self._path.name}.part")
-            part.write_text(whole + newline, "utf-8")
-            part.replace(self._path)
-        rows = [_parsed(line, number, self._path) for number, line in enumerate(whole.splitlines(), 1) if line.strip()]
-        return [row for row in rows if all(name in row for name in KEY)]
-
-
-def _parsed(line: str, number: int, path: Path) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise UsageError(f"{path} is no file of rows: line {number} is no JSON object; name another file.")
-    return row
-
-
-def _identity(row: Row) -> str:
-    return json.dumps([row[name] for name in KEY])
+    KEY = KEY

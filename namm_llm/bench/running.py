@@ -25,9 +25,11 @@ def run_benchmark(
     on_row: OnRow | None = None,
     on_note: Tick | None = None,
     others: Sequence[CacheSide] = (),
+    again: bool = False,
 ) -> list[Row]:
     """All rows of the plan, those from the file as they are. on_row: called with a row, how many there are, and how many there will be.
-    on_note: told what is being done. others: sides beside the plan's own. Raises NammError, for a shape that does not fit before it begins.
+    on_note: told what is being done. others: sides beside the plan's own. again: what the file holds is measured anew, and the new rows
+    take the place of the old ones. Raises NammError, for a shape that does not fit before it begins.
     """
     for cell in plan.cells():
         check_fits(plan, cell)
@@ -35,7 +37,7 @@ def run_benchmark(
     tasks = sorted(dict.fromkeys(plan.tasks), key=("memory", "prefill", "decode").index)  # memory first, while no weights lie here
     blocks = [(task, cell) for task in tasks for cell in plan.cells()]
     total = sum(task in side.tasks for task, _ in blocks for side in sides)
-    bench = _Bench(plan, sides, file, on_note or (lambda text: None))
+    bench = _Bench(plan, sides, file, on_note or (lambda text: None), again)
     rows: list[Row] = []
     for task, cell in blocks:
         for row in bench.block(task, cell):
@@ -48,18 +50,19 @@ def run_benchmark(
 class _Bench:
     """Holds the model that is measured now, until another quantisation is asked for."""
 
-    def __init__(self, plan: Benchmark, sides: Sequence[CacheSide], file: BenchFile | None, tick: Tick) -> None:
+    def __init__(self, plan: Benchmark, sides: Sequence[CacheSide], file: BenchFile | None, tick: Tick, again: bool) -> None:
         self._plan = plan
         self._sides = sides
         self._file = file
         self._tick = tick
+        self._again = again
         self._held: tuple[str | None, Subject] | None = None
 
     def block(self, task: str, cell: Cell) -> list[Row]:
         """One row for each side, all measured together unless all are in the file."""
         sides = [side for side in self._sides if task in side.tasks]
         keys = [key_of(self._plan, cell, task, side, self._dtype()) for side in sides]
-        found = [self._file.find(key) if self._file is not None else None for key in keys]
+        found = [self._file.find(key) if self._file is not None and not self._again else None for key in keys]
         kept = [row for row in found if row is not None]
         if len(kept) == len(keys):
             return kept

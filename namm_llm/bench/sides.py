@@ -57,7 +57,7 @@ class CacheSide:
 
     @property
     def label(self) -> str:
-        """`namm-llm reread 0.25`."""
+        """`namm-llm reread 0.25`, as a progress bar says it."""
         return " ".join(part for part in (self.name, self.policy if self.policy != "full" else None, self.budget) if part)
 
     def new_cache(self, model: PreTrainedModel) -> Cache:
@@ -112,6 +112,10 @@ class OurSide(CacheSide):
     def __init__(self, eviction: Eviction, budget: str | None, chunk: int) -> None:
         super().__init__("namm-llm", policy=eviction.policy.name, budget=budget, chunk=chunk)
         self.eviction = eviction
+
+    @property
+    def label(self) -> str:
+        return f"{super().label} {self.eviction.kv_bits}-bit" if self.eviction.kv_bits is not None else super().label
 
     def new_cache(self, model: PreTrainedModel) -> ManagedCache:
         return ManagedCache.for_model(model, eviction=self.eviction)

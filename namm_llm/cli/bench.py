@@ -16,7 +16,7 @@ from namm_llm.errors import UsageError
 if TYPE_CHECKING:
     from namm_llm.bench import Row
 
-_LISTS = ("tasks", "lengths", "policies", "budgets", "peers", "batches", "quantizations")
+_LISTS = ("tasks", "lengths", "policies", "budgets", "peers", "batches", "quantizations", "kv_bits")
 _NUMBERS = ("lengths", "batches")
 _DTYPE = WEIGHTS_OPTIONS[2]
 
@@ -32,6 +32,7 @@ _DTYPE = WEIGHTS_OPTIONS[2]
 @click.option("--peers", metavar="A,B", help="Who else is measured, see above; none: ours alone.  [default: whole,generate,fp8]")
 @click.option("--batches", metavar="N,M", help="Prompts side by side.  [default: 1]")
 @click.option("--quantizations", metavar="A,B", help="none, nf4, fp4, int8 weights.  [default: none]")
+@click.option("--kv-bits", metavar="A,B", help="none, 8: our caches in 8-bit numbers; both are compared.  [default: none]")
 @click.option("--namm", metavar="FILE", help="NAMM file for the policy namm.  [default: random parameters]")
 @click.option("--compete", metavar="WHO", help="head, layer or model: whose tokens share a budget.  [default: the policy's]")
 @click.option("--interval", metavar="N", type=int, help="Tokens between two evictions, and of a chunk.  [default: 512]")
@@ -40,9 +41,10 @@ _DTYPE = WEIGHTS_OPTIONS[2]
 @click.option("--device", metavar="D", help="auto, cpu or cuda.  [default: auto]")
 @_DTYPE
 @click.option("-o", "--json", "json_file", metavar="FILE", help="Add rows as JSON lines; those in it are not measured again.")
+@click.option("--again", is_flag=True, help="Measure them again; the new rows take their place.")
 @click.option("--plot", metavar="FILE", help="Draw the rows (.png, .svg, .pdf).")
 @click.option("--plan", "only_plan", is_flag=True, help="Measure nothing: say what memory it takes.")
-def bench(json_file: str | None, plot: str | None, only_plan: bool, **given: Any) -> None:
+def bench(json_file: str | None, plot: str | None, only_plan: bool, again: bool, **given: Any) -> None:
     """Measure speed and memory against transformers, on the same weights, in the same run.
 
     Prompts are random tokens. Every side has its turn in every round; the table has medians, the rows
@@ -69,7 +71,7 @@ def bench(json_file: str | None, plot: str | None, only_plan: bool, **given: Any
     for line in plan.left_out():
         click.echo(line, err=True)
     with JobBar("Measuring", "rows") as bar:
-        rows = run_benchmark(plan, file=file, on_row=lambda row, done, total: bar.update(done, total), on_note=bar.note)
+        rows = run_benchmark(plan, file=file, again=again, on_row=lambda row, done, total: bar.update(done, total), on_note=bar.note)
     _print(rows)
     if plot is not None:
         draw_rows(rows, plot)

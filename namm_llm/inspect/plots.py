@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from namm_llm.errors import UsageError
 from namm_llm.inspect.inspection import Inspection, Side
-from namm_llm.tasks.evaluation import load_matplotlib
+from namm_llm.tasks.evaluation import load_matplotlib, save_figure
 
 COLOURS = ("#2563eb", "#d96900")
 BINS = 60
@@ -25,12 +24,7 @@ def draw_plots(inspection: Inspection, path: str | os.PathLike[str]) -> None:
             draw(axis, inspection, side, number)
     axes[0].legend(fontsize="small", loc="upper right")
     figure.suptitle(f"{inspection.name}: what the cache of {inspection.model} kept of {len(inspection.pieces)} tokens", parse_math=False)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be drawn: {error}.") from error
-    finally:
-        pyplot.close(figure)
+    save_figure(figure, path)
 
 
 def _layers(axis: Any, inspection: Inspection, side: Side, number: int) -> None:

@@ -50,6 +50,30 @@ def test_the_cost_of_a_model_that_is_not_here():
     assert re.search(r"│ 131 072 reread 2048 │ +5\.7 GB │ +17 GB │ +2 048 │ +268 MB │", done.stdout)
 
 
+def test_caches_in_8_bits_cost_less(least, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    arguments = ("--shape", least, "--lengths", "600", "--peers", "none", "--kv-bits", "none,8")
+    planned = call("--plan", *arguments).stdout
+    kept = dict(re.findall(r"│ 600 (reread 0\.25(?: 8-bit)?) +│.*?│.*?│.*?│ +([\d.]+) kB", planned))
+    assert float(kept["reread 0.25 8-bit"]) == pytest.approx(float(kept["reread 0.25"]) * (16 + 4) / (16 * 4), rel=0.06)  # sizes are said in two digits
+    done = call(*arguments, *FAST[2:], "--json", str(file))
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["kv_bits"] for row in rows] == [None, 8] * 2
+    assert rows[1]["nbytes"] < rows[0]["nbytes"]
+    assert "reread 0.25 8-bit" in done.stdout
+
+
+def test_measuring_again_replaces_rows(least, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    arguments = ("--shape", least, *FAST, "--peers", "none", "--json", str(file))
+    first = call(*arguments).stdout
+    second = call(*arguments, "--again").stdout
+    assert len(file.read_text().splitlines()) == 4
+    assert second != first
+    assert call(*arguments).stdout == second  # the newer rows count
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,7 +97,20 @@ def test_wrong_use_is_one_line(arguments, message):
 def test_the_help_states_the_defaults_of_a_benchmark():
     real = {field.name: field.default for field in fields(Benchmark)}
     stated = {option.name: re.search(r"\[default: ([^]]+)\]", getattr(option, "help", "") or "") for option in bench.params}
-    for name in ("tasks", "lengths", "policies", "budgets", "batches", "quantizations", "interval", "decoded", "runs", "device", "dtype"):
+    for name in (
+        "tasks",
+        "lengths",
+        "policies",
+        "budgets",
+        "batches",
+        "quantizations",
+        "kv_bits",
+        "interval",
+        "decoded",
+        "runs",
+        "device",
+        "dtype",
+    ):
         default = real[name]
         assert stated[name] is not None
         assert stated[name][1] == (",".join(map(str, default)) if isinstance(default, tuple) else str(default)), name

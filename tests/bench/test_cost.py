@@ -41,10 +41,16 @@ def test_the_known_shapes_have_the_known_sizes():
 @pytest.mark.parametrize("policy", ["reread", "namm", "knorm", "h2o", "snapkv", "full"])
 @pytest.mark.parametrize("budget", ["0.25", "40"])
 @pytest.mark.parametrize("tokens", [20, BEFORE, TOKENS + 5])
-def test_the_cache_holds_what_was_computed(policy, budget, tokens):
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_the_cache_holds_what_was_computed(policy, budget, tokens, kv_bits):
     """Byte for byte; only the empty room in buffers is not counted."""
     eviction = make_eviction(
-        policy, budget=None if policy == "full" else budget, namm=random_namm() if policy == "namm" else None, interval=32, compete="head"
+        policy,
+        budget=None if policy == "full" else budget,
+        namm=random_namm() if policy == "namm" else None,
+        interval=32,
+        compete="head",
+        kv_bits=kv_bits,
     )
     model = random_model(SMALL, torch.float32)
     cache = ManagedCache.for_model(model, eviction=eviction)

@@ -26,6 +26,7 @@ from namm_llm.errors import ContextError, ModelError, NammError, UsageError
         ({"shape": "tiny", "budgets": ("much",)}, "'much' is not a budget"),
         ({"shape": "tiny", "peers": ("vllm",)}, "no peer 'vllm'.*kvpress has its own run: make bench-peers"),
         ({"shape": "tiny", "quantizations": ("int3",)}, "no quantization 'int3'"),
+        ({"shape": "tiny", "kv_bits": ("4",)}, "no kind of kv_bits '4'; it is one of none, 8"),
         ({"shape": "tiny", "dtype": "int"}, "no dtype 'int'"),
     ],
 )
@@ -47,8 +48,8 @@ def test_who_is_measured():
     assert [side.label for side in plan.sides()] == [
         "transformers", "namm-llm", "namm-llm knorm 0.25", "namm-llm knorm 512", "transformers-whole", "transformers-fp8",
     ]  # fmt: skip
-    alone = Benchmark(shape="tiny", peers=())
-    assert [side.label for side in alone.sides()] == ["namm-llm reread 0.25"]
+    alone = Benchmark(shape="tiny", peers=(), kv_bits=("none", "8"))
+    assert [side.label for side in alone.sides()] == ["namm-llm reread 0.25", "namm-llm reread 0.25 8-bit"]
 
 
 def test_a_peer_whose_package_is_missing_is_named(monkeypatch):

@@ -10,10 +10,26 @@ Two modes, never mixed in one row:
 `plot` draws score against what was kept.
 """
 
+from namm_llm.tasks.evaluation.figure import legend_below, load_matplotlib, save_figure
 from namm_llm.tasks.evaluation.measuring import Measured, measure
 from namm_llm.tasks.evaluation.plan import Evaluation, Setting
-from namm_llm.tasks.evaluation.plot import draw_plot, load_matplotlib
-from namm_llm.tasks.evaluation.rows import Row, RowFile, label_of
+from namm_llm.tasks.evaluation.plot import draw_plot
+from namm_llm.tasks.evaluation.rowfile import JsonRows, Row
+from namm_llm.tasks.evaluation.rows import RowFile, label_of
 from namm_llm.tasks.evaluation.running import evaluate
 
-__all__ = ["Evaluation", "Measured", "Row", "RowFile", "Setting", "draw_plot", "evaluate", "label_of", "load_matplotlib", "measure"]
+__all__ = [
+    "Evaluation",
+    "JsonRows",
+    "Measured",
+    "Row",
+    "RowFile",
+    "Setting",
+    "draw_plot",
+    "evaluate",
+    "label_of",
+    "legend_below",
+    "load_matplotlib",
+    "measure",
+    "save_figure",
+]

@@ -37,6 +37,7 @@ class Evaluation:
     there is one. budgets: as users write them; `none` for the threshold of a policy that has one. namms: NAMM files, for the policy namm.
     compete, interval, sinks, recent, kv_bits: as of `make_eviction`; several ways to compete are compared, `own` is what the policy does
     in a runner. samples: documents for each task and length. questions: about a document. modes, seed, split; texts: see `draw_samples`.
+    probes: texts for the NAMMs that were made for probes, in the place of their own.
     Raises UsageError, PolicyError, BudgetError.
     """
 
@@ -56,6 +57,7 @@ class Evaluation:
     seed: int = 0
     split: str = "test"
     texts: str | None = None
+    probes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("tasks", "lengths", "budgets", "compete", "modes"):

@@ -8,24 +8,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from namm_llm.errors import NammError, UsageError
+from namm_llm.tasks.evaluation.figure import legend_below, load_matplotlib, save_figure
 from namm_llm.tasks.evaluation.plan import FULL
-from namm_llm.tasks.evaluation.rows import Row, label_of
+from namm_llm.tasks.evaluation.rowfile import Row
+from namm_llm.tasks.evaluation.rows import label_of
 
 COLUMNS = 3
 WIDTH, HEIGHT = 4.6, 3.6  # inches of one picture
-
-
-def load_matplotlib() -> Any:
-    """matplotlib without a window, or a NammError that names the command to install it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise NammError("a plot needs matplotlib: pip install 'namm-llm[eval]'") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
 
 
 def draw_plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
@@ -43,15 +32,9 @@ def draw_plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         _draw_cell(axis, key, found, rows, colours)
     for axis in axes.flat[len(cells) :]:
         axis.set_visible(False)
-    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(5, len(handles)), fontsize="small")
+    legend_below(figure, 5)
     figure.suptitle(f"{rows[0]['model']}: score after eviction (bars: 95 %)")
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be drawn: {error}.") from error
-    finally:
-        pyplot.close(figure)
+    save_figure(figure, path)
 
 
 def _draw_cell(axis: Any, key: tuple[str, int, str], found: list[Row], rows: Sequence[Row], colours: dict[str, str]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.runner import Runner
 from namm_llm.runner.model_folder import NAMM_FILE
 from namm_llm.tasks.evaluation.measuring import measure
-from namm_llm.tasks.evaluation.plan import Evaluation, Mode
+from namm_llm.tasks.evaluation.plan import Evaluation, Mode, Setting
 from namm_llm.tasks.evaluation.rows import Row, RowFile, key_of, row_of
 from namm_llm.tasks.material import load_material
 from namm_llm.tasks.registry import draw_samples, make_task
@@ -38,7 +38,7 @@ def evaluate(runner: Runner, plan: Evaluation, *, file: RowFile | None = None, o
     """
     folder = runner.loaded.folder
     own = folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None
-    settings = plan.settings(own)
+    settings = _probed(plan.settings(own), plan.probes, runner)
     cells = list(_cells(runner, plan))
     if not cells:
         raise UsageError(f"nothing is asked in {', '.join(plan.tasks)}, so there is no mode aware to measure.")
@@ -59,6 +59,15 @@ def evaluate(runner: Runner, plan: Evaluation, *, file: RowFile | None = None, o
             if on_row is not None:
                 on_row(row, len(rows), len(cells) * len(settings))
     return rows
+
+
+def _probed(settings: list[Setting], texts: Sequence[str], runner: Runner) -> list[Setting]:
+    """The settings with probes for the NAMMs that were made for them. UsageError if texts are given and there is none."""
+    if texts and not any(setting.eviction.policy.takes_probes for setting in settings):
+        raise UsageError("--probe is for a NAMM that was made for probes, and none of these policies is one; leave it out.")
+    return [
+        replace(s, eviction=s.eviction.with_probes(texts or None, runner.encode)) if s.eviction.policy.takes_probes else s for s in settings
+    ]
 
 
 def _cells(runner: Runner, plan: Evaluation) -> Iterator[_Cell]:
