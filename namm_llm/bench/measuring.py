@@ -37,12 +37,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def shares(timed: Timed) -> dict[str, float]:
-    """What each stage, and all of them (`policy`), took of a round; medians."""
+    """What each stage, and all of them but probes (`policy`), took of a round; medians. Probes are texts of their own, counted apart."""
     if not timed.stages:
         return {}
     names = timed.stages[0][0]
     found = {name: median(stages[name] / seconds for stages, seconds in timed.stages) for name in names}
-    return found | {"policy": median(sum(stages.values()) / seconds for stages, seconds in timed.stages)}
+    return found | {"policy": median((sum(stages.values()) - stages.get("probe", 0.0)) / seconds for stages, seconds in timed.stages)}
 
 
 def warm_up(subject: Subject, sides: Sequence[CacheSide], cell: Cell, length: int) -> None:

@@ -55,7 +55,8 @@ def test_caches_in_8_bits_cost_less(least, tmp_path):
     arguments = ("--shape", least, "--lengths", "600", "--peers", "none", "--kv-bits", "none,8")
     planned = call("--plan", *arguments).stdout
     kept = dict(re.findall(r"│ 600 (reread 0\.25(?: 8-bit)?) +│.*?│.*?│.*?│ +([\d.]+) kB", planned))
-    assert float(kept["reread 0.25 8-bit"]) == pytest.approx(float(kept["reread 0.25"]) * (16 + 4) / (16 * 4), rel=0.06)  # sizes are said in two digits
+    assert float(kept["reread 0.25 8-bit"]) == pytest.approx(float(kept["reread 0.25"]) * (16 + 4) / (16 * 4), rel=0.06)
+    # above: sizes are said in two digits
     done = call(*arguments, *FAST[2:], "--json", str(file))
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in file.read_text().splitlines()]

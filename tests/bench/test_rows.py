@@ -57,6 +57,7 @@ def test_shares_are_of_their_own_round():
     )
     assert shares(timed) == {"observe": 0.1, "select": 0.1, "policy": 0.3}
     assert shares(Timed([1.0])) == {}
+    assert shares(Timed(stages=[({"observe": 1.0, "probe": 2.0}, 10.0)])) == {"observe": 0.1, "probe": 0.2, "policy": 0.1}
 
 
 def test_a_file_finds_its_rows_again_and_drops_a_line_that_was_cut(tmp_path):

@@ -34,7 +34,7 @@ def test_every_side_is_measured_and_has_the_fields_of_the_contract(plan):
         json.dumps(row)
     ours = rows[1]
     assert (ours["policy"], ours["budget"], ours["model"]) == ("reread", "0.25", "least")
-    assert set(ours["shares"]) == STAGES
+    assert set(ours["shares"]) >= STAGES
     assert 0 < ours["shares"]["policy"] < 1
     assert ours["kept_fraction"] == pytest.approx((32 + 22) / 150, abs=0.01)  # a quarter of 128, and 22 that are not judged yet
     assert rows[0]["nbytes"] == rows[0]["full_nbytes"] == ours["full_nbytes"]
