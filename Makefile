@@ -2,6 +2,7 @@
 # `make demo PYTHON=python3.12` chooses the Python that .venv is made with.
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -15,7 +16,7 @@ demo: $(READY)  ## read a long document with and without eviction, ask the same 
 	@$(BIN)/python -m examples.demo
 
 test: check  ## ruff, mypy and the tests that need no GPU and little time (what CI runs)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

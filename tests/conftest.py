@@ -6,6 +6,8 @@ import os
 import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # one core for each worker; before torch is imported
 
 from pathlib import Path
 
