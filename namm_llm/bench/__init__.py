@@ -8,7 +8,7 @@ from namm_llm.bench.cost import Cost, cost_of
 from namm_llm.bench.estimate import costs_of
 from namm_llm.bench.picture import draw_rows
 from namm_llm.bench.plan import Benchmark
-from namm_llm.bench.rows import BenchFile, Row
+from namm_llm.bench.rows import BenchFile
 from namm_llm.bench.running import run_benchmark
 from namm_llm.bench.sides import CacheSide, TimedReading
 from namm_llm.bench.subject import save_model
@@ -18,7 +18,6 @@ __all__ = [
     "Benchmark",
     "CacheSide",
     "Cost",
-    "Row",
     "TimedReading",
     "cost_of",
     "costs_of",

@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from namm_llm.bench.rows import Row
 from namm_llm.errors import UsageError
-from namm_llm.tasks.evaluation import legend_below, load_matplotlib, save_figure
+from namm_llm.tasks.evaluation import Row, legend_below, load_matplotlib, save_figure
 
 _AXES = {"prefill": "tokens a second, reading", "decode": "tokens a second, decoding", "memory": "peak memory, GB"}
 WIDTH, HEIGHT = 4.6, 3.6  # inches of one plot

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from namm_llm.bench import measuring
 from namm_llm.bench.child import measure_apart
 from namm_llm.bench.plan import Benchmark, Cell
-from namm_llm.bench.rows import BenchFile, Row, key_of, memory_row, timed_row
+from namm_llm.bench.rows import BenchFile, key_of, memory_row, timed_row
 from namm_llm.bench.shapes import shape_named
 from namm_llm.bench.sides import REFERENCE, CacheSide
 from namm_llm.bench.subject import Subject, check_fits, load
+from namm_llm.tasks.evaluation import Row
 
 OnRow = Callable[[Row, int, int], None]
 Tick = Callable[[str], None]

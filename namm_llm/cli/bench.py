@@ -14,7 +14,7 @@ from namm_llm.cli.progress import JobBar
 from namm_llm.errors import UsageError
 
 if TYPE_CHECKING:
-    from namm_llm.bench import Row
+    from namm_llm.tasks.evaluation import Row
 
 _LISTS = ("tasks", "lengths", "policies", "budgets", "peers", "batches", "quantizations", "kv_bits")
 _NUMBERS = ("lengths", "batches")

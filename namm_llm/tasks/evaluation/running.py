@@ -10,7 +10,8 @@ from namm_llm.runner import Runner
 from namm_llm.runner.model_folder import NAMM_FILE
 from namm_llm.tasks.evaluation.measuring import measure
 from namm_llm.tasks.evaluation.plan import Evaluation, Mode, Setting
-from namm_llm.tasks.evaluation.rows import Row, RowFile, key_of, row_of
+from namm_llm.tasks.evaluation.rowfile import Row
+from namm_llm.tasks.evaluation.rows import RowFile, key_of, row_of
 from namm_llm.tasks.material import load_material
 from namm_llm.tasks.registry import draw_samples, make_task
 from namm_llm.tasks.sample import Sample
