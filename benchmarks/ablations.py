@@ -28,6 +28,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "published, three rates": ("--family", "rates", *SLOW),
     "published + past scores": ("--family", "published-past", *SLOW),
     "default + past scores": ("--family", "past"),
+    "default + probes": ("--family", "probes"),
+    "published + probes": ("--family", "published-probes", *SLOW),
+    "memory and probes": ("--family", "both", *SLOW),
     "published + peak + reread + neighbours": ("--family", "all", *SLOW),
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # of the model's own NAMM

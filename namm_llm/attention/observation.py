@@ -74,9 +74,11 @@ class Observation:
             from namm_llm.attention.kernels.observe import spectrogram
 
             parts = (self.queries, self.lse, self.keys, self.positions)
-            span = {"scale": self.scale, "first": self.first, "start": start, "stop": stop}
-            averages = zip(settings.each(), ema.chunk(len(settings.decays), 1), strict=True)
-            return torch.cat([spectrogram(one, average, peak, *parts, **span) for one, average in averages], 1)
+            averages = [
+                spectrogram(one, average, peak, *parts, scale=self.scale, first=self.first, start=start, stop=stop)
+                for one, average in zip(settings.each(), ema.chunk(len(settings.decays), 1), strict=True)
+            ]
+            return torch.cat(averages, 1)
         ema, left = ema.float().clone(), self.rows(start - hop, start)
         size = self._block(hop)
         room = self._room(size)
@@ -92,7 +94,7 @@ class Observation:
         """The most attention `[N]`, float32, that any known query of any head paid, all of them behind all tokens."""
         queries = (self.queries.float() * self.scale).flatten(0, 1)
         found = self.lse.new_full((self.positions.shape[0],), -torch.inf)
-        for block, lse in zip(queries.split(_FEWEST_ROWS), self.lse.flatten().split(_FEWEST_ROWS), strict=True):
+        for block, lse in zip(torch.split(queries, _FEWEST_ROWS), torch.split(self.lse.flatten(), _FEWEST_ROWS), strict=True):
             torch.maximum(found, (block @ self._float_keys.T).sub_(lse[:, None]).amax(0), out=found)
         return found.exp_()
 

@@ -98,7 +98,7 @@ class ManagedCache(Cache):
     def _update(self, layers: Sequence[ManagedLayer], row: int) -> None:
         """Judge the sequence `row` in these layers together, and evict."""
         sequences = [layer.sequences[row] for layer in layers]
-        heard = self._probe(sequences[0], row) or [None] * len(layers)
+        heard = self._probe(layers, row)
         judgements = [layer.sequences[row].judge(layer.rotation, own) for layer, own in zip(layers, heard, strict=True)]
         together = [slice(None)] if sequences[0].eviction.shares_model else [slice(at, at + 1) for at in range(len(layers))]
         for part in together:
@@ -107,11 +107,12 @@ class ManagedCache(Cache):
             for sequence, judgement in zip(sequences[part], judgements[part], strict=True):
                 sequence.settle(judgement.segments, [next(keep) for _ in judgement.segments])
 
-    def _probe(self, sequence: LayerSequence, row: int) -> list[Heard] | None:
-        """What the probes of the sequence `row` find in each managed layer; None if none are due."""
+    def _probe(self, layers: Sequence[ManagedLayer], row: int) -> Sequence[Heard | None]:
+        """What the probes of the sequence `row` find in each of these layers, if any are due; then they are all that there are."""
+        sequence = layers[0].sequences[row]
         policy = sequence.eviction.policy
         if not policy.probes_at(sequence.updates + 1):
-            return None
+            return [None] * len(layers)
         assert self.prober is not None
         with stage("probe"):
             return self.prober.run(self.layers, row, policy.probe_ids)

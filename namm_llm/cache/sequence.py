@@ -76,8 +76,8 @@ class LayerSequence:
         while start < query.shape[1]:
             if self.seen - self.settled_at >= interval:
                 raise CacheError(
-                    "a budget shared by the whole model, and probes, need every layer at the same token: read in chunks that end at multiples of "
-                    f"{interval} (generation_config.prefill_chunk_size={interval}), one sequence at a time"
+                    "a budget shared by the whole model, and probes, need every layer at the same token: read in chunks that end at "
+                    f"multiples of {interval} (generation_config.prefill_chunk_size={interval}), one sequence at a time"
                 )
             piece = slice(start, min(query.shape[1], start + self.due()))
             out[:, piece] = self._attend(query[:, piece], keys[:, piece], values[:, piece])
@@ -117,8 +117,7 @@ class LayerSequence:
         if policy.joins_heads:
             with stage("score"):
                 scores = policy.score_heads(segments, self.seen)
-        with stage("score"):
-            states = [policy.remember(segment.state, own) for segment, own in zip(segments, scores, strict=True)]
+        states = [policy.remember(segment.state, own) for segment, own in zip(segments, scores, strict=True)]
         return Judgement([replace(segment, state=state) for segment, state in zip(segments, states, strict=True)], scores)
 
     def settle(self, segments: list[Segment], keep: list[Tensor | None]) -> None:

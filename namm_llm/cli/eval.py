@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--policies", metavar="A,B", help="Policies to compare.  [default: all, namm if the model has one]")
 @click.option("--budgets", metavar="A,B", help="As --budget elsewhere; none: a policy's threshold.  [default: 0.5,0.25,0.125]")
 @click.option("--namm", metavar="FILE", multiple=True, help="NAMM file for the policy namm; may be repeated.")
+@click.option("--probe", "probes", metavar="TEXT", multiple=True, help="A text that NAMMs ask with; may be repeated.  [default: their own]")
 @click.option("--compete", metavar="A,B", help="head, layer, model, padded, or own: as the policy does.  [default: own]")
 @click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]")
 @click.option("--sinks", metavar="N", type=int, help="First tokens that always stay.  [default: the policy's]")

@@ -19,7 +19,7 @@ from namm_llm.policies import parse_budget, settings_of
 from namm_llm.runner import Generation, Stream
 
 KEEP_TOKENS = 2000  # what is shorter is read again in a moment
-_CACHE_OPTIONS = ("policy", "budget", "namm", "interval", "compete", "kv_bits")
+_CACHE_OPTIONS = ("policy", "budget", "namm", "probes", "interval", "compete", "kv_bits")
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def _check_same(name: str, was: Mapping[str, Any], given: Mapping[str, Any]) -> 
             flag = f"--{option.replace('_', '-')}"
             with_ = f"with {flag} {before}" if before is not None else f"without {flag}"
             raise UsageError(f"{name} was read {with_}, not {given[option]}; leave the option out, or read the document again with it.")
+    if "probes" in given:
+        raise UsageError(f"{name} was read already, and --probe is for reading; leave the option out, or read the document again with it.")
     if "namm" in given and Namm.load(given["namm"]).fingerprint != was["policy"].get("namm", {}).get("fingerprint"):
         raise UsageError(f"{name} was not read with the NAMM {given['namm']}; leave the option out, or read the document again with it.")
 

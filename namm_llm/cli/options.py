@@ -31,6 +31,7 @@ CACHE_OPTIONS = (
     click.option("--policy", metavar="NAME", help="How the tokens that stay are chosen; all stay without policy and budget."),
     click.option("--budget", metavar="B", help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB)."),
     click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
+    click.option("--probe", "probes", metavar="TEXT", multiple=True, help="A text that the NAMM asks with; may be repeated.  [default: the NAMM's own]"),
     click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),
     click.option("--compete", metavar="WHO", help="head, layer or model: whose tokens share a budget.  [default: the policy's]"),
     click.option("--kv-bits", metavar="N", type=int, help="8: keys and values are kept as 8-bit numbers.  [default: as computed]"),
@@ -102,14 +103,14 @@ def shared_options(
         "quantization",
         "device",
         "dtype",
-        *(("policy", "budget", "namm", "interval", "compete", "kv_bits") if cache else ()),
+        *(("policy", "budget", "namm", "probes", "interval", "compete", "kv_bits") if cache else ()),
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_settings(**values: Any) -> None:
             def given(names: tuple[str, ...]) -> dict[str, Any]:
-                return {name: value for name in names if (value := values.pop(name, None)) is not None}
+                return {name: value for name in names if (value := values.pop(name, None)) not in (None, ())}
 
             settings = Settings(
                 runner=given(of_runner),

@@ -77,8 +77,8 @@ class Spectrogram:
                 last = min(first + block, hops)
                 magnitudes = self._magnitudes(rows[first * self.hop : (last + 1) * self.hop])
                 for hop in magnitudes:
-                    for one, decay in zip(averages, self.decays, strict=True):
-                        one.lerp_(hop, 1.0 - decay**self.hop)
+                    for at, decay in enumerate(self.decays):  # views of an iteration could not be written while training
+                        averages[at].lerp_(hop, 1.0 - decay**self.hop)
                 if peak is not None:
                     torch.maximum(peak, magnitudes.amax(0).T, out=peak)
         return average.T

@@ -88,7 +88,7 @@ class NammPolicy(EvictionPolicy):
     def update(self, segment: Segment, observation: Observation | None) -> Tensor:
         assert observation is not None
         namm = self.namm
-        ema, past, peak, probed, reread = torch.split(segment.state.float(), namm.columns, dim=1)
+        ema, past, peak, probed, reread = torch.split(segment.state.float(), list(namm.columns), dim=1)
         if namm.spectrogram.bins:
             peak = peak.clone()
             ema = observation.spectrogram(namm.spectrogram, ema, peak if namm.memory.peak else None)

@@ -47,7 +47,8 @@ class Runner:
 
     chunk: tokens of a prompt that go through the model at once. prefix_caches: how many caches of the last prompts and answers are kept,
     so that a prompt which goes on from one of them (the next turn of a chat) reads only what is new; 0 keeps none. cuda_graphs: see
-    `Decoding`; None records them where the model is on one CUDA device, and says once where it cannot.
+    `Decoding`; None records them where the model is on one CUDA device, and says once where it cannot. probes: short texts that are run
+    against the cache at its updates and thrown away, for a NAMM that was made for them; None for the NAMM's own.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class Runner:
         chunk: int = CHUNK,
         prefix_caches: int = PREFIX_CACHES,
         cuda_graphs: CudaGraphs = None,
+        probes: Sequence[str] | None = None,
     ) -> None:
         if chunk < 1 or prefix_caches < 0:
             raise UsageError(f"chunk must be 1 or more and prefix_caches 0 or more, not {chunk} and {prefix_caches}.")
         self._loaded = loaded
-        self._eviction = eviction
         self._format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
+        self._eviction = eviction = eviction.with_probes(probes, self._format.encode)
         self._worker: Worker = worker_of(loaded)
         self._prefixes = PrefixStore(prefix_caches)
         self._decoding = Decoding(loaded, cuda_graphs)
@@ -86,6 +88,7 @@ class Runner:
         sinks: int | None = None,
         recent: int | None = None,
         kv_bits: int | None = None,
+        probes: Sequence[str] | None = None,
         quantization: Quantization | None = None,
         device: Device = "auto",
         dtype: str | torch.dtype = "auto",
@@ -100,6 +103,7 @@ class Runner:
 
         policy .. kv_bits: what the cache evicts and how it is kept, see `make_eviction`; nothing is evicted, if neither policy nor budget
         is given. namm: for the policy `namm`; the model's own if there is one, which is then the default for a budget without a policy.
+        probes: see `Runner`.
         quantization .. trust_remote_code: see `load_model`.
         """
         eviction = _eviction(model, policy, budget, namm, interval=interval, compete=compete, sinks=sinks, recent=recent, kv_bits=kv_bits)
@@ -112,7 +116,7 @@ class Runner:
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,
         )
-        return cls(loaded, eviction, chunk=chunk, prefix_caches=prefix_caches, cuda_graphs=cuda_graphs)
+        return cls(loaded, eviction, chunk=chunk, prefix_caches=prefix_caches, cuda_graphs=cuda_graphs, probes=probes)
 
     def with_cache(
         self,
@@ -125,12 +129,20 @@ class Runner:
         sinks: int | None = None,
         recent: int | None = None,
         kv_bits: int | None = None,
+        probes: Sequence[str] | None = None,
     ) -> Runner:
         """Another runner on the same weights and the same worker, with these eviction settings and prefix caches of its own."""
         eviction = _eviction(
             self.model_id, policy, budget, namm, interval=interval, compete=compete, sinks=sinks, recent=recent, kv_bits=kv_bits
         )
-        return Runner(self._loaded, eviction, chunk=self._chunk, prefix_caches=self._prefix_caches, cuda_graphs=self._cuda_graphs)
+        return Runner(
+            self._loaded,
+            eviction,
+            chunk=self._chunk,
+            prefix_caches=self._prefix_caches,
+            cuda_graphs=self._cuda_graphs,
+            probes=probes,
+        )
 
     # -- what it is ---------------------------------------------------------------------------------------------------------------
 

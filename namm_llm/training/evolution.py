@@ -18,7 +18,7 @@ from torch import Tensor
 
 from namm_llm.errors import NammError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import INTERVAL, Compete, Eviction, make_eviction
+from namm_llm.policies import INTERVAL, Compete, Eviction, NammPolicy, make_eviction
 from namm_llm.training.checkpoint import State, WorkFiles
 from namm_llm.training.exams import Exam
 from namm_llm.training.marks import MEASURES, Measure
@@ -36,7 +36,8 @@ class EvolveSettings:
     `SIGMA_FROM_ZEROS` or, from a NAMM that can do something already, `SIGMA_FROM_NAMM`. budgets: a candidate's fitness is its mean over
     them; `threshold` is the rule without one. compete, interval: as of `Eviction`. documents: of each task, for a generation. validation:
     of each task, for a validation, which comes after every `validate_every` generations. patience: a stage ends after so many validations
-    that find nothing better. measure: see `marks.py`. batch: sequences that run through the model together.
+    that find nothing better. measure: see `marks.py`. batch: sequences that run through the model together. probes: token ids of each, for
+    a NAMM that takes them.
     """
 
     stages: tuple[tuple[str, ...], ...] = (("facts",),)
@@ -53,6 +54,7 @@ class EvolveSettings:
     measure: Measure = "likelihood"
     batch: int = 32
     seed: int = 0
+    probes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("generations", "documents", "validation", "validate_every", "patience", "batch"):
@@ -71,7 +73,8 @@ class EvolveSettings:
     def evictions(self, namm: Namm) -> list[Eviction]:
         """A NAMM's cache under every budget."""
         budgets = [None if budget == THRESHOLD else budget for budget in self.budgets]
-        return [make_eviction("namm", namm=namm, budget=budget, compete=self.compete, interval=self.interval) for budget in budgets]
+        policy = NammPolicy(namm, probes=self.probes if namm.takes_probes else ())
+        return [make_eviction(policy, budget=budget, compete=self.compete, interval=self.interval) for budget in budgets]
 
     def first_sigma(self, start: Namm) -> float:
         """The step size to begin with."""

@@ -25,6 +25,7 @@ def test_every_stage_is_counted_once_per_layer_or_head(llama):
         llama(random_ids(1, 128), past_key_values=cache)
     updates, layers, heads = 2, 3, 2
     assert totals == {
+        "probe": 0,
         "observe": updates * layers * heads,
         "score": updates * layers * heads,
         "select": updates * layers,

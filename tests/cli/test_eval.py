@@ -87,7 +87,7 @@ def test_the_help_page_states_the_defaults_of_the_plan() -> None:
     helps = {option.name: getattr(option, "help", "") or "" for option in command.params}
     stated = {name: found[1] for name, text in helps.items() if (found := re.search(r"\[default: ([^]]+)\]", text))}
     for field in fields(Evaluation):
-        if field.name in ("policies", "namms", "texts"):
+        if field.name in ("policies", "namms", "texts", "probes"):
             continue
         default = field.default if isinstance(field.default, tuple) else (field.default,)
         if default == (None,):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from namm_llm.cache import ManagedCache
 from namm_llm.namm import Memory, Namm
 from namm_llm.namm.memory import scaled
 from namm_llm.policies import NammPolicy, make_eviction
 from namm_llm.training import DistilSettings, Lesson, distil
 from namm_llm.training.collection import collect
+from namm_llm.training.families import family
 from namm_llm.training.lessons import later_attention
 from tests.models import random_ids, random_llama
 
@@ -49,11 +51,11 @@ def test_a_sample_is_one_head_at_one_update(llama):
 def test_distilling_learns_and_is_repeatable(llama):
     lessons, rows = [lesson(seed=seed) for seed in (0, 10)], []
     settings = DistilSettings(steps=200, rounds=1, interval=64, batch=4, rate=3e-3, enough=0.1)
-    family = Namm.zeros(memory=Memory(reread=True))
-    namm = distil(llama, lessons, settings, rows.append, family)
+    form = Namm.zeros(memory=Memory(reread=True))
+    namm = distil(llama, lessons, settings, rows.append, form)
     assert rows[1]["loss"] < 0.9 * rows[0]["loss"]
-    assert namm == distil(llama, lessons, settings, family=family)
-    keeping = make_eviction(NammPolicy(family), interval=64)
+    assert namm == distil(llama, lessons, settings, family=form)
+    keeping = make_eviction(NammPolicy(form), interval=64)
     states = torch.cat([scaled(s.state, 17) for text in lessons for s in collect(llama, text, later_attention(llama, text), keeping)])
     torch.testing.assert_close(namm.mean, states.mean(0), atol=1e-5, rtol=1e-4)
 
@@ -65,3 +67,17 @@ def test_a_namm_that_reads_again_begins_with_that_as_its_score(llama):
     for sample in collect(llama, given, later_attention(llama, given), make_eviction(NammPolicy(namm), interval=64)):
         scores = namm.scores(namm.features(sample.state, sample.ages))
         assert torch.equal(scores.argsort(stable=True), sample.state[:, 0].argsort(stable=True))
+
+
+@pytest.mark.parametrize("name", ["rates", "past", "published-past", "probes", "published-probes", "both"])
+def test_each_family_is_learnt_and_evicts(llama, name):
+    """Two rounds, so that what it remembers of its own evictions is learnt from too."""
+    form = family(name)
+    probes = ((5, 6, 7), (8, 9)) if form.takes_probes else ()
+    settings = DistilSettings(steps=20, rounds=2, interval=64, batch=4, budget=0.3, rate=1e-3, enough=0.1, probes=probes)
+    namm = distil(llama, [lesson()], settings, family=form)
+    assert (namm.settings, namm.state_width) == (form.settings, form.state_width)
+    cache = ManagedCache.for_model(llama, settings.eviction(namm))
+    for piece in torch.split(random_ids(1, 192), 64, 1):
+        llama(piece, past_key_values=cache)
+    assert cache.stats().kept_fraction == pytest.approx(0.3, abs=0.01)

@@ -10,7 +10,7 @@ import click
 from namm_llm.cli.progress import JobBar
 from namm_llm.cli.train.files import new_file
 from namm_llm.cli.train.options import LENGTH_OPTION, command, minutes, say
-from namm_llm.cli.train.source import LENGTHS, load, source_of
+from namm_llm.cli.train.source import LENGTHS, load, probe_ids, source_of
 from namm_llm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,4 +54,5 @@ def fit(source: SampleSource, namm: Namm, documents: int, seed: int, interval: i
     say(f"Calibrating for {source.loaded.model_id}: reads {sum(map(len, read))} tokens in {len(read)} documents.")
     chosen = {} if interval is None else {"interval": interval}
     with JobBar("Calibrating", "documents") as bar:
-        return calibrate_namm(source.loaded.model, namm, read, on_done=lambda done: bar.update(done, len(read)), **chosen)
+        probes = probe_ids(namm, source)
+        return calibrate_namm(source.loaded.model, namm, read, probes=probes, on_done=lambda done: bar.update(done, len(read)), **chosen)

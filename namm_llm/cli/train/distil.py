@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from namm_llm.cli.progress import JobBar
 from namm_llm.cli.train.files import family, new_file
-from namm_llm.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, command, minutes, say
+from namm_llm.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, PROBE_OPTION, command, minutes, say
 from namm_llm.cli.train.rounds import RoundFiles
-from namm_llm.cli.train.source import LENGTHS, QUESTIONS, load, source_of
+from namm_llm.cli.train.source import LENGTHS, QUESTIONS, load, probe_ids, source_of
 
 if TYPE_CHECKING:
     from namm_llm.namm import Namm
@@ -35,6 +36,7 @@ LESSONS = 16
     click.option("--compete", metavar="WHO", help="Tokens of one head, layer or model share it.  [default: model]"),
     click.option("--rate", metavar="R", type=float, help="Highest learning rate.  [default: 0.005]"),
     FAMILY_OPTION,
+    PROBE_OPTION,
     click.option("--keep-rounds", is_flag=True, help="Write the NAMM of each round too, as FILE.round1 and so on."),
 )
 def distil(given: dict[str, Any]) -> None:
@@ -48,6 +50,7 @@ def distil(given: dict[str, Any]) -> None:
     out = new_file(given)
     loaded = load(given)
     source = source_of(given, loaded, "distil")
+    settings = replace(settings, probes=probe_ids(form, source))
     tasks = given.get("tasks", TASKS).split(",")
     began = time.perf_counter()
     rounds = RoundFiles(out, keep="keep_rounds" in given)

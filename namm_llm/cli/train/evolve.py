@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from namm_llm.cli.progress import JobBar
 from namm_llm.cli.train.calibrate import DOCUMENTS, fit
-from namm_llm.cli.train.files import family, new_file, out_of
-from namm_llm.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, command, say
-from namm_llm.cli.train.source import LENGTHS, QUESTIONS, load, source_of
+from namm_llm.cli.train.files import family, new_file, out_of, probing
+from namm_llm.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, PROBE_OPTION, command, say
+from namm_llm.cli.train.source import LENGTHS, QUESTIONS, load, probe_ids, source_of
 from namm_llm.cli.train.stages import TASKS, evolve_settings, identity
 from namm_llm.cli.train.workers import workers_of
 from namm_llm.errors import UsageError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     click.option("--batch", metavar="N", type=int, help="Sequences that run through the model together.  [default: 32]"),
     click.option("--workers", metavar="W", help="ray, or a number of processes.  [default: this process]"),
     FAMILY_OPTION,
+    PROBE_OPTION,
     click.option("--resume", is_flag=True, help="Insist on going on: an error if there is nothing to go on from."),
 )
 def evolve(given: dict[str, Any]) -> None:
@@ -65,6 +67,7 @@ def evolve(given: dict[str, Any]) -> None:
     start = starting_namm(given)
     loaded = load(given)
     source = source_of(given, loaded, "evolve")
+    settings = replace(settings, probes=probe_ids(start or family(given), source))
     begun_with = start.fingerprint if start else f"zeros of {given.get('family', 'the default')}"
     files = WorkFiles(out, {**identity(given, settings, source), "start": begun_with})
     with workers_of(given, loaded) as workers:
@@ -102,7 +105,7 @@ def run_evolution(
 def starting_namm(given: dict[str, Any]) -> Namm | None:
     from namm_llm.namm import Namm
 
-    return Namm.load(given["namm"]) if "namm" in given else None
+    return probing(Namm.load(given["namm"]), given) if "namm" in given else None
 
 
 def resume(given: dict[str, Any], files: WorkFiles) -> tuple[State, Namm] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,16 @@ def new_file(given: dict[str, Any]) -> Path:
 
 
 def family(given: dict[str, Any]) -> Namm:
-    """Parameters of zero with the features and the memory that are wanted."""
+    """Parameters of zero with the features and the memory that are wanted, and the probes."""
     from namm_llm.training import families
 
-    return families.family(given.get("family", families.DEFAULT))
+    return probing(families.family(given.get("family", families.DEFAULT)), given)
+
+
+def probing(namm: Namm, given: dict[str, Any]) -> Namm:
+    """The NAMM with the probes that were given, which its file will name. UsageError if it takes none."""
+    if "probes" not in given:
+        return namm
+    if not namm.takes_probes:
+        raise UsageError("--probe is for a NAMM that is made for probes: choose --family probes, published-probes or both, or leave it out")
+    return replace(namm, probes=replace(namm.probes, texts=given["probes"]))

@@ -19,6 +19,9 @@ SOURCE_OPTIONS = (
     click.option("--force", is_flag=True, help="Replace what is there."),
 )
 FAMILY_OPTION = click.option("--family", metavar="F", help="What the NAMM sees; a wrong name lists them all.  [default: neighbours]")
+PROBE_OPTION = click.option(
+    "--probe", "probes", metavar="TEXT", multiple=True, help="A text that the NAMM asks with; may be repeated.  [default: its family's]"
+)
 LENGTH_OPTION = "Tokens of the documents; several take turns."
 
 

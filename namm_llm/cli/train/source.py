@@ -9,6 +9,7 @@ from namm_llm.cli.options import BUNDLED, quiet_libraries
 from namm_llm.cli.train.options import whole_number
 
 if TYPE_CHECKING:
+    from namm_llm.namm import Namm
     from namm_llm.runner.loading import LoadedModel
     from namm_llm.training.drawing import SampleSource
 
@@ -28,6 +29,11 @@ def load(given: dict[str, Any]) -> LoadedModel:
 def model_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Those of `load_model` that were given."""
     return {name: given[name] for name in MODEL_SETTINGS if name in given}
+
+
+def probe_ids(namm: Namm, source: SampleSource) -> tuple[tuple[int, ...], ...]:
+    """The NAMM's probes as tokens of the model."""
+    return tuple(tuple(source.format.encode(text)) for text in namm.probes.texts)
 
 
 def source_of(given: dict[str, Any], loaded: LoadedModel, name: str) -> SampleSource:

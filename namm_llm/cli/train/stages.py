@@ -40,7 +40,9 @@ def stages_of(tasks: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 def identity(given: dict[str, Any], settings: EvolveSettings, source: SampleSource) -> dict[str, Any]:
     """What must not change when a run goes on; how long it takes may."""
-    kept = {name: value for name, value in asdict(settings).items() if name not in ("generations", "patience")}
+    kept = {name: value for name, value in asdict(settings).items() if name not in ("generations", "patience", "probes")}
+    if settings.probes:  # named only where there are any, so that runs of before still go on
+        kept["probes"] = settings.probes
     return {
         "model": source.loaded.fingerprint,
         **kept,
