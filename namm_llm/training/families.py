@@ -11,7 +11,7 @@ _AGAIN = Memory(reread=True)
 _AROUND = Memory(reread=True, reach=4)
 
 # they ask for what any reader might want, in no wording of the evaluation's questions
-GENERAL = ("Summarize the text.", "Repeat everything that was said so far.", "List all details worth keeping.")
+GENERAL = ("Summarize the text.", "Repeat everything that was said so far.", "Give every detail worth keeping.")
 
 DEFAULT = "neighbours"
 FAMILIES = {
