@@ -18,7 +18,7 @@ from torch import Tensor
 
 from namm_llm.errors import NammError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import INTERVAL, Compete, Eviction, NammPolicy, make_eviction
+from namm_llm.policies import INTERVAL, Compete, Eviction, make_eviction
 from namm_llm.training.checkpoint import State, WorkFiles
 from namm_llm.training.exams import Exam
 from namm_llm.training.marks import MEASURES, Measure
@@ -73,8 +73,10 @@ class EvolveSettings:
     def evictions(self, namm: Namm) -> list[Eviction]:
         """A NAMM's cache under every budget."""
         budgets = [None if budget == THRESHOLD else budget for budget in self.budgets]
-        policy = NammPolicy(namm, probes=self.probes if namm.takes_probes else ())
-        return [make_eviction(policy, budget=budget, compete=self.compete, interval=self.interval) for budget in budgets]
+        probes = self.probes if namm.takes_probes else None
+        return [
+            make_eviction("namm", namm=namm, budget=budget, compete=self.compete, interval=self.interval, probes=probes) for budget in budgets
+        ]
 
     def first_sigma(self, start: Namm) -> float:
         """The step size to begin with."""
