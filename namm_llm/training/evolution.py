@@ -74,9 +74,8 @@ class EvolveSettings:
         """A NAMM's cache under every budget."""
         budgets = [None if budget == THRESHOLD else budget for budget in self.budgets]
         probes = self.probes if namm.takes_probes else None
-        return [
-            make_eviction("namm", namm=namm, budget=budget, compete=self.compete, interval=self.interval, probes=probes) for budget in budgets
-        ]
+        who, interval = self.compete, self.interval
+        return [make_eviction("namm", namm=namm, budget=budget, compete=who, interval=interval, probes=probes) for budget in budgets]
 
     def first_sigma(self, start: Namm) -> float:
         """The step size to begin with."""
