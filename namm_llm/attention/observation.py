@@ -18,8 +18,13 @@ from namm_llm.attention.rotation import Rotation
 from namm_llm.attention.scratch import Scratch
 from namm_llm.namm.spectrogram import Spectrogram
 
-BLOCK_FLOATS = 2**18  # probabilities that are worked on at a time: 1 MiB, the cache of one core
+BLOCK_FLOATS = 2**18  # probabilities that a core works on at a time: 1 MiB, its own cache
 _FEWEST_ROWS = 64  # of a matrix product that is not held up by reading the keys
+
+
+def _floats() -> int:
+    """Probabilities that all cores together work on at a time."""
+    return BLOCK_FLOATS * torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Observation:
 
             return reread.most(self._turned(start, stop), self.keys, scale=1.0)
         queries, tokens = self._turned(start, stop).flatten(0, 1), self.positions.shape[0]
-        size = max(_FEWEST_ROWS, BLOCK_FLOATS // max(1, tokens))
+        size = max(_FEWEST_ROWS, _floats() // max(1, tokens))
         room = self.scratch.floats(min(size, len(queries)) * tokens, self.lse)
         found = self.lse.new_full((tokens,), -torch.inf)
         for block in torch.split(queries, size):
@@ -116,7 +121,7 @@ class Observation:
 
     def _block(self, multiple: int = 1) -> int:
         """Queries at a time, a multiple of so many."""
-        return max(1, BLOCK_FLOATS // (self.queries.shape[0] * max(1, self.positions.shape[0]) * multiple)) * multiple
+        return max(1, _floats() // (self.queries.shape[0] * max(1, self.positions.shape[0]) * multiple)) * multiple
 
     def _room(self, size: int) -> Tensor:
         """Floats for the probabilities of `size` queries: allocated once, because fresh memory costs as much as what is computed in it."""
