@@ -170,7 +170,7 @@ def test_a_stream_may_be_what_the_same_runner_writes(tiny_folder: Path) -> None:
         ({"a": "b"}, "the document is dict, not text; decode it first."),
         (3, "the document is int, not text; decode it first."),
     ],
-    ids=str,
+    ids=lambda value: "stream" if isinstance(value, Iterator) else str(value),
 )
 def test_what_is_no_text_is_explained(tiny_folder: Path, text: Any, message: str) -> None:
     with pytest.raises(DocumentError) as error:

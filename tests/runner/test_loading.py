@@ -143,7 +143,7 @@ def drop_weight(path: Path) -> None:
             "lacks 2 of 2 weight files, first x-1.safetensors; copy or download them again.",
         ),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "folder",
 )
 def test_a_broken_folder_is_explained(folder: Path, break_it: Callable[[Path], None], message: str) -> None:
     break_it(folder)
