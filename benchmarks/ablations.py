@@ -29,6 +29,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "published + past scores": ("--family", "published-past", *SLOW),
     "default + past scores": ("--family", "past"),
     "default + probes": ("--family", "probes"),
+    "default + one probe": ("--family", "probes", "--probe", "Summarize the text."),
     "published + probes": ("--family", "published-probes", *SLOW),
     "memory and probes": ("--family", "both", *SLOW),
     "published + peak + reread + neighbours": ("--family", "all", *SLOW),

@@ -85,7 +85,9 @@ class EvictionPolicy(ABC):
 
     @property
     def joins_heads(self) -> bool:
-        """Whether `score` needs a token's state and position alone, so that a layer's heads are scored together (`score_heads`)."""
+        """Whether `score` needs a token's state and position alone, so that a layer's heads are scored together (`score_heads`). Who
+        overrides `score` of a policy that does turns this off.
+        """
         return False
 
     def carry(self, seen: int) -> int:
@@ -105,7 +107,5 @@ class EvictionPolicy(ABC):
         return state
 
     def score_heads(self, segments: Sequence[Segment], stop: int) -> list[Tensor]:
-        """`score` of all heads of a layer in one call, from state and positions alone, where `joins_heads`. stop: position after the newest
-        token.
-        """
-        raise NotImplementedError
+        """`score` of all heads of a layer, from state and positions alone, where `joins_heads`. stop: position after the newest token."""
+        return [self.score(segment, None) for segment in segments]

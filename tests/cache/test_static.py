@@ -63,7 +63,7 @@ def assert_same(found: ManagedCache, expected: ManagedCache) -> None:
     "settings",
     [
         *({"policy": policy} for policy in ("reread", "h2o", "snapkv", "keydiff", "namm")),
-        *({"policy": policy, "compete": "model"} for policy in ("reread", "h2o", "namm")),
+        *({"policy": policy, "compete": "model"} for policy in ("reread", "h2o", "snapkv", "keydiff", "namm")),
         {"policy": "reread", "kv_bits": 8},
         {"policy": "full", "budget": None},
     ],

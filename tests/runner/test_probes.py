@@ -55,6 +55,16 @@ def test_a_batch_answers_as_its_rows_alone(runner):
     assert [g.text for g in runner.generate_batch(prompts, max_tokens=70)] == [runner.generate(p, max_tokens=70).text for p in prompts]
 
 
+def test_fixed_shapes_ask_the_same_probes(runner, tiny_folder):
+    """Updates while the answer is written: there, too, the probes run through the model."""
+    settings = {"policy": "namm", "namm": asking("What is it about?"), "budget": 30, "interval": 64}
+    fixed = Runner.load(tiny_folder, **settings, cuda_graphs="eager")
+    assert fixed.decoding == "fixed shapes"
+    found, expected = (one.generate(TEXT * 2, max_tokens=140) for one in (fixed, runner))
+    assert (found.text, found.cache.updates) == (expected.text, expected.cache.updates)
+    assert found.cache.stored_tokens == expected.cache.stored_tokens
+
+
 def test_errors(tiny_folder):
     with pytest.raises(PolicyError, match="policy keydiff takes no probes"):
         Runner.load(tiny_folder, policy="keydiff", budget=30, probes=["Who?"])
