@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from namm_llm.attention.interface import ManagedKeys
 from namm_llm.attention.rotation import Rotation
+from namm_llm.cache.handle_layer import HandleLayer
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.errors import CacheError
 from namm_llm.policies import Eviction
@@ -35,7 +35,7 @@ class _NewTokens(ManagedKeys):
         return self.layer.extend(query, self.keys, self.values, padding, scale, self.on_due)
 
 
-class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class ManagedLayer(HandleLayer):
     """Settled and recent tokens of one layer for every sequence of the batch.
 
     evictions: settings of the sequences to come, one for all of them or one for each. rotation: the model's, if a policy reads again.
@@ -43,17 +43,12 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     cache: were they to hold each other, memory that is evicted with them would wait for Python's garbage collector.
     """
 
-    is_sliding = False
-
     def __init__(self, evictions: Sequence[Eviction], rotation: Rotation | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.evictions = tuple(evictions)
         self.rotation = rotation
         self.sequences: list[LayerSequence] = []
         self.columns = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: the first `extend` knows shapes, types and the device."""
 
     def update(  # type: ignore[override]  # the "keys" that attention gets are our handle on the storage
         self, key_states: Tensor, value_states: Tensor, on_due: OnDue, *args: object, **kwargs: object
@@ -108,14 +103,6 @@ class ManagedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_seq_length(self) -> int:
         """Columns that went through, not tokens stored (as transformers' sliding-window layer does)."""
         return self.columns
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset that a dense mask would have; ours is never built."""
-        return self.columns + query_length, 0
-
-    def get_max_length(self) -> int:
-        """No maximum."""
-        return -1
 
     def reset(self) -> None:
         """Forget everything."""

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from namm_llm.attention.grouped import grouped_attention
 from namm_llm.attention.interface import ManagedKeys
+from namm_llm.cache.handle_layer import HandleLayer
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.placement import device_of
 from namm_llm.cache.sequence import Heard, LayerSequence
@@ -52,10 +53,8 @@ class Prober:
         return cast(CacheLayerMixin, window)
 
 
-class _Reader(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class _Reader(HandleLayer):
     """One layer as probes see it: they attend to what is stored and to themselves, and nothing is stored."""
-
-    is_sliding = False
 
     def __init__(self, sequence: LayerSequence, lengths: Sequence[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -63,9 +62,6 @@ class _Reader(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.lengths = lengths
         self.heard: Heard
         self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do."""
 
     def update(  # type: ignore[override]  # as of `ManagedLayer`
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -88,14 +84,6 @@ class _Reader(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_seq_length(self) -> int:
         """Tokens before the probes."""
         return self.sequence.seen
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """As of `ManagedLayer`."""
-        return self.sequence.seen + query_length, 0
-
-    def get_max_length(self) -> int:
-        """No maximum."""
-        return -1
 
 
 @dataclass(frozen=True)

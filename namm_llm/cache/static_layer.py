@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin
 
 from namm_llm.attention.interface import ManagedKeys
 from namm_llm.attention.static import Segments, static_attention
 from namm_llm.cache.clock import Clock
+from namm_llm.cache.handle_layer import HandleLayer
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.recent import Rows
 from namm_llm.cache.sequence import LayerSequence
@@ -105,10 +105,8 @@ class _NewToken(ManagedKeys):
         return self.layer.extend(query, self.keys, self.values)
 
 
-class StaticLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class StaticLayer(HandleLayer):
     """One layer of all sequences, as transformers sees it. seen: tokens of the longest of them."""
-
-    is_sliding = False
 
     def __init__(self, sequences: Sequence[StaticSequence], seen: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -127,17 +125,6 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Keys and values `[B, G, 1, D]` of the new tokens."""
         return _NewToken(self, key_states, value_states), value_states
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do."""
-
     def get_seq_length(self) -> int:
         """Tokens that went through; positions are given, so nothing depends on it."""
         return self._seen
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset that a dense mask would have; ours is never built."""
-        return self._seen + query_length, 0
-
-    def get_max_length(self) -> int:
-        """No maximum."""
-        return -1
