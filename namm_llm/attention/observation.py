@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from namm_llm.attention import kernels
+from namm_llm.attention import kernels, precision
 from namm_llm.attention.rotation import Rotation
 from namm_llm.attention.scratch import Scratch
 from namm_llm.namm.spectrogram import Spectrogram
@@ -109,15 +109,16 @@ class Observation:
             from namm_llm.attention.kernels import reread
 
             return reread.most(self._turned(start, stop), self.keys, scale=1.0)
-        queries, tokens = self._turned(start, stop).flatten(0, 1), self.positions.shape[0]
-        size = max(_FEWEST_ROWS, _floats() // max(1, tokens))
-        room = self.scratch.floats(min(size, len(queries)) * tokens, self.lse)
-        found = self.lse.new_full((tokens,), -torch.inf)
+        dtype = precision.reading_type(self.keys.device)
+        queries, keys = self._turned(start, stop).flatten(0, 1).to(dtype), self.keys.to(dtype)
+        size = max(_FEWEST_ROWS, _floats() * 4 // (dtype.itemsize * max(1, len(keys))))
+        room = self.scratch.numbers(min(size, len(queries)) * len(keys), keys)
+        found = keys.new_full((len(keys),), -torch.inf)
         for block in torch.split(queries, size):
-            logits = torch.mm(block, self._float_keys.T, out=room[: len(block) * tokens].view(len(block), tokens))
+            logits = torch.mm(block, keys.T, out=room[: len(block) * len(keys)].view(len(block), len(keys)))
             # the largest logarithm first: then one exponential for each token, not one more pass over all of them
             torch.maximum(found, torch.log_softmax(logits, -1, out=logits).amax(0), out=found)
-        return found.exp_()
+        return found.float().exp_()
 
     def _block(self, multiple: int = 1) -> int:
         """Queries at a time, a multiple of so many."""
@@ -125,7 +126,7 @@ class Observation:
 
     def _room(self, size: int) -> Tensor:
         """Floats for the probabilities of `size` queries: allocated once, because fresh memory costs as much as what is computed in it."""
-        return self.scratch.floats(self.queries.shape[0] * size * self.positions.shape[0], self.lse)
+        return self.scratch.numbers(self.queries.shape[0] * size * self.positions.shape[0], self.lse)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Group-mean attention `[stop - start, N]`, float32, of the queries at those positions; 0 before the text's beginning.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -11,8 +12,9 @@ class Scratch:
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
 
-    def floats(self, count: int, like: Tensor) -> Tensor:
+    def numbers(self, count: int, like: Tensor) -> Tensor:
         """`[count]`, of any content, of the type and on the device of `like`."""
-        if self._buffer is None or self._buffer.numel() < count or self._buffer.device != like.device or self._buffer.dtype != like.dtype:
-            self._buffer = like.new_empty(count)
-        return self._buffer[:count]
+        nbytes = count * like.itemsize
+        if self._buffer is None or self._buffer.numel() < nbytes or self._buffer.device != like.device:
+            self._buffer = like.new_empty(nbytes, dtype=torch.uint8)
+        return self._buffer[:nbytes].view(like.dtype)

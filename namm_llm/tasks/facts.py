@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.placing import KINDS, SPACING, different_records, kinds, place_records, records_for
+from namm_llm.tasks.placing import KINDS, SPACING, different_records, kinds, place_statements, records_for
 from namm_llm.tasks.records import MISSING, Record, draw_missing
 from namm_llm.tasks.sample import Question, Sample
 from namm_llm.tasks.task import Task
@@ -27,7 +27,7 @@ class Facts(Task):
         count = max(records_for(length, self.spacing), self.questions)
         of = kinds(rng, material, rng.randint(1, KINDS), words=self.words)
         records = different_records(rng, material, count, of, self.look_alikes)
-        document = place_records(rng, material, records, length)
+        document = place_statements(rng, material, records, length)
         return Sample(self.name, document, tuple(self._ask(rng, material, records)))
 
     def _ask(self, rng: random.Random, material: Material, records: Sequence[Record]) -> list[Question]:

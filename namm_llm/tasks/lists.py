@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.placing import different_records, kinds, place_records, records_for
+from namm_llm.tasks.placing import different_records, kinds, place_statements, records_for
 from namm_llm.tasks.records import LISTS, Record
 from namm_llm.tasks.sample import Question, Sample
 from namm_llm.tasks.task import Task
@@ -28,7 +28,7 @@ class Lists(Task):
         if total > len(records):
             records += different_records(rng, material, total - len(records), others)
         rng.shuffle(records)
-        document = place_records(rng, material, records, length)
+        document = place_statements(rng, material, records, length)
         return Sample(self.name, document, tuple(_question(rng, [r for r in records if r.kind == kind]) for kind in asked))
 
 

@@ -48,8 +48,8 @@ def not_stated(reply: str, expected: Sequence[str] = (), choices: Sequence[str] 
 def set_share(reply: str, expected: Sequence[str], choices: Sequence[str] = ()) -> float:
     """Items found, of all that are expected or stated, in any order: 1 for all of them and no other.
 
-    An item is a line, or a part of the only line between commas. What is expected may have parts, `amber vault: 48213`, to be found in this
-    order in one item.
+    An item is a line, or a part of the only line between commas; that no more is stated is none. What is expected may have parts,
+    `amber vault: 48213`, to be found in this order in one item.
     """
     stated = [f" {normalise(item)} " for item in _items(reply)]
     wanted = [[f" {normalise(part)} " for part in item.split(": ")] for item in expected]
@@ -69,7 +69,7 @@ def first_line(text: str) -> str:
 
 
 def _items(reply: str) -> list[str]:
-    lines = [line for line in reply.strip().splitlines() if line.strip() and not line.rstrip().endswith(":")]
+    lines = [line for line in reply.strip().splitlines() if line.strip() and not line.rstrip().endswith(":") and not not_stated(line)]
     return lines if len(lines) > 1 else [part for line in lines for part in re.split(r"[,;]|\band\b", line) if part.strip()]
 
 

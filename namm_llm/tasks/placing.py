@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Protocol
 
 from namm_llm.tasks.corpus import Corpus, CountTokens
 from namm_llm.tasks.material import Material
@@ -29,9 +30,15 @@ def place(rng: random.Random, corpus: Corpus, statements: Sequence[str], length:
     return "".join(parts)
 
 
-def place_records(rng: random.Random, material: Material, records: Sequence[Record], length: int) -> str:
-    """A document that states these records."""
-    return place(rng, material.corpus(rng), [record.statement(rng) for record in records], length, material.count)
+class Stated(Protocol):
+    """What a document can state."""
+
+    def statement(self, rng: random.Random) -> str: ...
+
+
+def place_statements(rng: random.Random, material: Material, stated: Sequence[Stated], length: int) -> str:
+    """A document that states all this."""
+    return place(rng, material.corpus(rng), [one.statement(rng) for one in stated], length, material.count)
 
 
 def records_for(length: int, spacing: int = SPACING) -> int:

@@ -78,7 +78,9 @@ class Record:
 
 
 def plural(kind: str) -> str:
-    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    if kind.endswith("y") and not kind.endswith(("ay", "ey")):
+        return f"{kind[:-1]}ies"
+    return f"{kind}es" if kind.endswith(("s", "x")) else f"{kind}s"
 
 
 def draw_kind(rng: random.Random, names: Names, invented: float = 0.1) -> str:

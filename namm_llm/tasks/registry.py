@@ -9,6 +9,7 @@ from pathlib import Path
 
 from namm_llm.errors import UsageError
 from namm_llm.tasks.corpus import CountTokens
+from namm_llm.tasks.enumerations import Enumerations
 from namm_llm.tasks.facts import Facts
 from namm_llm.tasks.lists import Lists
 from namm_llm.tasks.longbench import LongBench
@@ -31,6 +32,7 @@ TASKS: dict[str, Task] = {
         Facts("keys", spacing=40, look_alikes=0.6),
         Values("values"),
         Lists("list"),
+        Enumerations("entries"),
         Facts("missing", missing=0.5),
         Passages("passages"),
         Perplexity("prose"),

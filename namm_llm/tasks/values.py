@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from namm_llm.tasks.material import Material
-from namm_llm.tasks.placing import KINDS, different_records, kinds, place_records, records_for
+from namm_llm.tasks.placing import KINDS, different_records, kinds, place_statements, records_for
 from namm_llm.tasks.records import Record, draw_own_value, plural
 from namm_llm.tasks.sample import Question, Sample
 from namm_llm.tasks.task import Task
@@ -27,7 +27,7 @@ class Values(Task):
         stated = [record for group in groups for record in group] + records[asked:]
         rng.shuffle(stated)
         in_order = [[record for record in stated if record in group] for group in groups]
-        return Sample(self.name, place_records(rng, material, stated, length), tuple(map(_question, in_order)))
+        return Sample(self.name, place_statements(rng, material, stated, length), tuple(map(_question, in_order)))
 
 
 def _with_more_values(rng: random.Random, material: Material, record: Record) -> list[Record]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from recipes.namm_tiny.documents import Example, World, copying, listing, reading, reciting, remembering
+from recipes.namm_tiny.documents import Example, World, copying, enumerating, listing, reading, reciting, remembering
 
 Maker = Callable[[random.Random, World, int], Example]
 
@@ -52,6 +52,10 @@ def _bare_listing(rng: random.Random, world: World, length: int) -> Example:
     return listing(rng, world, length, spacing=rng.choice((18, 20, 24)))
 
 
+def _enumerating(rng: random.Random, world: World, length: int) -> Example:
+    return enumerating(rng, world, length, spacing=rng.choice((24, 48, 96)))
+
+
 COPY = Task("copy", copying, 96, 48)
 RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32)
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
@@ -59,7 +63,7 @@ READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
 COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
 LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
-LIST_SHORT = Task("list 512", _listing, 512, 12, 0.08)
+LIST_SHORT = Task("list 512", _listing, 512, 12, 0.04)
 MIXTURE = (
     _read("read 1024", 1024, 6, 32, 14, 0.44),
     _read("read 2048", 2048, 3, 48, 20, 0.15),
@@ -78,6 +82,8 @@ LONG = (
     REMEMBER,
     COPY_FAR,
     LIST_SHORT,
+    Task("entries 768", _enumerating, 768, 7, 0.06),
+    Task("entries 2048", _enumerating, 2048, 3, 0.06),
 )
 STAGES = (
     Stage("copy", (COPY,), until=0.85, steps=300),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from namm_llm.tasks import entries
+from namm_llm.tasks.entries import ENTRY_KINDS, Entry, draw_entries, listed
 from namm_llm.tasks.records import (
     LISTS,
+    MISSING,
     Record,
     draw_kinds,
     draw_missing,
@@ -105,7 +109,7 @@ def draw_dialogue(rng: random.Random, encode: Encoder) -> Dialogue:
     return Dialogue(encode, chat=rng.random() < 0.85, system=system)
 
 
-def scatter(rng: random.Random, world: World, corpus: Corpus, records: list[Record], length: int) -> Example:
+def scatter(rng: random.Random, world: World, corpus: Corpus, records: Sequence[Record | Entry], length: int) -> Example:
     """`length` tokens of the corpus with the records at random sentence borders, in order; more where the records alone are longer."""
     statements = [record.statement(rng) for record in records]
     inline = world.encode.batch([f" {text}" for text in statements])
@@ -187,6 +191,48 @@ def list_answer(encode: Encoder, records: list[Record]) -> Example:
         answer.add(encode(f" {record.value}."), RESTATE_LOSS)
     answer.add([encode.end], HEAD_LOSS)
     return answer
+
+
+def enumerating(rng: random.Random, world: World, length: int, spacing: int) -> Example:
+    """A document with numbered entries of a few kinds among other records; each kind is listed, and single ones are asked for."""
+    encode, dialogue = world.encode, Dialogue(world.encode, chat=rng.random() < 0.85)
+    kinds = {kind: draw_entries(rng, world.names, kind) for kind in rng.sample(ENTRY_KINDS, rng.randint(1, 3))}
+    stated = [entry for of in kinds.values() for entry in of]
+    singles = rng.sample(stated, 2) + [rng.choice(listed(of)) for of in kinds.values()]
+    answers_length = 16 * (len(stated) + len(kinds)) + 26 * (len(singles) + len(kinds))
+    space = max(spacing * len(stated), length - answers_length)
+    more = max(2, space // spacing - len(stated))
+    records = draw_records(rng, world.names, more, draw_kinds(rng, world.names, rng.randint(1, 3)))
+    placed: list[Record | Entry] = [*stated, *records]
+    rng.shuffle(placed)
+    example = Example()
+    example.add(dialogue.opening())
+    example.extend(scatter(rng, world, draw_corpus(rng, world), placed, space))
+    example.cut()
+    asked = [(entry.question(rng), [entry]) for entry in singles]
+    asked += [(of[0].say(rng.choice(entries.LISTS)), listed(of)) for of in kinds.values()]
+    rng.shuffle(asked)
+    for i, (question, told) in enumerate(asked):
+        example.add(dialogue.question(question, first=i == 0))
+        for line, entry in enumerate(told):
+            lead = "\n" if line else "" if dialogue.chat else " "
+            example.add(encode(f"{lead}{entry.say('{Kind} {number} is')}"), RESTATE_LOSS)
+            example.extend(_content(encode, entry))
+            example.add(encode("."), RESTATE_LOSS)
+        example.add(dialogue.closing(), HEAD_LOSS)
+    return example
+
+
+def _content(encode: Encoder, entry: Entry) -> Example:
+    """`the amber vault` or `not stated`: whether there is one, and its first word, are what must be found."""
+    content, name = Example(), entry.content
+    if name is None:
+        content.head(encode(f" {MISSING}"))
+        return content
+    if not name.capitalised:
+        content.add(encode(" the"), HEAD_LOSS)
+    content.head(encode(f" {name.bare}"))
+    return content
 
 
 def remembering(rng: random.Random, world: World, length: int) -> Example:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
+from namm_llm.tasks import entries
+from namm_llm.tasks.entries import Entry, draw_entries
 from namm_llm.tasks.records import LISTS, QUESTIONS, WORD_KINDS, Record, draw_kinds, draw_missing, draw_records
 from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
 from recipes.namm_tiny.prose import Corpus
@@ -115,24 +117,52 @@ class Examiner:
 
     def lists(self, length: int, documents: int) -> tuple[Score, Score]:
         """All records of one of three kinds: whole lists, and single records, in any order."""
-        whole, single = [0, 0], [0, 0]
+        tally = _Tally("list", length)
         rng, names = self.rng, self.world.names
         for _ in range(documents):
             kinds = draw_kinds(rng, names, 3)
             records = [r for kind in kinds for r in draw_records(rng, names, rng.randint(2, 8), [kind])]
-            rng.shuffle(records)
-            self.reader.read(scatter(rng, self.world, draw_corpus(rng, self.world), records, length).ids)
+            self._place(records, length)
             for kind in kinds:
-                wanted = [record.answer for record in records if record.kind == kind]
                 question = Record(kind, records[0].name, "").say(LISTS[0])
-                said = self.reader.ask(question).split("\n")
-                whole[0] += 1
-                whole[1] += sorted(said) == sorted(wanted)
-                single[0] += len(wanted)
-                single[1] += len(set(said) & set(wanted))
+                tally.add(self.reader.ask(question), [record.answer for record in records if record.kind == kind])
+        return tally.scores()
+
+    def numbered_lists(self, length: int, documents: int) -> tuple[Score, Score]:
+        """The same of numbered entries, with a record between them for every 128 tokens."""
+        tally = _Tally("numbered list", length)
+        rng, names = self.rng, self.world.names
+        for _ in range(documents):
+            kinds = [draw_entries(rng, names, kind) for kind in rng.sample(entries.ENTRY_KINDS, 3)]
+            records = draw_records(rng, names, max(3, length // SPACING), draw_kinds(rng, names, 3))
+            self._place([*records, *(entry for kind in kinds for entry in kind)], length)
+            for kind in kinds:
+                tally.add(self.reader.ask(kind[0].say(entries.LISTS[0])), [entry.answer for entry in entries.listed(kind)])
+        return tally.scores()
+
+    def _place(self, stated: list[Record] | list[Record | Entry], length: int) -> None:
+        self.rng.shuffle(stated)  # type: ignore[arg-type]
+        self.reader.read(scatter(self.rng, self.world, draw_corpus(self.rng, self.world), stated, length).ids)
+
+
+class _Tally:
+    """Lists that are right as a whole, and lines of them."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self.name, self.length = name, length
+        self.lists = self.whole = self.lines = self.found = 0
+
+    def add(self, reply: str, wanted: list[str]) -> None:
+        said = reply.split("\n")
+        self.lists += 1
+        self.whole += sorted(said) == sorted(wanted)
+        self.lines += len(wanted)
+        self.found += len(set(said) & set(wanted))
+
+    def scores(self) -> tuple[Score, Score]:
         return (
-            Score("list, whole", length, *whole),
-            Score("list, single records", length, *single),
+            Score(f"{self.name}, whole", self.length, self.lists, self.whole),
+            Score(f"{self.name}, single lines", self.length, self.lines, self.found),
         )
 
 

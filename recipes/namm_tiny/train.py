@@ -46,7 +46,7 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
     examiner = Examiner(model, world)
     return {
         "lookups": [s.row() for n in size.lengths for s in examiner.lookups(n, size.questions)],
-        "lists": [s.row() for n in size.list_lengths for s in examiner.lists(n, size.lists)],
+        "lists": [s.row() for ask in (examiner.numbered_lists, examiner.lists) for n in size.list_lengths for s in ask(n, size.lists)],
         "perplexity": {"prose": nats(model, world, world.prose), "code": nats(model, world, world.code)},
     }
 

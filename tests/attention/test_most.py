@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from namm_llm.attention import observation as module
+from namm_llm.attention import precision
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rotation import Rotation
 from namm_llm.attention.scratch import Scratch
@@ -38,6 +39,13 @@ def by_definition(observation: Observation) -> torch.Tensor:
     return (turned @ observation.keys.double().T * observation.scale).softmax(-1).amax((0, 1)).float()
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def products(request, monkeypatch):
+    """Whatever this machine's own choice is."""
+    monkeypatch.setattr(precision, "reading_type", lambda device: request.param)
+    return request.param
+
+
 @pytest.fixture(params=[(8, 1), (60, 7), (2**18, 64)], ids=["rows of 1", "blocks that leave a rest", "one block"])
 def blocks(request, monkeypatch):
     """Small blocks, so that a few tokens need several."""
@@ -50,25 +58,28 @@ def blocks(request, monkeypatch):
 @pytest.mark.parametrize("tokens", [1, 3, 37])
 @pytest.mark.parametrize("heads", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_most_again(tokens, heads, dtype):
+def test_most_again(tokens, heads, dtype, products):
     observation = observe(tokens, heads, dtype)
     found = observation.most_again(SEEN - COUNT, SEEN)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, by_definition(observation), atol=1e-6, rtol=1e-4)
     again = torch.cat(list(observation.again(SEEN - COUNT, SEEN)), dim=1).amax((0, 1))
-    torch.testing.assert_close(found, again, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(again, by_definition(observation), atol=1e-6, rtol=1e-4)
+    if products == torch.float32:
+        torch.testing.assert_close(found, again, atol=1e-6, rtol=1e-4)
+    else:
+        torch.testing.assert_close(found.log(), again.log(), atol=0.06, rtol=0)
 
 
 @pytest.mark.usefixtures("blocks")
-def test_only_the_queries_asked_for_count():
+def test_only_the_queries_asked_for_count(products):
     observation = observe(37, 2)
     one = observation.most_again(SEEN - 5, SEEN - 4)
     assert (one <= observation.most_again(SEEN - COUNT, SEEN) + 1e-6).all()
-    assert one.sum() <= 2 + 1e-5  # two heads give one share of 1 each
+    assert one.sum() <= 2 + (1e-5 if products == torch.float32 else 0.02)  # two heads give one share of 1 each
     assert torch.equal(observation.most_again(SEEN - 3 * COUNT, SEEN), observation.most_again(SEEN - COUNT, SEEN))  # no more is known
 
 
-@pytest.mark.usefixtures("blocks")
+@pytest.mark.usefixtures("blocks", "products")
 def test_logits_of_any_size_are_finite():
     observation = observe(37, 3)
     found = replace(observation, keys=observation.keys * 1e4).most_again(SEEN - COUNT, SEEN)
@@ -77,11 +88,12 @@ def test_logits_of_any_size_are_finite():
     assert found.max() > 0.99
 
 
-def test_heads_that_share_memory_do_not_see_one_another(blocks):
+@pytest.mark.usefixtures("blocks", "products")
+def test_heads_that_share_memory_do_not_see_one_another():
     """The scratch is full of NaN, then of the numbers of a larger head."""
     alone = [observe(tokens, 3, seed=tokens).most_again(SEEN - COUNT, SEEN) for tokens in (37, 5, 20)]
     scratch = Scratch()
-    scratch.floats(10_000, torch.empty(0)).fill_(torch.nan)
+    scratch.numbers(10_000, torch.empty(0)).fill_(torch.nan)
     for tokens, expected in zip((37, 5, 20), alone, strict=True):
         shared = replace(observe(tokens, 3, seed=tokens), scratch=scratch)
         assert torch.equal(shared.most_again(SEEN - COUNT, SEEN), expected)
@@ -99,11 +111,11 @@ def test_all_that_uses_the_scratch_can_take_turns():
 
 def test_scratch_is_got_once_and_grows():
     scratch, like = Scratch(), torch.empty(0)
-    first = scratch.floats(100, like)
+    first = scratch.numbers(100, like)
     assert first.shape == (100,)
-    assert scratch.floats(60, like).data_ptr() == first.data_ptr()
-    assert scratch.floats(200, like).shape == (200,)
-    assert scratch.floats(100, like.double()).dtype == torch.float64
+    assert scratch.numbers(60, like).data_ptr() == first.data_ptr()
+    assert scratch.numbers(200, like).shape == (200,)
+    assert scratch.numbers(100, like.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("planes", [SIZE // 2, SIZE // 4])

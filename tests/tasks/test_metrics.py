@@ -29,6 +29,8 @@ CLASSES = ("Food", "Plant", "Food and drink")
         ("set_share", "The price of Lamp is 22.", ["red door: 22", "Lamp: 1"], 0),
         ("set_share", "Lamp: 1\nred door: 22\nold door: 3\nold gate: 4", ["red door: 22", "Lamp: 1"], 0.5),
         ("set_share", "The prices are:\n- red door: 22\n- Lamp: 1", ["red door: 22", "Lamp: 1"], 1),
+        ("set_share", "Rule 1 is the lamp.\nRule 2 is Door.\nRule 3 is not stated.", ["rule 1: the lamp", "rule 2: Door"], 1),
+        ("set_share", "Rule 1 is the lamp.\nRule 3 is Door.\nRule 4 is not stated.", ["rule 1: the lamp", "rule 2: Door"], 1 / 3),
         ("set_share", "The codes are 123, 456 and 789.", ["789", "123", "456"], 1),
         ("set_share", "The codes are 1234.", ["123"], 0),
         ("set_share", "", ["123"], 0),
