@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from namm_llm.attention import precision
+
 pytest.importorskip("triton")
 
 LENGTHS = (1, 2, 15, 17, 127, 129)
@@ -36,6 +38,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """The kernels compute in float32 whatever the CPU would choose for itself."""
+    monkeypatch.setattr(precision, "reading_type", lambda device: torch.float32)
 
 
 @pytest.fixture(autouse=True)
