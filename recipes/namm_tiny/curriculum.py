@@ -56,6 +56,11 @@ def _enumerating(rng: random.Random, world: World, length: int) -> Example:
     return enumerating(rng, world, length, spacing=rng.choice((24, 48, 96)))
 
 
+def _bare_enumerating(rng: random.Random, world: World, length: int) -> Example:
+    """Hardly any text between the entries: many lists a step, for the way from `List all boxes` to `Box 1`."""
+    return enumerating(rng, world, length, spacing=12)
+
+
 COPY = Task("copy", copying, 96, 48)
 RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32)
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
@@ -82,7 +87,8 @@ LONG = (
     REMEMBER,
     COPY_FAR,
     LIST_SHORT,
-    Task("entries 768", _enumerating, 768, 7, 0.06),
+    Task("entries 512", _bare_enumerating, 512, 10, 0.16),
+    Task("entries 768", _enumerating, 768, 7, 0.04),
     Task("entries 2048", _enumerating, 2048, 3, 0.06),
 )
 STAGES = (
