@@ -21,6 +21,8 @@ from recipes.namm_tiny.prose import Corpus
 from recipes.namm_tiny.tokenizer import Encoder
 
 HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.5
+KIND_LOSS = 3.0
+"""Of a list's first word: `Boxes` becomes `Box` once in a list, and all its lines follow."""
 SYSTEM_MESSAGES = (
     "You answer questions about the text.",
     "Answer from the text only.",
@@ -216,7 +218,8 @@ def enumerating(rng: random.Random, world: World, length: int, spacing: int) -> 
         example.add(dialogue.question(question, first=i == 0))
         for line, entry in enumerate(told):
             lead = "\n" if line else "" if dialogue.chat else " "
-            example.add(encode(f"{lead}{entry.say('{Kind} {number} is')}"), RESTATE_LOSS)
+            example.add(encode(f"{lead}{entry.say('{Kind}')}"), RESTATE_LOSS if line else KIND_LOSS)
+            example.add(encode(entry.say(" {number} is")), RESTATE_LOSS)
             example.extend(_content(encode, entry))
             example.add(encode("."), RESTATE_LOSS)
         example.add(dialogue.closing(), HEAD_LOSS)
