@@ -43,6 +43,16 @@ def test_it_says_what_is_not_stated(document):
     assert all("not stated" in answer.text for answer in answers)
 
 
+def test_it_lists_numbered_entries_and_says_where_they_end(runner):
+    text, _ = build(runner, seed=3, count=RECORDS)
+    entries = [f"Exhibit {number} is the {name}." for number, name in enumerate(("copper lantern", "broken oar", "winter coat"), 1)]
+    sentences = text.split(". ")
+    for entry, share in zip(entries, (0.7, 0.2, 0.5), strict=True):  # not in their order
+        sentences.insert(int(share * len(sentences)), entry[:-1])
+    answer = runner.read(". ".join(sentences)).ask("List all exhibits.", max_tokens=100)
+    assert answer.text.strip().splitlines() == [*entries, "Exhibit 4 is not stated."]
+
+
 def test_an_answer_ends_by_itself_and_restates_the_question(document):
     memory, records = document
     answer = memory.ask(records[0].question)

@@ -35,7 +35,7 @@ class Size:
     lists: int
 
 
-FULL = Size(320, 5, None, STAGES, (2000, 4000, 8000, 16000), 208, (1000, 2000, 4000), 40)
+FULL = Size(320, 5, None, STAGES, (2000, 4000, 8000, 16000), 208, (1000, 2000, 4000), 12)
 SMOKE = Size(64, 2, 60, SMOKE_STAGES, (500,), 4, (500,), 1)
 
 
