@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from benchmarks.rows import Row
+from benchmarks.rows import RESULTS, Row
 from namm_llm import Evaluation, Runner, evaluate
+from namm_llm.tasks.evaluation import draw_plot
+
+FIGURE = RESULTS.parents[1] / "docs" / "quality.png"
 
 
 def compare(
@@ -33,6 +37,40 @@ def compare(
         questions=questions,
     )
     return evaluate(Runner.load(model), plan, on_row=_show)
+
+
+def side_by_side(rows: Sequence[Row]) -> list[Row]:
+    """One row for each task, length, policy and number of questions, with a column for each budget: the score.
+
+    MB: all that the cache holds at a budget of a quarter, beside the full cache's.
+    """
+    evicting = [row for row in rows if row["policy"] != "full"]
+    budgets = sorted({row["budget"] for row in evicting if row["budget"] is not None}, key=float, reverse=True)
+    columns = (*budgets, *(["threshold"] if any(row["budget"] is None for row in evicting) else []))
+    table: dict[tuple[object, ...], Row] = {}
+    for row in evicting:
+        first = {
+            "task": row["task"],
+            "tokens": row["length"],
+            "policy": row["policy"],
+            "competition": row["compete"],
+            "asked": row["samples"],
+        }
+        line = table.setdefault(
+            tuple(first.values()), {**first, **dict.fromkeys(columns), "full cache": row["full_score"], "MB at 0.25": None}
+        )
+        line[row["budget"] or "threshold"] = row["score"]
+        line["MB full"] = row["full_nbytes"] / 1e6
+        if row["budget"] == "0.25":
+            line["MB at 0.25"] = row["nbytes"] / 1e6
+    return sorted(table.values(), key=lambda line: (line["task"] in ("prose", "code"), line["task"], line["tokens"]))
+
+
+def draw(rows: Sequence[Row]) -> Path:
+    """`docs/quality.png`: exact match of single facts against what was kept."""
+    facts = [row for row in rows if row["task"] == "fact" and (row["policy"] == "full" or row["budget"] is not None)]
+    draw_plot(sorted(facts, key=lambda row: row["length"]), FIGURE)
+    return FIGURE
 
 
 def _show(row: Row, done: int, total: int) -> None:

@@ -6,29 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ablations, curves, forgotten, performance
+from benchmarks import ablations, curves, forgotten, performance, quality
 from benchmarks.rows import RESULTS, Row, load
 
 PAGE = RESULTS.parent / "README.md"
 START, END = "<!-- tables: python -m benchmarks report -->", "<!-- end of tables -->"
 COLUMNS = {
-    "quality": (
-        "task",
-        "length",
-        "mode",
-        "policy",
-        "namm_file",
-        "compete",
-        "budget",
-        "samples",
-        "score",
-        "low",
-        "high",
-        "full_score",
-        "kept_fraction",
-        "nbytes",
-        "full_nbytes",
-    ),
+    "quality": ("task", "length", "mode", "policy", "compete", "budget", "samples"),
     "ablations": (
         "ablation",
         "length",
@@ -55,29 +39,12 @@ COLUMNS = {
     ),
 }
 BESIDE: dict[str, Callable[[list[Row]], list[Row]]] = {  # tables that are not row by row
+    "quality": quality.side_by_side,
     "ablations": ablations.side_by_side,
     "curves": lambda rows: curves.shown(curves.newest(rows)),
     "forgotten": forgotten.side_by_side,
 }
-FIGURES = (
-    "score",
-    "low",
-    "high",
-    "full_score",
-    "kept_fraction",
-    "kept",
-    "anywhere",
-    "ratio",
-    "cpu_ratio",
-    "file_ratio",
-    "file_nbytes",
-    "ratios",
-    "seconds",
-    "read_seconds",
-    "full_seconds",
-    "nbytes",
-    "full_nbytes",
-)
+FIGURES = ("kept", "anywhere", "ratio", "cpu_ratio", "file_ratio", "file_nbytes", "seconds", "read_seconds", "nbytes")
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -115,4 +82,5 @@ def write() -> list[Path]:
     tables = "\n".join(table(name) for name in COLUMNS if (RESULTS / f"{name}.jsonl").exists())
     PAGE.write_text(f"{before}{START}\n\n{tables}\n{END}{after}")
     measured = curves.newest(load("curves"))
-    return [PAGE, *([curves.draw(measured)] if measured else []), *performance.write()]
+    figures = [quality.draw(rows_of(RESULTS / "quality.jsonl")), *([curves.draw(measured)] if measured else [])]
+    return [PAGE, *figures, *performance.write()]

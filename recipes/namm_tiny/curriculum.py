@@ -79,15 +79,15 @@ MIXTURE = (
     Task("recite", RECITE.make, 224, 24, 0.06),
 )
 LONG = (
-    _read("read 1024", 1024, 5, 24, 14, 0.28),
+    _read("read 1024", 1024, 5, 24, 14, 0.24),
     _read("read 2048", 2048, 3, 56, 20, 0.18),
-    _read("read 4096", 4096, 1, 96, 32, 0.18),
-    _read("read 8192", 8192, 1, 128, 48, 0.08),
+    _read("read 4096", 4096, 1, 96, 32, 0.24),
+    _read("read 8192", 8192, 1, 128, 48, 0.12),
     _read("read 16384", 16384, 1, 128, 64, 0.005),
     REMEMBER,
     COPY_FAR,
     LIST_SHORT,
-    Task("entries 512", _bare_enumerating, 512, 10, 0.16),
+    Task("entries 512", _bare_enumerating, 512, 10, 0.12),
     Task("entries 768", _enumerating, 768, 7, 0.04),
     Task("entries 2048", _enumerating, 2048, 3, 0.06),
 )

@@ -43,10 +43,10 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
     """All scores of the exported weights."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     world = data.world("test")
-    examiner = Examiner(model, world)
+    records, lists = Examiner(model, world), Examiner(model, world)  # neither changes the other's documents
     return {
-        "lookups": [s.row() for n in size.lengths for s in examiner.lookups(n, size.questions)],
-        "lists": [s.row() for ask in (examiner.numbered_lists, examiner.lists) for n in size.list_lengths for s in ask(n, size.lists)],
+        "lookups": [s.row() for n in size.lengths for s in records.lookups(n, size.questions)],
+        "lists": [s.row() for ask in (lists.numbered_lists, lists.lists) for n in size.list_lengths for s in ask(n, size.lists)],
         "perplexity": {"prose": nats(model, world, world.prose), "code": nats(model, world, world.code)},
     }
 

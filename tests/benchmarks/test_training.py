@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations, curves, rows
+from benchmarks import ablations, curves, quality, rows
 
 
 def row(name: str, budget: str | None, score: float, **more) -> dict:
@@ -23,6 +23,27 @@ def test_one_line_for_each_ablation_and_one_column_for_each_budget() -> None:
         ["a", 0.9, 0.8, None, None],
         ["b", None, 0.5, None, 9.5],
         ["c", None, None, 0.7, None],
+    ]
+
+
+def test_one_line_for_each_policy_and_one_column_for_each_budget() -> None:
+    first = {
+        "task": "fact",
+        "length": 100,
+        "compete": "head",
+        "samples": 4,
+        "full_score": 0.9,
+        "full_nbytes": 8_000_000,
+        "nbytes": 2_000_000,
+    }
+    found = [
+        {**first, "policy": policy, "budget": budget, "score": score}
+        for policy, budget, score in (("full", None, 0.9), ("a", "0.25", 0.8), ("a", "0.5", 0.85), ("b", None, 0.7))
+    ]
+    table = quality.side_by_side(found)
+    assert [[line[name] for name in ("policy", "0.5", "0.25", "threshold", "full cache", "MB at 0.25", "MB full")] for line in table] == [
+        ["a", 0.85, 0.8, None, 0.9, 2.0, 8.0],
+        ["b", None, None, 0.7, 0.9, None, 8.0],
     ]
 
 
