@@ -20,6 +20,7 @@ from namm_llm.namm.spectrogram import Spectrogram
 
 BLOCK_FLOATS = 2**18  # probabilities that a core works on at a time: 1 MiB, its own cache
 _FEWEST_ROWS = 64  # of a matrix product that is not held up by reading the keys
+_COLUMNS = 256  # lengths are rounded up to it: for each new size oneDNN compiles a product in bfloat16, and keeps it
 
 
 def _floats() -> int:
@@ -110,15 +111,18 @@ class Observation:
 
             return reread.most(self._turned(start, stop), self.keys, scale=1.0)
         dtype = precision.reading_type(self.keys.device)
-        queries, keys = self._turned(start, stop).flatten(0, 1).to(dtype), self.keys.to(dtype)
-        size = max(_FEWEST_ROWS, _floats() * 4 // (dtype.itemsize * max(1, len(keys))))
+        queries, count = self._turned(start, stop).flatten(0, 1).to(dtype), len(self.keys)
+        keys = queries.new_zeros(max(1, -(-count // _COLUMNS)) * _COLUMNS, queries.shape[-1])
+        keys[:count] = self.keys
+        size = max(_FEWEST_ROWS, _floats() * 4 // (dtype.itemsize * len(keys)))
         room = self.scratch.numbers(min(size, len(queries)) * len(keys), keys)
         found = keys.new_full((len(keys),), -torch.inf)
         for block in torch.split(queries, size):
             logits = torch.mm(block, keys.T, out=room[: len(block) * len(keys)].view(len(block), len(keys)))
+            logits[:, count:] = -torch.inf
             # the largest logarithm first: then one exponential for each token, not one more pass over all of them
             torch.maximum(found, torch.log_softmax(logits, -1, out=logits).amax(0), out=found)
-        return found.float().exp_()
+        return found[:count].float().exp_()
 
     def _block(self, multiple: int = 1) -> int:
         """Queries at a time, a multiple of so many."""

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from namm_llm.errors import UsageError
 from namm_llm.namm import Namm
+from namm_llm.runner.loading import quiet_bitsandbytes
 
 POSITIONS = 131_072
 QUANTIZATIONS = ("nf4", "fp4", "int8")
@@ -123,6 +124,7 @@ def random_model(shape: Shape, dtype: torch.dtype, device: str = "cpu", quantiza
     finally:
         torch.set_default_dtype(before)
     if quantization is not None:
+        quiet_bitsandbytes()
         for layer in made.model.layers:
             _quantize(layer, quantization, device)
     return cast(PreTrainedModel, made.eval())

@@ -215,6 +215,12 @@ class Namm:
         mean[past], variance[past] = 0.0, 1.0
         return replace(self, mean=mean, variance=variance)
 
+    def with_zero_at(self, score: float) -> Namm:
+        """The same ranking with 0 where `score` was: what has that or more is what the published rule keeps."""
+        theta = self.vector
+        theta[parameter_count(self.feature_count, self.hidden) - 1] -= score  # the bias; the units come after it
+        return replace(self, theta=theta)
+
     def features(self, state: Tensor, ages: Tensor, lengths: Sequence[int] | None = None, span: int | None = None) -> Tensor:
         """[recency | state | neighbours], of which the recency alone is not normalised (arXiv 2410.13166, section 3, which has no
         neighbours).

@@ -199,6 +199,12 @@ def _load(
     )
 
 
+def quiet_bitsandbytes() -> None:
+    """It warns at every matrix product that int8 computes in half precision, and that an optional package is not there."""
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and no reports of transformers on the caller's terminal, as we check what they say; downloads keep their bars."""
@@ -206,9 +212,7 @@ def _quiet() -> Iterator[None]:
     bars, level = output.is_progress_bar_enabled(), output.get_verbosity()
     output.disable_progress_bar()
     output.set_verbosity(output.CRITICAL)
-    # it warns at every matrix product that int8 computes in half precision, and that an optional package is not there
-    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_bitsandbytes()
     try:
         yield
     finally:

@@ -95,16 +95,27 @@ OnDone = Callable[[int, int], None]
 
 
 class Evolution:
-    """start: where the search begins, with the statistics and settings of every candidate. on_done: jobs done, of all of a generation."""
+    """start: where the search begins, with the statistics and settings of every candidate. on_done: jobs done, of all of a generation.
+    finish: makes of the best NAMM what is saved; see `set_threshold`.
+    """
 
     def __init__(
-        self, start: Namm, draw: Draw, workers: Workers, settings: EvolveSettings, *, on_done: OnDone = lambda done, total: None
+        self,
+        start: Namm,
+        draw: Draw,
+        workers: Workers,
+        settings: EvolveSettings,
+        *,
+        on_done: OnDone = lambda done, total: None,
+        finish: Callable[[Namm], Namm] = lambda namm: namm,
     ) -> None:
         self._start = start
         self._draw = draw
         self._workers = workers
         self._settings = settings
         self._on_done = on_done
+        self._finish = finish
+        self._finished: tuple[Vector, Namm] | None = None
 
     def run(
         self, files: WorkFiles, state: State | None = None, *, report: Report = lambda row: None, stop: Callable[[], bool] = lambda: False
@@ -126,9 +137,14 @@ class Evolution:
             else:
                 break
             row = {"stage": state.stage, "generation": state.search.generation, **_seconds_since(*began), **row}
-            files.save(state, self._namm(state.best), row)
+            files.save(state, self._best(state), row)
             report(row)
-        return self._namm(state.best), state
+        return self._best(state), state
+
+    def _best(self, state: State) -> Namm:
+        if self._finished is None or self._finished[0] is not state.best:
+            self._finished = state.best, self._finish(self._namm(state.best))
+        return self._finished[1]
 
     def _origin(self) -> tuple[Vector, float, int]:
         return self._start.vector.cpu().numpy(), self._settings.first_sigma(self._start), self._settings.population

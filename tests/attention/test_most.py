@@ -125,3 +125,17 @@ def test_turning_takes_a_factor_and_leaves_the_queries_as_they_are(planes):
     torch.testing.assert_close(rotation.turn(queries, 7, 0.25), rotation.turn(queries, 7) * 0.25)
     assert torch.equal(queries, before)
     torch.testing.assert_close(rotation.turn(rotation.turn(queries, 7), -7), queries, atol=1e-5, rtol=0)
+
+
+def test_tokens_that_come_one_by_one_are_no_new_sizes_of_products(products, monkeypatch):
+    """In bfloat16 oneDNN compiles a kernel for each size and keeps it, so memory grew with every update that changed a head's length."""
+    sizes, multiply = set(), torch.mm
+
+    def noted(left, right, **more):
+        sizes.add((left.shape, right.shape))
+        return multiply(left, right, **more)
+
+    monkeypatch.setattr(torch, "mm", noted)
+    for tokens in range(300, 400, 7):
+        observe(tokens, heads=2).most_again(SEEN - COUNT, SEEN)
+    assert len(sizes) == 1

@@ -191,3 +191,11 @@ def test_a_distilled_start_takes_small_steps():
     assert EvolveSettings().first_sigma(random_namm()) == 0.02
     assert EvolveSettings(sigma=0.5).first_sigma(random_namm()) == 0.5
     assert np.isfinite(EvolveSettings().first_sigma(start()))
+
+
+def test_what_is_saved_is_finished_and_the_search_goes_on_without(llama, tmp_path):
+    plain, state = evolution(llama).run(files(tmp_path / "plain"))
+    found = Evolution(start(), Echo(llama), LocalWorker(llama), QUICK, finish=lambda namm: namm.with_zero_at(1.0))
+    finished, same = found.run(files(tmp_path / "finished"))
+    assert Namm.load(files(tmp_path / "finished").out) == finished == plain.with_zero_at(1.0)
+    assert (same.best == state.best).all()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from namm_llm.cli.progress import JobBar
-from namm_llm.cli.train.calibrate import DOCUMENTS, fit
+from namm_llm.cli.train.calibrate import CALIBRATE_ON, DOCUMENTS, fit
 from namm_llm.cli.train.files import family, new_file, out_of, probing
 from namm_llm.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, PROBE_OPTION, command, say
 from namm_llm.cli.train.source import LENGTHS, QUESTIONS, load, probe_ids, source_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from namm_llm.training.drawing import SampleSource
     from namm_llm.training.evolution import EvolveSettings
     from namm_llm.training.workers import Workers
+
+THRESHOLD_DOCUMENTS = 4
 
 
 @command(
@@ -58,7 +61,7 @@ def evolve(given: dict[str, Any]) -> None:
 
     Separable CMA-ES. A candidate's fitness is what it keeps of the full cache's performance on the same prompts. FILE always
     has the best so far; FILE.work is what the same call goes on from, by itself, after Ctrl-C or a crash; FILE.jsonl has a
-    line for each generation.
+    line for each generation. Used without a budget, FILE keeps about what the first of the budgets keeps.
     """
     from namm_llm.training.checkpoint import WorkFiles
 
@@ -90,7 +93,7 @@ def run_evolution(
     )
     end = time.perf_counter() + 60 * given["minutes"] if "minutes" in given else float("inf")
     with JobBar("Evolving", "readings") as bar:
-        evolution = Evolution(namm, source.exams, workers, settings, on_done=bar.update)
+        evolution = Evolution(namm, source.exams, workers, settings, on_done=bar.update, finish=finish_of(source, settings))
         try:
             _, state = evolution.run(files, state, report=lambda row: bar.note(line_of(row)), stop=lambda: time.perf_counter() > end)
         except KeyboardInterrupt:
@@ -100,6 +103,17 @@ def run_evolution(
             raise
     share = f"{state.best_score:.1%} of the full cache's {settings.measure} on validation"
     click.echo(f"{files.out}: {share} after {state.search.generation} generations. Use it with --namm {files.out}")
+
+
+def finish_of(source: SampleSource, settings: EvolveSettings) -> Callable[[Namm], Namm]:
+    """Budgets alone leave the threshold anywhere: it is put to where the first of them cuts."""
+    from namm_llm.training.evolution import THRESHOLD
+    from namm_llm.training.threshold import set_threshold
+
+    if THRESHOLD in settings.budgets:
+        return lambda namm: namm
+    documents = source.documents(CALIBRATE_ON, settings.seed, THRESHOLD_DOCUMENTS)
+    return lambda namm: set_threshold(source.loaded.model, settings.evictions(namm)[0], documents)
 
 
 def starting_namm(given: dict[str, Any]) -> Namm | None:
