@@ -34,7 +34,7 @@ class _Recorder(NammPolicy):
 
 @torch.no_grad()
 def set_threshold(model: PreTrainedModel, eviction: Eviction, documents: Sequence[Sequence[int]]) -> Namm:
-    """The NAMM of `eviction`, a `NammPolicy` under a budget, with its zero at the median, over the updates, of the worst score that stays.
+    """The NAMM of `eviction`, a `NammPolicy` under a budget, with its zero where the budget cuts, the median over all updates.
 
     The published rule (score >= 0, no budget) then keeps about as much as the budget does.
     documents: token ids. One that remembers its own scores is left as it is, for their zero is part of what it sees.
@@ -48,7 +48,7 @@ def set_threshold(model: PreTrainedModel, eviction: Eviction, documents: Sequenc
 
 
 def _cuts(model: PreTrainedModel, eviction: Eviction, policy: NammPolicy, document: Sequence[int]) -> list[float]:
-    """At each update that evicts: the score that as many tokens reach as were kept."""
+    """At each update that evicts: half-way between the worst score of as many tokens as were kept and the next."""
     recorder = _Recorder(policy.namm, policy.exact, policy.probes)
     cache, cuts = ManagedCache.for_model(model, replace(eviction, policy=recorder)), list[float]()
     for piece in torch.split(torch.tensor([list(document)], device=model.device), eviction.interval, 1):
@@ -56,6 +56,6 @@ def _cuts(model: PreTrainedModel, eviction: Eviction, policy: NammPolicy, docume
         scores = torch.cat([score.cpu() for score in recorder.seen]) if recorder.seen else torch.empty(0)
         kept = sum(count for layer in cache.kept_tokens() for heads in layer for count in heads)
         if kept < len(scores):
-            cuts.append(float(scores.topk(kept).values[-1]))
+            cuts.append(float(scores.topk(kept + 1).values[-2:].mean()))
         recorder.seen.clear()
     return cuts

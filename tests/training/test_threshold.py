@@ -46,7 +46,7 @@ def tokens(counts) -> int:
 @pytest.mark.parametrize("name", ["neighbours", "published"])
 def test_without_a_budget_it_keeps_what_the_budget_keeps(llama, name):
     document = random_ids(1, INTERVAL, 0)[0].tolist()
-    namm = drawn(name).with_zero_at(5.0)
+    namm = drawn(name).with_zero_at(10.0)
     assert kept(llama, namm, document) == [[[1, 1]]] * 2  # a head is never empty
     found = set_threshold(llama, eviction(namm), [document])
     wanted = tokens(kept(llama, namm, document, "0.25"))
