@@ -254,7 +254,8 @@ class Namm:
             seen = bam(features.float(), BamWeights(*attention)) if attention else features.float()
             score = linear(seen, weight.T, bias)
             if layer:
-                score = score + gelu(linear(seen, layer[0].T, layer[1])) @ layer[2]
+                # transposed, for what is contiguous is oneDNN's, which compiles a GELU for each number of tokens and keeps it
+                score = score + gelu(linear(seen, layer[0].T, layer[1]).mT).mT @ layer[2]
             return score.squeeze(-1)
 
     def to(self, device: torch.device | str) -> Namm:
