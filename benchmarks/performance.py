@@ -185,6 +185,8 @@ def shares(rows: list[Row]) -> str:
     cells: dict[str, Callable[[Row], str]] = {
         "model": lambda row: row["model"],
         "tokens": lambda row: _number(row["length"]),
+        "batch": lambda row: str(row["batch"]),
+        "weights": lambda row: row["quantization"] or row["dtype"],
         "policy": _side,
         "observe": lambda row: f"{row['shares']['observe']:.1%}",
         "score": lambda row: f"{row['shares']['score']:.1%}",

@@ -63,7 +63,12 @@ def side_by_side(rows: Sequence[Row]) -> list[Row]:
         line["MB full"] = row["full_nbytes"] / 1e6
         if row["budget"] == "0.25":
             line["MB at 0.25"] = row["nbytes"] / 1e6
-    return sorted(table.values(), key=lambda line: (line["task"] in ("prose", "code"), line["task"], line["tokens"]))
+    return sorted(table.values(), key=_order)
+
+
+def _order(line: Row) -> tuple[bool, str, int, float]:
+    """Perplexities last; of each task and length the best first."""
+    return line["task"] in ("prose", "code"), line["task"], line["tokens"], -(line.get("0.0625") or line.get("0.25") or 0.0)
 
 
 def draw(rows: Sequence[Row]) -> Path:
