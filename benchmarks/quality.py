@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.rows import RESULTS, Row
-from namm_llm import Evaluation, Runner, evaluate
-from namm_llm.tasks.evaluation import draw_plot
+from namm_llm import Evaluation, Runner, draw_scores, evaluate
 
 FIGURE = RESULTS.parents[1] / "docs" / "quality.png"
 
@@ -74,7 +73,7 @@ def _order(line: Row) -> tuple[bool, str, int, float]:
 def draw(rows: Sequence[Row]) -> Path:
     """`docs/quality.png`: exact match of single facts against what was kept."""
     facts = [row for row in rows if row["task"] == "fact" and (row["policy"] == "full" or row["budget"] is not None)]
-    draw_plot(sorted(facts, key=lambda row: row["length"]), FIGURE)
+    draw_scores(sorted(facts, key=lambda row: row["length"]), FIGURE)
     return FIGURE
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from namm_llm.runner.tools import ToolCall, parse_tool_calls
     from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
     from namm_llm.tasks import draw_samples
-    from namm_llm.tasks.evaluation import Evaluation, RowFile, evaluate
+    from namm_llm.tasks.evaluation import Evaluation, RowFile, draw_scores, evaluate
 
 __version__ = "0.1.0"
 
@@ -70,6 +70,7 @@ __all__ = [
     "costs_of",
     "draw_rows",
     "draw_samples",
+    "draw_scores",
     "evaluate",
     "inspect_memories",
     "kept_places",
@@ -107,6 +108,7 @@ _HOME = {
     "costs_of": "namm_llm.bench",
     "draw_rows": "namm_llm.bench",
     "draw_samples": "namm_llm.tasks",
+    "draw_scores": "namm_llm.tasks.evaluation",
     "evaluate": "namm_llm.tasks.evaluation",
     "inspect_memories": "namm_llm.inspect",
     "kept_places": "namm_llm.inspect",

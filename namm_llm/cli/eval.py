@@ -57,7 +57,7 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
            longbench:FILE, ruler:FILE   jsonl files of these benchmarks
     """
     quiet_libraries()
-    from namm_llm.tasks.evaluation import Evaluation, RowFile, draw_plot, evaluate, load_matplotlib
+    from namm_llm.tasks.evaluation import Evaluation, RowFile, draw_scores, evaluate, load_matplotlib
 
     plan = Evaluation(**_fields(given))
     file = RowFile(json_file) if json_file is not None else None
@@ -74,7 +74,7 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
         rows = evaluate(runner, plan, file=file, on_row=on_row)
     _print(rows)
     if plot is not None:
-        draw_plot(rows, plot)
+        draw_scores(rows, plot)
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:

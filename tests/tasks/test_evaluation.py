@@ -14,7 +14,7 @@ from namm_llm import Namm, Runner
 from namm_llm.errors import BudgetError, ContextError, NammError, PolicyError, UsageError
 from namm_llm.runner.prompt import PromptFormat
 from namm_llm.tasks import draw_samples
-from namm_llm.tasks.evaluation import Evaluation, Measured, RowFile, draw_plot, evaluate, label_of, measure
+from namm_llm.tasks.evaluation import Evaluation, Measured, RowFile, draw_scores, evaluate, label_of, measure
 from namm_llm.tasks.evaluation.intervals import interval
 from namm_llm.tasks.evaluation.reading import read_agnostic, read_aware, read_on
 
@@ -223,17 +223,17 @@ def test_what_the_model_cannot_do_is_refused(runner: Runner) -> None:
 
 def test_the_plot_has_a_picture_for_each_task(runner: Runner, tmp_path: Path) -> None:
     rows = evaluate(runner, replace(PLAN, tasks=("passages", "prose"), policies=("h2o",), samples=1, questions=1))
-    draw_plot(rows, tmp_path / "plot.svg")
+    draw_scores(rows, tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
     assert drawn.count('<g id="axes_') == 2
     with pytest.raises(UsageError, match="cannot be drawn"):
-        draw_plot(rows, tmp_path / "nowhere" / "plot.svg")
+        draw_scores(rows, tmp_path / "nowhere" / "plot.svg")
 
 
 def test_a_plot_without_matplotlib_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(NammError, match=r"pip install 'namm-llm\[eval\]'"):
-        draw_plot([], "plot.png")
+        draw_scores([], "plot.png")
 
 
 def test_a_full_score_of_zero_has_no_share(runner: Runner) -> None:

@@ -13,7 +13,7 @@ Two modes, never mixed in one row:
 from namm_llm.tasks.evaluation.figure import legend_below, load_matplotlib, save_figure
 from namm_llm.tasks.evaluation.measuring import Measured, measure
 from namm_llm.tasks.evaluation.plan import Evaluation, Setting
-from namm_llm.tasks.evaluation.plot import draw_plot
+from namm_llm.tasks.evaluation.plot import draw_scores
 from namm_llm.tasks.evaluation.rowfile import JsonRows, Row
 from namm_llm.tasks.evaluation.rows import RowFile, label_of
 from namm_llm.tasks.evaluation.running import evaluate
@@ -25,7 +25,7 @@ __all__ = [
     "Row",
     "RowFile",
     "Setting",
-    "draw_plot",
+    "draw_scores",
     "evaluate",
     "label_of",
     "legend_below",

@@ -17,7 +17,7 @@ COLUMNS = 3
 WIDTH, HEIGHT = 4.6, 3.6  # inches of one picture
 
 
-def draw_plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
+def draw_scores(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Write the picture of these rows; the suffix of `path` (.png, .svg, .pdf) is its format."""
     pyplot = load_matplotlib()
     cells = {key: list(group) for key, group in groupby(rows, lambda row: (row["task"], row["length"], row["mode"]))}

@@ -43,7 +43,6 @@ def test_a_query_engine_answers_from_what_it_finds(index, bundled):
     assert "40713" in str(asyncio.run(engine.aquery("What is the door code of the northern station?")))
 
 
-@pytest.mark.xfail(strict=True, reason="the present namm-tiny answers a prompt that it was not taught with blanks")
 def test_a_query_engine_with_llama_indexs_own_prompt(index, bundled):
     assert str(index.as_query_engine(llm=bundled).query(QUESTION)).startswith("The access code of the amber vault is 48213.")
 
