@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from recipes.namm_tiny.documents import Example
+from recipes.namm_tiny.example import Example
+
+NO_HINT = -100
 
 
 @dataclass(frozen=True)
 class Batch:
-    """All (batch, length). `loss` weighs the prediction of a token, `heads` marks those that decide."""
+    """All (batch, length). `loss` weighs the prediction of a token, `heads` marks those that decide; `before` and `sources`
+    are the hints of examples, NO_HINT where there is none."""
 
     ids: Tensor
     positions: Tensor
     loss: Tensor
     heads: Tensor
+    before: Tensor
+    sources: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device) for t in (self.ids, self.positions, self.loss, self.heads)))
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def jumping_positions(rng: random.Random, length: int, cuts: list[int], reach: int) -> Tensor:
@@ -44,16 +49,20 @@ def collate(rng: random.Random, examples: list[Example], pad: int, reach: int) -
     ids = torch.full((len(examples), length), pad)
     loss, heads = torch.zeros(len(examples), length), torch.zeros(len(examples), length, dtype=torch.bool)
     positions = torch.zeros(len(examples), length, dtype=torch.long)
+    before, sources = torch.full_like(ids, NO_HINT), torch.full_like(ids, NO_HINT)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         loss[row, : len(example.ids)] = torch.tensor(example.weights)
         heads[row, example.heads] = True
+        for hints, told in ((before, example.before), (sources, example.sources)):
+            hints[row, list(told)] = torch.tensor(list(told.values()), dtype=torch.long)
         positions[row] = jumping_positions(rng, length, example.cuts, reach)
-    return Batch(ids, positions, loss, heads)
+    return Batch(ids, positions, loss, heads, before, sources)
 
 
 def text_batch(windows: list[list[int]], bos: int) -> Batch:
     """Plain text, every token of which is learned."""
     ids = torch.tensor([[bos, *window] for window in windows])
     positions = torch.arange(ids.shape[1]).expand_as(ids)
-    return Batch(ids, positions, torch.ones(ids.shape), torch.zeros(ids.shape, dtype=torch.bool))
+    none = torch.full_like(ids, NO_HINT)
+    return Batch(ids, positions, torch.ones(ids.shape), torch.zeros(ids.shape, dtype=torch.bool), none, none)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from namm_llm.tasks import entries
 from namm_llm.tasks.entries import ENTRY_KINDS, Entry, draw_entries, listed
 from namm_llm.tasks.records import (
-    LISTS,
     MISSING,
     Record,
     draw_kinds,
@@ -17,10 +16,11 @@ from namm_llm.tasks.records import (
     draw_records,
 )
 from namm_llm.tasks.words import Name, Names
+from recipes.namm_tiny.example import HEAD_LOSS, Example
 from recipes.namm_tiny.prose import Corpus
 from recipes.namm_tiny.tokenizer import Encoder
 
-HEAD_LOSS, VALUE_LOSS, RESTATE_LOSS = 1.0, 0.5, 0.5
+RESTATE_LOSS = 0.5
 KIND_LOSS = 3.0
 """Of a list's first word: `Boxes` becomes `Box` once in a list, and all its lines follow."""
 SYSTEM_MESSAGES = (
@@ -29,37 +29,6 @@ SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
     "You are a careful reader. Say so when something is not stated.",
 )
-
-
-@dataclass
-class Example:
-    """Token ids and the weight of each one's loss. `heads` are the tokens that decide an answer,
-    `cuts` the places where positions may jump."""
-
-    ids: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    heads: list[int] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)
-
-    def add(self, ids: list[int], loss: float = 0.0) -> None:
-        self.ids += ids
-        self.weights += [loss] * len(ids)
-
-    def head(self, ids: list[int], loss: float = VALUE_LOSS) -> None:
-        """Adds a value: its first token is the look-up."""
-        self.heads.append(len(self.ids))
-        self.add(ids[:1], HEAD_LOSS)
-        self.add(ids[1:], loss)
-
-    def cut(self) -> None:
-        self.cuts.append(len(self.ids))
-
-    def extend(self, other: Example) -> None:
-        offset = len(self.ids)
-        self.heads += [offset + i for i in other.heads]
-        self.cuts += [offset + i for i in other.cuts]
-        self.ids += other.ids
-        self.weights += other.weights
 
 
 @dataclass(frozen=True)
@@ -116,23 +85,32 @@ def scatter(rng: random.Random, world: World, corpus: Corpus, records: Sequence[
     statements = [record.statement(rng) for record in records]
     inline = world.encode.batch([f" {text}" for text in statements])
     lines = world.encode.batch([f"{corpus.comment}{text}\n" for text in statements])
-    stated = sum(max(len(line), len(sentence)) for line, sentence in zip(lines, inline, strict=True))
-    length = max(length, stated)
-    pieces = corpus.pieces(rng, length - stated)
+    least = sum(max(len(line), len(sentence)) for line, sentence in zip(lines, inline, strict=True))
+    length = max(length, least)
+    pieces = corpus.pieces(rng, length - least)
     slots = sorted(rng.randrange(len(pieces) + 1) for _ in records)
-    document, at_line = Example(), True
+    document, at_line, stated = Example(), True, iter(records)
     for i in range(len(pieces) + 1):
         while slots and slots[0] == i:
             slots.pop(0)
             document.cut()
+            record = next(stated)
             own_line, sentence = lines.pop(0), inline.pop(0)
-            document.add(own_line if at_line else sentence)
+            ids = own_line if at_line else sentence
+            if isinstance(record, Record):
+                document.sites.append(len(document.ids) + where(world.encode(f" {record.name.bare}"), ids))
+            document.add(ids)
         if i < len(pieces):
             document.add(pieces[i])
             at_line = pieces[i][-1] == corpus.newline
     document.ids, document.weights = document.ids[:length], document.weights[:length]
     document.cuts = [cut for cut in document.cuts if 0 < cut < length]
     return document
+
+
+def where(part: list[int], ids: list[int]) -> int:
+    """The index at which `part` first stands in `ids`."""
+    return next(i for i in range(len(ids)) if ids[i : i + len(part)] == part)
 
 
 def draw_corpus(rng: random.Random, world: World) -> Corpus:
@@ -154,45 +132,13 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
     example.add(dialogue.opening())
     example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
     example.cut()
+    example.tell_before([record.kind for record in records], world.encode.end)
     for i in range(questions):
         record = draw_asked(rng, world, records)
         example.add(dialogue.question(record.question(rng), first=i == 0))
         example.extend(dialogue.answer(record))
         example.add(dialogue.closing(), RESTATE_LOSS)
     return example
-
-
-def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
-    """A document with two to eight records of each of a few kinds; all of each kind are asked for."""
-    dialogue = Dialogue(world.encode, chat=True)
-    short = length < 256
-    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), 4 if short else 8
-    records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, most), [kind])]
-    rng.shuffle(records)
-    answers_length = len(records) * 18 + 30 * len(kinds)
-    space = max(len(records) * spacing, length - answers_length)
-    example = Example()
-    example.add(dialogue.opening())
-    example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
-    example.cut()
-    for i, kind in enumerate(rng.sample(kinds, len(kinds))):
-        question = Record(kind, records[0].name, "").say(rng.choice(LISTS))
-        example.add(dialogue.question(question, first=i == 0))
-        example.extend(list_answer(world.encode, [record for record in records if record.kind == kind]))
-    return example
-
-
-def list_answer(encode: Encoder, records: list[Record]) -> Example:
-    """One restated record a line, in the document's order; names and the end are what must be found."""
-    answer = Example()
-    for i, record in enumerate(records):
-        before, _, _ = record.restatement.rpartition(f" {record.name.bare}")
-        answer.add(encode(("\n" if i else "") + before), RESTATE_LOSS)
-        answer.head(encode(f" {record.name.bare}"))
-        answer.add(encode(" is"), 0.1)
-        answer.add(encode(f" {record.value}."), RESTATE_LOSS)
-    answer.add([encode.end], HEAD_LOSS)
-    return answer
 
 
 def enumerating(rng: random.Random, world: World, length: int, spacing: int) -> Example:

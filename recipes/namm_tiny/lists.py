@@ -1,0 +1,51 @@
+"""Training examples that ask for all records of a kind."""
+
+from __future__ import annotations
+
+import random
+
+from namm_llm.tasks.records import LISTS, Record, draw_kinds, draw_records
+from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
+from recipes.namm_tiny.example import HEAD_LOSS, Example
+
+NEXT_LOSS, SAME_LOSS = 2.0, 0.1
+"""Of the next name, and of what a list says in every line: with equal weights it goes on repeating the name before."""
+
+
+def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
+    """A document with two to eight records of each of a few kinds; all of each kind are asked for, in the document's order."""
+    dialogue, short = Dialogue(world.encode, chat=True), length < 256
+    kinds, most = draw_kinds(rng, world.names, rng.randint(1, 2 if short else 3)), 4 if short else 8
+    records = [r for kind in kinds for r in draw_records(rng, world.names, rng.randint(2, most), [kind])]
+    rng.shuffle(records)
+    answers_length = len(records) * 18 + 30 * len(kinds)
+    space = max(len(records) * spacing, length - answers_length)
+    example = Example()
+    example.add(dialogue.opening())
+    example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
+    example.cut()
+    example.tell_before([record.kind for record in records], world.encode.end)
+    for i, kind in enumerate(rng.sample(kinds, len(kinds))):
+        question = Record(kind, records[0].name, "").say(rng.choice(LISTS))
+        example.add(dialogue.question(question, first=i == 0))
+        found = [(record, site) for record, site in zip(records, example.sites, strict=True) if record.kind == kind]
+        add_answer(example, world, found)
+    return example
+
+
+def add_answer(example: Example, world: World, found: list[tuple[Record, int]]) -> None:
+    """One restated record a line. `found`: the records, and where their names stand in the example."""
+    encode, before = world.encode, world.encode.end
+    for line, (record, site) in enumerate(found):
+        name, lead = encode(f" {record.name.bare}"), "\n" if line else ""
+        example.add(encode(f"{lead}{record.restatement}")[: -len(name) - 1], SAME_LOSS)
+        last = len(example.ids) - 1
+        example.before[last] = before
+        if line:
+            example.sources[last] = site
+        example.head(name, 2 * SAME_LOSS)
+        example.weights[last + 1] = NEXT_LOSS
+        example.add(encode(" is"), SAME_LOSS / 2)
+        example.add(encode(f" {record.value}."), SAME_LOSS)
+        before = name[0]
+    example.add([encode.end], HEAD_LOSS)
