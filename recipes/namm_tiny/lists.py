@@ -34,18 +34,38 @@ def listing(rng: random.Random, world: World, length: int, spacing: int) -> Exam
 
 
 def add_answer(example: Example, world: World, found: list[tuple[Record, int]]) -> None:
-    """One restated record a line. `found`: the records, and where their names stand in the example."""
+    """One restated record a line. `found`: the records, and where their names stand in the example.
+
+    What depends on the next record asks for it, and is told where it is: the end of the line before, which says whether there is
+    one, the article, and the name.
+    """
     encode, before = world.encode, world.encode.end
+    article = encode(" the")
     for line, (record, site) in enumerate(found):
-        name, lead = encode(f" {record.name.bare}"), "\n" if line else ""
-        example.add(encode(f"{lead}{record.restatement}")[: -len(name) - 1], SAME_LOSS)
-        last = len(example.ids) - 1
-        example.before[last] = before
+        name = encode(f" {record.name.bare}")
+        same = encode(record.restatement)[: -len(name) - 1]
         if line:
-            example.sources[last] = site
+            ask(example, before, site)
+            example.add(encode("\n"), HEAD_LOSS)
+        if same[-1:] == article:
+            example.add(same[:-1], SAME_LOSS)
+            ask(example, before, site)
+            example.add(article, HEAD_LOSS)
+        else:
+            example.add(same, SAME_LOSS)
+        ask(example, before, site)
         example.head(name, 2 * SAME_LOSS)
-        example.weights[last + 1] = NEXT_LOSS
+        example.weights[-len(name)] = NEXT_LOSS
         example.add(encode(" is"), SAME_LOSS / 2)
         example.add(encode(f" {record.value}."), SAME_LOSS)
         before = name[0]
+    ask(example, before, None)
     example.add([encode.end], HEAD_LOSS)
+
+
+def ask(example: Example, before: int, site: int | None) -> None:
+    """The newest token asks for the record behind the one whose name begins with `before`; it stands at `site`, or nowhere."""
+    last = len(example.ids) - 1
+    example.before[last] = before
+    if site is not None:
+        example.sources[last] = site

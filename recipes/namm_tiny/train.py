@@ -62,7 +62,7 @@ def describe(trainer: Trainer, data: Data, prose: Path | None, start: Path | Non
         "steps": progress.step,
         "tokens": progress.tokens / 1e6,
         "minutes": progress.seconds / 60,
-        "history": _history(progress.runs),
+        "history": _history([run for run in progress.runs if run["from_step"] < progress.step]),
         "machine": on_cpu if trainer.device.type == "cpu" else "one accelerator",
         "positions": POSITIONS,
         "longest": max(task.length for stage in trainer.stages for task in stage.tasks),
@@ -72,7 +72,7 @@ def describe(trainer: Trainer, data: Data, prose: Path | None, start: Path | Non
 
 
 def _history(runs: list[dict[str, Any]]) -> str:
-    if len(runs) == 1:
+    if len(runs) <= 1:
         return "One run."
     starts = ", ".join(str(run["from_step"]) for run in runs)
     return f"{len(runs)} runs, each resumed from the one before, begun at steps {starts}; see `log.jsonl`."
