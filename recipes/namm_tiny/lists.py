@@ -8,8 +8,9 @@ from namm_llm.tasks.records import LISTS, Record, draw_kinds, draw_records
 from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
 from recipes.namm_tiny.example import HEAD_LOSS, Example
 
-NEXT_LOSS, SAME_LOSS = 2.0, 0.1
+NEXT_LOSS, SAME_LOSS = 2.0, 0.2
 """Of the next name, and of what a list says in every line: with equal weights it goes on repeating the name before."""
+NOWHERE = 0
 
 
 def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
@@ -37,7 +38,7 @@ def add_answer(example: Example, world: World, found: list[tuple[Record, int]]) 
     """One restated record a line. `found`: the records, and where their names stand in the example.
 
     What depends on the next record asks for it, and is told where it is: the end of the line before, which says whether there is
-    one, the article, and the name.
+    one, the article, and the name. Behind the last there is nothing to find: look at the first token of all, as heads do that rest.
     """
     encode, before = world.encode, world.encode.end
     article = encode(" the")
@@ -59,13 +60,11 @@ def add_answer(example: Example, world: World, found: list[tuple[Record, int]]) 
         example.add(encode(" is"), SAME_LOSS / 2)
         example.add(encode(f" {record.value}."), SAME_LOSS)
         before = name[0]
-    ask(example, before, None)
+    ask(example, before, NOWHERE)
     example.add([encode.end], HEAD_LOSS)
 
 
-def ask(example: Example, before: int, site: int | None) -> None:
-    """The newest token asks for the record behind the one whose name begins with `before`; it stands at `site`, or nowhere."""
-    last = len(example.ids) - 1
-    example.before[last] = before
-    if site is not None:
-        example.sources[last] = site
+def ask(example: Example, before: int, site: int) -> None:
+    """The newest token asks for the record behind the one whose name begins with `before`; it stands at `site`."""
+    example.before[len(example.ids) - 1] = before
+    example.sources[len(example.ids) - 1] = site
