@@ -68,7 +68,7 @@ RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
-COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
+COPY_FAR = Task("copy 384", copying, 384, 10, 0.08)
 LIST_SHORT = Task("list 512", _listing, 512, 10, 0.1)
 MIXTURE = (
     _read("read 1024", 1024, 6, 32, 14, 0.44),
@@ -82,12 +82,12 @@ MIXTURE = (
 LONG = (
     _read("read 1024", 1024, 5, 24, 14, 0.18),
     _read("read 2048", 2048, 3, 56, 20, 0.15),
-    _read("read 4096", 4096, 1, 96, 32, 0.28),
-    _read("read 8192", 8192, 1, 128, 48, 0.18),
-    _read("read 16384", 16384, 1, 128, 64, 0.01),
+    _read("read 4096", 4096, 1, 96, 32, 0.34),
+    _read("read 8192", 8192, 1, 128, 48, 0.26),
+    _read("read 16384", 16384, 1, 128, 64, 0.02),
     REMEMBER,
     COPY_FAR,
-    Task("list 256", _bare_listing, 256, 21, 0.03),
+    Task("list 256", _bare_listing, 256, 21, 0.05),
     Task("list 512", _listing, 512, 10, 0.07),
     Task("list 1024", _listing, 1024, 5, 0.07),
     Task("list 2048", _listing, 2048, 3, 0.07),
@@ -117,7 +117,7 @@ CONTINUED_STAGES = (
             Task("copy 256", copying, 256, 14, 0.08),
         ),
         until=0.93,
-        steps=800,
+        steps=500,
         language=True,
     ),
     Stage("long", LONG, until=2.0, steps=10**9, language=True),

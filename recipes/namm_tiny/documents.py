@@ -98,7 +98,9 @@ def scatter(rng: random.Random, world: World, corpus: Corpus, records: Sequence[
             own_line, sentence = lines.pop(0), inline.pop(0)
             ids = own_line if at_line else sentence
             if isinstance(record, Record):
-                document.sites.append(len(document.ids) + where(world.encode(f" {record.name.bare}"), ids))
+                name = world.encode(f" {record.name.bare}")
+                first = len(document.ids) + where(name, ids)
+                document.sites.append((first, first + len(name) - 1))
             document.add(ids)
         if i < len(pieces):
             document.add(pieces[i])
@@ -119,7 +121,7 @@ def draw_corpus(rng: random.Random, world: World) -> Corpus:
 
 def draw_asked(rng: random.Random, world: World, records: list[Record]) -> Record:
     """One of the records, with replacement (each once would teach elimination), or one that is not there."""
-    return draw_missing(rng, world.names, records) if rng.random() < 0.15 else rng.choice(records)
+    return draw_missing(rng, world.names, records) if rng.random() < 0.2 else rng.choice(records)
 
 
 def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
@@ -132,7 +134,7 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
     example.add(dialogue.opening())
     example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
     example.cut()
-    example.tell_before([record.kind for record in records], world.encode.end)
+    example.tell_before([record.kind for record in records])
     for i in range(questions):
         record = draw_asked(rng, world, records)
         example.add(dialogue.question(record.question(rng), first=i == 0))

@@ -71,10 +71,9 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch, hints: Hints) -> tuple[Ten
     Logits are made only where something is to be learned.
     The mask of ones keeps transformers from taking position jumps for the borders of packed sequences.
     """
-    mask, look = torch.ones_like(batch.ids), hints.look(batch)
-    model.set_attn_implementation("eager" if look else "sdpa")
+    mask = torch.ones_like(batch.ids)
     with torch.autocast(batch.ids.device.type, torch.bfloat16):
-        output = model.model(batch.ids, mask, batch.positions, use_cache=False, output_hidden_states=True, output_attentions=look)
+        output = model.model(batch.ids, mask, batch.positions, use_cache=False, output_hidden_states=True)
         wanted = batch.loss[:, 1:] > 0
         logits = model.lm_head(output.last_hidden_state[:, :-1][wanted]).float()
         hinted = hints.loss(model, batch, output)
