@@ -77,7 +77,7 @@ def average(model: LlamaForCausalLM, start: dict[str, Tensor], share: float) -> 
     """Goes only `share` of the way from the weights of the start to the model's: what the start knew comes back, and most of what
     was learnt since stays (Wortsman et al. 2022, arXiv 2109.01903)."""
     for name, weight in model.named_parameters():  # tied ones once
-        weight.copy_(start[name].lerp(weight, share))
+        weight.copy_(start[name].to(weight.device).lerp(weight, share))
 
 
 @torch.no_grad()
