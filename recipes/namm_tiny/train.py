@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from transformers import LlamaForCausalLM
 
 from recipes.namm_tiny.curriculum import CONTINUED_STAGES, SMOKE_STAGES, STAGES, Stage
 from recipes.namm_tiny.data import Data, load_data
+from recipes.namm_tiny.documents import reading
 from recipes.namm_tiny.evaluate import Examiner, nats
 from recipes.namm_tiny.export import export, write_card
+from recipes.namm_tiny.list_circuits import LAYERS, ListCircuits
 from recipes.namm_tiny.model import POSITIONS, average, build_model, continue_model
 from recipes.namm_tiny.trainer import Trainer
 
@@ -136,6 +139,9 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.resume()
     trainer.train()
     average(model, begun, options.share)
+    if model.config.num_hidden_layers >= LAYERS:
+        sample = reading(random.Random(0), world, 1024, 64, 4)
+        model = ListCircuits(model.cpu(), world.encode, torch.tensor(sample.ids)).install()
     export(model, data.tokenizer, options.out)
     scores = evaluate(options.out, data, device, size)
     trainer.log.write("scores", **scores)
