@@ -105,6 +105,19 @@ def test_a_quarter_of_the_tokens_still_answers(runner):
     assert right(records, memory.ask_many([record.question for record in records])) >= RECORDS // 2
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_it_keeps_its_wired_layers_and_answers(quantization):
+    runner = Runner.load(quantization=quantization, dtype="float32")
+    kinds = {
+        name.rsplit(".", 1)[-1]: type(module).__name__ for name, module in runner.loaded.model.named_modules() if name.endswith("_proj")
+    }
+    quantised = {name for name, kind in kinds.items() if kind in ("Linear4bit", "Linear8bitLt")}
+    assert quantised == {"k_proj", "v_proj"}
+    text, records = build(runner, seed=3, count=RECORDS)
+    memory = runner.read(text)
+    assert right(records, memory.ask_many([record.question for record in records])) >= RECORDS - 2
+
+
 def test_its_files(runner):
     assert (FOLDER / "model.safetensors").stat().st_size <= 25e6
     assert runner.context_window == 32_768

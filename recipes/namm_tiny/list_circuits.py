@@ -25,7 +25,7 @@ from transformers import LlamaForCausalLM
 from namm_llm.tasks.records import NUMBER_KINDS, WORD_KINDS
 from recipes.namm_tiny.codes import exact, of_angles, rounded, spoken, spread, turns_of_pairs, unit_codes
 from recipes.namm_tiny.tokenizer import ASSISTANT, END, USER, Encoder
-from recipes.namm_tiny.wiring import UNIT, Channels, Layer, Row, lengths, widen
+from recipes.namm_tiny.wiring import HEADS, UNIT, Channels, Layer, Row, lengths, widen
 
 LAYERS = 5
 CODE, WORD, CONTENT = 4, 8, 34
@@ -75,12 +75,22 @@ def names(name: str) -> list[str]:
     return [name] if SIZES[name] == 1 else [f"{name}{i}" for i in range(SIZES[name])]
 
 
+def unfit(model: LlamaForCausalLM) -> str | None:
+    """Why the circuits cannot be wired beside a model."""
+    config = model.config
+    if config.num_hidden_layers < LAYERS:
+        return f"they take {LAYERS} layers, the model has {config.num_hidden_layers}"
+    if config.num_attention_heads != HEADS * config.num_key_value_heads or config.head_dim != 64:
+        return f"they take {HEADS} query heads of size 64 for each KV head"
+    return None
+
+
 class ListCircuits:
     """`sample`: (tokens), a text that begins with <bos>, to see how long the model's states are."""
 
     def __init__(self, model: LlamaForCausalLM, encode: Encoder, sample: Tensor) -> None:
-        if model.config.num_hidden_layers < LAYERS:
-            raise ValueError(f"lists take {LAYERS} layers, the model has {model.config.num_hidden_layers}")
+        if reason := unfit(model):
+            raise ValueError(f"no circuits for lists: {reason}")
         self.model, self.encode = model, encode
         self.half = model.config.head_dim // 2
         self.frequency = model.config.rope_parameters["rope_theta"] ** (-torch.arange(self.half) / self.half)

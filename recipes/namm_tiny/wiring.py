@@ -24,6 +24,10 @@ STEEP = 16.0
 """Times this, silu is as good as a ramp."""
 
 
+KEEP_UNQUANTIZED = ["q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""Layers whose wired numbers are thousands of times their trained ones, so that 4 or 8 bits cannot hold both."""
+
+
 @dataclass(frozen=True)
 class Channels:
     """Names of new channels. A name with a size stands for `name0`, `name1`, ..."""
@@ -155,6 +159,7 @@ def widen(model: LlamaForCausalLM, layers: Sequence[Layer], embedding: Tensor, t
     config.num_attention_heads += HEADS
     config.num_key_value_heads += 1
     config.wired = {"channels": channels, "units": units, "heads": HEADS}
+    config.keep_unquantized = KEEP_UNQUANTIZED
     wide = LlamaForCausalLM(config).to(next(model.parameters()).dtype)
     wide.generation_config = model.generation_config
     width, shrunk = old.hidden_size, (old.hidden_size / config.hidden_size) ** 0.5
@@ -181,7 +186,9 @@ def unwired(model: LlamaForCausalLM) -> LlamaForCausalLM:
     added = getattr(model.config, "wired", None)
     if added is None:
         return model
-    config = LlamaConfig.from_dict({name: value for name, value in model.config.to_dict().items() if name != "wired"})
+    config = LlamaConfig.from_dict(
+        {name: value for name, value in model.config.to_dict().items() if name not in ("wired", "keep_unquantized")}
+    )
     config.hidden_size -= added["channels"]
     config.intermediate_size -= added["units"]
     config.num_attention_heads -= added["heads"]
