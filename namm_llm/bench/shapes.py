@@ -92,7 +92,7 @@ _LLAMA_3 = 128_256
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("tiny", 256, 704, 5, 4, 2, 4096, 64),  # namm-tiny's, without what is wired beside it
+        Shape("tiny", 256, 704, 5, 4, 2, 4096, 64),  # namm-tiny's
         Shape("100m", 768, 2048, 12, 12, 4, 32_000, 64),
         Shape("1b", 2048, 8192, 16, 32, 8, _LLAMA_3, 64),  # Llama-3.2-1B's
         Shape("8b", 4096, 14_336, 32, 32, 8, _LLAMA_3, 128, tied=False),  # Llama-3.1-8B's

@@ -224,21 +224,17 @@ def _quiet() -> Iterator[None]:
 def _quantization_config(
     quantization: Quantization | None, dtype: torch.dtype | Literal["auto"], config: Any
 ) -> transformers.BitsAndBytesConfig | None:
-    """A model's config.json may name layers that stay as they are, in `keep_unquantized`: endings of their names, such as "q_proj"."""
     make: Any = transformers.BitsAndBytesConfig
     if quantization is None:
         return None
-    kept = getattr(config, "keep_unquantized", None)
-    skip = {"llm_int8_skip_modules": [*kept, "lm_head"]} if kept else {}  # the name is transformers', for 4 bits too
     if quantization == "int8":
-        return cast(transformers.BitsAndBytesConfig, make(load_in_8bit=True, **skip))
+        return cast(transformers.BitsAndBytesConfig, make(load_in_8bit=True))
     compute = dtype if dtype != "auto" else getattr(config.get_text_config(), "dtype", None) or torch.float32
     four_bit = make(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization,
         bnb_4bit_compute_dtype=compute,
         bnb_4bit_use_double_quant=True,
-        **skip,
     )
     return cast(transformers.BitsAndBytesConfig, four_bit)
 

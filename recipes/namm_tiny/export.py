@@ -14,16 +14,13 @@ from recipes.namm_tiny.tokenizer import BOS, END, EOS, PAD
 
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes bf16 weights, configuration and tokenizer beside the old folder, then swaps. Who loads them computes in float32, if nothing
-    else is asked for: what is wired for lists takes that."""
+    """Writes bf16 weights, configuration and tokenizer beside the old folder, then swaps."""
     new = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = generation_config(tokenizer)
     copy.to(torch.bfloat16).save_pretrained(new)
-    config = json.loads((new / "config.json").read_text(encoding="utf-8"))
-    (new / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(new)
     for file in new.iterdir():
         file.chmod(0o644)

@@ -6,11 +6,10 @@ import random
 
 from namm_llm.tasks.records import LISTS, Record, draw_kinds, draw_records
 from recipes.namm_tiny.documents import Dialogue, World, draw_corpus, scatter
-from recipes.namm_tiny.example import HEAD_LOSS, VALUE_LOSS, Example
+from recipes.namm_tiny.example import HEAD_LOSS, NOWHERE, VALUE_LOSS, Example, Pair
 
 NEXT_LOSS, SAME_LOSS = 2.0, 0.2
-"""Of the next name, and of what a list says in every line: with equal weights it goes on repeating the name before.
-Training learns how the lines of a list look; which is next, the circuits know (`list_circuits.py`)."""
+"""Of the next name, and of what a list says in every line: with equal weights it goes on repeating the name before."""
 
 
 def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:
@@ -25,26 +24,37 @@ def listing(rng: random.Random, world: World, length: int, spacing: int) -> Exam
     example.add(dialogue.opening())
     example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
     example.cut()
+    example.tell_before([record.kind for record in records])
     for i, kind in enumerate(rng.sample(kinds, len(kinds))):
         question = Record(kind, records[0].name, "").say(rng.choice(LISTS))
         example.add(dialogue.question(question, first=i == 0))
-        add_answer(example, world, [record for record in records if record.kind == kind])
+        found = [(record, first) for record, (first, _) in zip(records, example.sites, strict=True) if record.kind == kind]
+        add_answer(example, world, found)
     return example
 
 
-def add_answer(example: Example, world: World, found: list[Record]) -> None:
-    """One restated record a line."""
+def add_answer(example: Example, world: World, found: list[tuple[Record, int]]) -> None:
+    """One restated record a line. `found`: the records, and where their names stand in the example.
+
+    What depends on the next record asks for it, and is told where it is: the end of the line before, which says whether there is
+    one, the article, and the name. Behind the last there is nothing to find.
+    """
     encode, article = world.encode, world.encode(" the")
-    for line, record in enumerate(found):
+    before = (NOWHERE, NOWHERE)
+    for line, (record, site) in enumerate(found):
         name = encode(f" {record.name.bare}")
         same = encode(record.restatement)[: -len(name) - 1]
         if line:
+            ask(example, before, site)
             example.add(encode("\n"), HEAD_LOSS)
         if same[-1:] == article:
             example.add(same[:-1], SAME_LOSS)
+            ask(example, before, site)
             example.add(article, HEAD_LOSS)
         else:
             example.add(same, SAME_LOSS)
+        ask(example, before, site)
+        before = len(example.ids), len(example.ids) + len(name) - 1
         example.head(name)
         example.weights[-len(name)] = NEXT_LOSS
         example.add(encode(" is"), VALUE_LOSS)
@@ -52,4 +62,11 @@ def add_answer(example: Example, world: World, found: list[Record]) -> None:
         example.add(value[:1], HEAD_LOSS)
         example.add(value[1:], VALUE_LOSS)
         example.add(encode("."), SAME_LOSS)
+    ask(example, before, NOWHERE)
     example.add([encode.end], HEAD_LOSS)
+
+
+def ask(example: Example, before: Pair, site: int) -> None:
+    """The newest token asks for the record behind the one whose name begins and ends at `before`; it stands at `site`."""
+    example.before[len(example.ids) - 1] = before
+    example.sources[len(example.ids) - 1] = site

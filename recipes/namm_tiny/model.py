@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recipes.namm_tiny.tokenizer import BOS, END, PAD, Encoder
-from recipes.namm_tiny.wiring import unwired
 
 POSITIONS = 32768
 THETA = 1e7
@@ -50,7 +49,7 @@ def continue_model(folder: Path, encode: Encoder, layers: int = 5, kv_heads: int
     config = LlamaConfig.from_pretrained(folder)
     config.rope_parameters = {"rope_type": "default", "rope_theta": CONTINUED_THETA}
     config.max_position_embeddings = POSITIONS
-    model = unwired(LlamaForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32))
+    model = LlamaForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32)
     model.resize_token_embeddings(encode.core.get_vocab_size(), mean_resizing=True)
     for ids in (model.config, model.generation_config):
         ids.bos_token_id, ids.eos_token_id, ids.pad_token_id = token(BOS), token(END), token(PAD)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,10 @@ from transformers import LlamaForCausalLM
 
 from recipes.namm_tiny.curriculum import CONTINUED_STAGES, SMOKE_STAGES, STAGES, Stage
 from recipes.namm_tiny.data import Data, load_data
-from recipes.namm_tiny.documents import reading
 from recipes.namm_tiny.evaluate import Examiner, nats
 from recipes.namm_tiny.export import export, write_card
-from recipes.namm_tiny.list_circuits import ListCircuits, unfit
 from recipes.namm_tiny.model import POSITIONS, average, build_model, continue_model
-from recipes.namm_tiny.trainer import Progress, Trainer
+from recipes.namm_tiny.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -54,27 +51,20 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
     }
 
 
-def with_lists(model: LlamaForCausalLM, trainer: Trainer) -> LlamaForCausalLM:
-    """The model with the circuits for lists beside it, if it has the shape for them; else as it is, which the log says."""
-    if reason := unfit(model):
-        trainer.log.write("no circuits for lists", reason=reason)
-        return model
-    sample = reading(random.Random(0), trainer.world, 1024, 64, 4)
-    return ListCircuits(model, trainer.world.encode, torch.tensor(sample.ids)).install()
-
-
-def describe(
-    trainer: Trainer, model: LlamaForCausalLM, data: Data, prose: Path | None, start: Path | None, share: float = 1.0
-) -> dict[str, Any]:
+def describe(trainer: Trainer, data: Data, prose: Path | None, start: Path | None, share: float = 1.0) -> dict[str, Any]:
     """What the model card says about the training."""
-    progress, parameters = trainer.progress, sum(p.numel() for p in model.parameters())
+    progress, parameters = trainer.progress, sum(p.numel() for p in trainer.model.parameters())
     threads = torch.get_num_threads()
     on_cpu = f"{threads} CPU core{'s' if threads > 1 else ''} ({platform.machine()})"
     return {
         "start": "nothing" if start is None else "an earlier checkpoint (`--start`, see recipes/namm_tiny/README.md)",
         "averaged": "" if share == 1 else f" What ships is {share:g} of the way from that start's weights to the trained ones.",
         "parameters": parameters / 1e6,
-        "training": _training(progress) + f" on {on_cpu if trainer.device.type == 'cpu' else 'one accelerator'}." if progress.step else "",
+        "steps": progress.step,
+        "tokens": progress.tokens / 1e6,
+        "minutes": progress.seconds / 60,
+        "history": _history([run for run in progress.runs if run["from_step"] < progress.step]),
+        "machine": on_cpu if trainer.device.type == "cpu" else "one accelerator",
         "positions": POSITIONS,
         "longest": max(task.length for stage in trainer.stages for task in stage.tasks),
         "prose_source": "the docstrings of the standard library" if prose is None else "public-domain books",
@@ -82,10 +72,11 @@ def describe(
     }
 
 
-def _training(progress: Progress) -> str:
-    starts = [str(run["from_step"]) for run in progress.runs if run["from_step"] < progress.step]
-    runs = "" if len(starts) <= 1 else f" in {len(starts)} runs, begun at steps {', '.join(starts)}"
-    return f" {progress.step} steps, {progress.tokens / 1e6:.1f} million tokens, {progress.seconds / 60:.0f} minutes{runs}"
+def _history(runs: list[dict[str, Any]]) -> str:
+    if len(runs) <= 1:
+        return "One run."
+    starts = ", ".join(str(run["from_step"]) for run in runs)
+    return f"{len(runs)} runs, each resumed from the one before, begun at steps {starts}; see `log.jsonl`."
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -145,9 +136,8 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.resume()
     trainer.train()
     average(model, begun, options.share)
-    model = with_lists(model.cpu(), trainer)
     export(model, data.tokenizer, options.out)
     scores = evaluate(options.out, data, device, size)
     trainer.log.write("scores", **scores)
-    write_card(options.out, scores, describe(trainer, model, data, options.prose, options.start, options.share))
+    write_card(options.out, scores, describe(trainer, data, options.prose, options.start, options.share))
     shutil.copy(trainer.log.path, options.out / "log.jsonl")

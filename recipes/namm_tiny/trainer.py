@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 from recipes.namm_tiny.batches import Batch, collate, text_batch
 from recipes.namm_tiny.curriculum import Stage, Task, draw_task
 from recipes.namm_tiny.documents import World
+from recipes.namm_tiny.hints import Hints
 from recipes.namm_tiny.model import POSITIONS
 
 MATRIX_RATE, OTHER_RATE = 1.5e-3, 4e-4
@@ -64,21 +65,22 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     ]
 
 
-def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The mean weighted loss, and whether each look-up was right.
+def batch_loss(model: LlamaForCausalLM, batch: Batch, hints: Hints) -> tuple[Tensor, Tensor]:
+    """The mean weighted loss with that of the hints, and whether each look-up was right.
 
     Logits are made only where something is to be learned.
     The mask of ones keeps transformers from taking position jumps for the borders of packed sequences.
     """
     mask = torch.ones_like(batch.ids)
     with torch.autocast(batch.ids.device.type, torch.bfloat16):
-        output = model.model(batch.ids, mask, batch.positions, use_cache=False)
+        output = model.model(batch.ids, mask, batch.positions, use_cache=False, output_hidden_states=True)
         wanted = batch.loss[:, 1:] > 0
         logits = model.lm_head(output.last_hidden_state[:, :-1][wanted]).float()
+        hinted = hints.loss(model, batch, output)
     targets, weights = batch.ids[:, 1:][wanted], batch.loss[:, 1:][wanted]
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     heads = batch.heads[:, 1:][wanted]
-    return (losses * weights).sum() / weights.sum(), logits[heads].argmax(-1) == targets[heads]
+    return (losses * weights).sum() / weights.sum() + hinted, logits[heads].argmax(-1) == targets[heads]
 
 
 class Trainer:
@@ -86,7 +88,7 @@ class Trainer:
         self.world = world
         self.model, self.work, self.minutes, self.stages = model, work, minutes, stages
         self.device = model.device
-        self.optimizers = optimizers(model)
+        self.optimizers, self.hints = optimizers(model), Hints(model)
         self.progress = Progress()
         self.log = Log(work / "log.jsonl")
         self.recent: deque[float] = deque(maxlen=30)
@@ -118,11 +120,11 @@ class Trainer:
 
     def step(self, task: Task, batch: Batch, text: Batch | None) -> None:
         self.set_rates()
-        loss, hits = batch_loss(self.model, batch)
+        loss, hits = batch_loss(self.model, batch, self.hints)
         loss.backward()
         language = None
         if text is not None:
-            language, _ = batch_loss(self.model, text)
+            language, _ = batch_loss(self.model, text, self.hints)
             (LANGUAGE_LOSS * language).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:

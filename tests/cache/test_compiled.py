@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from namm_llm.attention.precision import reading_type
 from namm_llm.cache import ManagedCache
 from namm_llm.policies import make_eviction
 from namm_llm.training.families import DEFAULT, FAMILIES
@@ -37,7 +36,6 @@ def read() -> None:
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-@pytest.mark.skipif(reading_type(torch.device("cpu")) == torch.float32, reason="without bfloat16 in the CPU nothing here is oneDNN's")
 def test_no_kernel_is_compiled_once_the_cache_is_full():
     said = subprocess.run(
         [sys.executable, "-c", "from tests.cache.test_compiled import read; read()"],
