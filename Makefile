@@ -30,21 +30,21 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu and not slow"
 
 bench-gpu: $(READY)  ## on a GPU: kernels against their definitions, then speed and memory of an 8B in nf4
-	$(BIN)/python -m pytest -m "gpu and not slow" tests/attention/kernels
-	$(BIN)/python -m benchmarks gpu
+	$(BIN)/python -m pytest -m "gpu and not slow" tests/attention/triton
+	$(BIN)/python -m namm_lab.reports gpu
 
 bench: $(READY) .venv-peers/.ready  ## measure speed and memory on this machine, kvpress beside (50 minutes; make bench MINUTES=35 AGAIN=prefill)
-	$(BIN)/python -m benchmarks.speed $(if $(MINUTES),--minutes $(MINUTES)) $(foreach name,$(AGAIN),--again $(name))
-	$(BIN)/python -m benchmarks report
+	$(BIN)/python -m namm_lab.reports.speed $(if $(MINUTES),--minutes $(MINUTES)) $(foreach name,$(AGAIN),--again $(name))
+	$(BIN)/python -m namm_lab.reports report
 
 bench-peers: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has an environment of its own
-	$(BIN)/python -m benchmarks.peers
-	$(BIN)/python -m benchmarks report
+	$(BIN)/python -m namm_lab.reports.peers
+	$(BIN)/python -m namm_lab.reports report
 
-.venv-peers/.ready: benchmarks/peers/requirements.txt
+.venv-peers/.ready: namm_lab/reports/peers/requirements.txt
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers/requirements.txt
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement namm_lab/reports/peers/requirements.txt
 	@touch $@
 
 format: $(READY)  ## sort imports and format the code

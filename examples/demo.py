@@ -1,8 +1,10 @@
-"""Reads a long document with the whole cache, with a quarter and with a sixteenth of it, and asks all the same questions.
+"""Reads a long document with the whole cache, with a quarter and with a sixteenth of it, and asks
+all the same questions.
 
-The document is Python's own help pages with records between their sentences ("The access code of the silver anchor is
-48213."). No word of a record's name was in the bundled model's training, nor was any of the prose. The questions are
-asked after the reading, so nothing could know what to keep. Run it with `make demo`.
+The document is Python's own help pages with records between their sentences ("The access code of
+the silver anchor is 48213."). No word of a record's name was in the bundled model's training, nor
+was any of the prose. The questions are asked after the reading, so nothing could know what to keep.
+Run it with `make demo`.
 """
 
 import random
@@ -102,10 +104,14 @@ class Run:
 
 
 def run(label: str, runner: Runner, text: str, asked: list[Record]) -> Run:
-    with Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with Progress(
+        transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()
+    ) as bar:
         task = bar.add_task(f"Reading, {label}")
         began = time.perf_counter()
-        document = runner.read(text, on_progress=lambda done, total: bar.update(task, completed=done, total=total))
+        document = runner.read(
+            text, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
         read_seconds = time.perf_counter() - began
     began = time.perf_counter()
     answers = [document.ask(record.question).text.strip() for record in asked]
@@ -115,7 +121,12 @@ def run(label: str, runner: Runner, text: str, asked: list[Record]) -> Run:
 
 
 def answers_table(asked: list[Record], runs: list[Run]) -> Table:
-    table = Table("question", "stated", *(run.label for run in runs), title="Answers (without the words that repeat the question)")
+    table = Table(
+        "question",
+        "stated",
+        *(run.label for run in runs),
+        title="Answers (without the words that repeat the question)",
+    )
     for i, record in enumerate(asked):
         cells = []
         for run in runs:
@@ -129,7 +140,9 @@ def costs_table(runs: list[Run]) -> Table:
     table = Table("", *(run.label for run in runs), title="Costs")
     rows = {
         "right answers": lambda run: f"{run.right} of {len(run.answers)}",
-        "tokens kept per head": lambda run: f"{run.cache['stored_tokens']:,} of {run.cache['seen_tokens']:,}",
+        "tokens kept per head": lambda run: (
+            f"{run.cache['stored_tokens']:,} of {run.cache['seen_tokens']:,}"
+        ),
         "cache": lambda run: f"{run.cache['nbytes'] / 1e6:.1f} MB",
         "seconds to read": lambda run: f"{run.read_seconds:.1f}",
         "seconds to answer": lambda run: f"{run.answer_seconds:.1f}",
@@ -147,15 +160,22 @@ def main() -> int:
     text, records = build(full)
     asked = random.Random(SEED).sample(records, QUESTIONS)
     shares = " and ".join(f"{budget:.2%}" for budget in BUDGETS)
-    console.print(f"{full.model_id} reads {full.count_tokens(text):,} tokens with {len(records)} records in them,")
+    console.print(
+        f"{full.model_id} reads {full.count_tokens(text):,} tokens with {len(records)} records in them,"
+    )
     console.print(f"with the full cache, and with policy {policy} keeping {shares} of it.")
     console.print("Then all are asked the same questions, which nothing knew of while it read.")
     runs = [run("full cache", full, text, asked)]
-    runs += [run(f"{policy}, {budget:g}", runner, text, asked) for budget, runner in zip(BUDGETS, managed, strict=True)]
+    runs += [
+        run(f"{policy}, {budget:g}", runner, text, asked)
+        for budget, runner in zip(BUDGETS, managed, strict=True)
+    ]
     console.print(answers_table(asked, runs))
     console.print(costs_table(runs))
     if runs[0].right < REQUIRED:
-        console.print(f"The full cache got {runs[0].right} of {QUESTIONS} right; at least {REQUIRED} are required.")
+        console.print(
+            f"The full cache got {runs[0].right} of {QUESTIONS} right; at least {REQUIRED} are required."
+        )
         return 1
     return 0
 

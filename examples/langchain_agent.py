@@ -1,7 +1,8 @@
 """An agent of LangChain that looks something up with a tool before it answers.
 
-The first step must call a tool, and the grammar sees to it that the call fits, so even a tiny model cannot get it wrong. What the tool
-found is then the context of the question. pip install 'namm-llm[langchain,structured,examples]'; python -m examples.langchain_agent
+The first step must call a tool, and the grammar sees to it that the call fits, so even a tiny model
+cannot get it wrong. What the tool found is then the context of the question. pip install
+'namm-llm[langchain,structured,examples]'; python -m examples.langchain_agent
 """
 
 import time
@@ -23,23 +24,33 @@ def access_codes() -> str:
 
 
 @wrap_model_call
-def look_up_first(request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]) -> ModelResponse:
+def look_up_first(
+    request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
+) -> ModelResponse:
     """Nothing is answered from memory: the first step is a call, the next is the answer."""
     found = [message.text for message in request.messages if isinstance(message, ToolMessage)]
     if not found:
         return handler(request.override(tool_choice="any"))
     context = "\n".join(found)
-    return handler(request.override(tool_choice="none", messages=[HumanMessage(f"{context}\n\n{request.messages[0].text}")]))
+    return handler(
+        request.override(
+            tool_choice="none", messages=[HumanMessage(f"{context}\n\n{request.messages[0].text}")]
+        )
+    )
 
 
 def main() -> list[BaseMessage]:
     agent = create_agent(ChatNamm(max_tokens=60), [access_codes], middleware=[look_up_first])
     began = time.perf_counter()
-    messages = agent.invoke({"messages": [HumanMessage("What is the access code of the golden lamp?")]})["messages"]
+    messages = agent.invoke(
+        {"messages": [HumanMessage("What is the access code of the golden lamp?")]}
+    )["messages"]
     for message in messages:
         print(f"{message.type}: {getattr(message, 'tool_calls', None) or message.text}")
     cache = messages[-1].response_metadata["namm"]
-    print(f"kept {cache['kept_tokens']} of {cache['seen_tokens']} tokens, {time.perf_counter() - began:.1f} s")
+    print(
+        f"kept {cache['kept_tokens']} of {cache['seen_tokens']} tokens, {time.perf_counter() - began:.1f} s"
+    )
     return messages
 
 

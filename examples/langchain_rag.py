@@ -1,4 +1,5 @@
-"""Retrieval-augmented answers over a long text with LangChain: local embeddings, a store in memory, an evicting cache.
+"""Retrieval-augmented answers over a long text with LangChain: local embeddings, a store in memory,
+an evicting cache.
 
 pip install 'namm-llm[langchain,examples]'; python -m examples.langchain_rag
 """
@@ -42,7 +43,10 @@ def main(records: int = RECORDS, questions: int = 3) -> int:
     chat = ChatNamm(budget=0.5, max_tokens=40)
     splitter = RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=200)
     store = InMemoryVectorStore.from_texts(splitter.split_text(text), MiniLM())
-    retrieved = {"context": store.as_retriever(search_kwargs={"k": 4}) | joined, "question": RunnablePassthrough()}
+    retrieved = {
+        "context": store.as_retriever(search_kwargs={"k": 4}) | joined,
+        "question": RunnablePassthrough(),
+    }
     chain = retrieved | ChatPromptTemplate([("user", "{context}\n\n{question}")]) | chat
     right = 0
     for record in stated[:questions]:

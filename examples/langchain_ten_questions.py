@@ -1,4 +1,5 @@
-"""One long text, ten questions, read once: the context stands first in LangChain's "stuff" prompt, and what is shared is not read again.
+"""One long text, ten questions, read once: the context stands first in LangChain's "stuff" prompt,
+and what is shared is not read again.
 
 pip install 'namm-llm[langchain]'; python -m examples.langchain_ten_questions
 """
@@ -23,8 +24,12 @@ def main(records: int = RECORDS, questions: int = 10) -> list[int]:
         answer = chain.invoke({"context": text, "question": record.question})
         used, cache = answer.usage_metadata, answer.response_metadata["namm"]
         read.append(used["input_tokens"] - used["input_token_details"]["cache_read"])
-        print(f"{record.question}\n  {answer.text.strip()} ({'right' if record.answered_by(answer.text) else 'wrong'})")
-        print(f"  read {read[-1]} of {used['input_tokens']} tokens, kept {cache['kept_tokens']}, {time.perf_counter() - began:.1f} s")
+        print(
+            f"{record.question}\n  {answer.text.strip()} ({'right' if record.answered_by(answer.text) else 'wrong'})"
+        )
+        print(
+            f"  read {read[-1]} of {used['input_tokens']} tokens, kept {cache['kept_tokens']}, {time.perf_counter() - began:.1f} s"
+        )
     return read
 
 

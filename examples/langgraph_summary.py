@@ -1,7 +1,8 @@
-"""A long text summarised with LangGraph: every part on its own and all at once, then the summaries together.
+"""A long text summarised with LangGraph: every part on its own and all at once, then the summaries
+together.
 
-The parts run in parallel; the model decodes them as one batch.
-pip install 'namm-llm[langchain,examples]'; python -m examples.langgraph_summary
+The parts run in parallel; the model decodes them as one batch. pip install
+'namm-llm[langchain,examples]'; python -m examples.langgraph_summary
 """
 
 import operator
@@ -41,10 +42,14 @@ def main(characters: int = 8000, part: int = 2000) -> State:
     graph = StateGraph(State)
     graph.add_node("summarize", summarize)
     graph.add_node("combine", combine)
-    graph.add_conditional_edges(START, lambda state: [Send("summarize", {"part": text}) for text in state["parts"]])
+    graph.add_conditional_edges(
+        START, lambda state: [Send("summarize", {"part": text}) for text in state["parts"]]
+    )
     graph.add_edge("summarize", "combine")
     graph.add_edge("combine", END)
-    parts = RecursiveCharacterTextSplitter(chunk_size=part, chunk_overlap=0).split_text(topics["typesseq"][:characters])
+    parts = RecursiveCharacterTextSplitter(chunk_size=part, chunk_overlap=0).split_text(
+        topics["typesseq"][:characters]
+    )
     began = time.perf_counter()
     state = graph.compile().invoke({"parts": parts})
     kept, seen = (sum(numbers) for numbers in zip(*state["kept"], strict=True))

@@ -1,5 +1,6 @@
-"""LlamaIndex: BM25 finds the pieces of a long text by their words, without any embedding, and the model answers from them. Run it with
-`python -m examples.llama_index_bm25`; it needs `pip install 'namm-llm[llama-index,examples]'` and no network.
+"""LlamaIndex: BM25 finds the pieces of a long text by their words, without any embedding, and the
+model answers from them. Run it with `python -m examples.llama_index_bm25`; it needs `pip install
+'namm-llm[llama-index,examples]'` and no network.
 """
 
 from llama_index.core import Document

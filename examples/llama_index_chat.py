@@ -1,6 +1,6 @@
-"""LlamaIndex: a chat about a long text. LlamaIndex sends the whole chat with every turn; the model reads only what is new in it, and
-answers come as they are written. Run it with `python -m examples.llama_index_chat`; it needs `pip install 'namm-llm[llama-index]'` and
-no network.
+"""LlamaIndex: a chat about a long text. LlamaIndex sends the whole chat with every turn; the model
+reads only what is new in it, and answers come as they are written. Run it with `python -m
+examples.llama_index_chat`; it needs `pip install 'namm-llm[llama-index]'` and no network.
 """
 
 from llama_index.core.chat_engine import SimpleChatEngine
@@ -16,7 +16,10 @@ def main(records: int = 16, turns: int = 4) -> int:
     llm = NammLLM()  # NammLLM(budget=0.5) keeps half of the chat in memory
     text, facts = build(llm.runner, count=records)
     memory = ChatMemoryBuffer.from_defaults(
-        chat_history=[ChatMessage(role="user", content=text), ChatMessage(role="assistant", content="Noted.")],
+        chat_history=[
+            ChatMessage(role="user", content=text),
+            ChatMessage(role="assistant", content="Noted."),
+        ],
         token_limit=llm.metadata.context_window,
         tokenizer_fn=llm.tokenize,
     )

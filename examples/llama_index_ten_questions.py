@@ -1,6 +1,6 @@
-"""LlamaIndex: a long document is read once, three quarters of its cache are thrown away, the rest is saved; then ten questions are asked,
-each of which reads only itself. Run it with `python -m examples.llama_index_ten_questions`; it needs `pip install 'namm-llm[llama-index]'`
-and no network.
+"""LlamaIndex: a long document is read once, three quarters of its cache are thrown away, the rest
+is saved; then ten questions are asked, each of which reads only itself. Run it with `python -m
+examples.llama_index_ten_questions`; it needs `pip install 'namm-llm[llama-index]'` and no network.
 """
 
 from pathlib import Path
@@ -26,9 +26,13 @@ def main(records: int = 64) -> int:
         document = runner.read(text)
         document.save(Path(folder) / "help.namm")
         kept = document.info()
-        print(f"{kept['seen_tokens']} tokens read once in {perf_counter() - began:.1f} s, {kept['stored_tokens']} of them kept")
+        print(
+            f"{kept['seen_tokens']} tokens read once in {perf_counter() - began:.1f} s, {kept['stored_tokens']} of them kept"
+        )
 
-        llm = NammLLM(budget=BUDGET, memory=Path(folder) / "help.namm")  # as a retriever hands it over: a file and no text
+        llm = NammLLM(
+            budget=BUDGET, memory=Path(folder) / "help.namm"
+        )  # as a retriever hands it over: a file and no text
         right, began = 0, perf_counter()
         with numbers():
             for fact in facts[:: max(records // QUESTIONS, 1)][:QUESTIONS]:

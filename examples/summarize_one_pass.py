@@ -1,7 +1,8 @@
-"""A long text summarized in one pass: read once through a cache that keeps a quarter of it, the summary printed while it is written.
+"""A long text summarized in one pass: read once through a cache that keeps a quarter of it, the
+summary printed while it is written.
 
-The bundled model only looks facts up and cannot really summarize: name one that follows instructions for a summary worth reading.
-python -m examples.summarize_one_pass [MODEL]
+The bundled model only looks facts up and cannot really summarize: name one that follows
+instructions for a summary worth reading. python -m examples.summarize_one_pass [MODEL]
 """
 
 import sys
@@ -21,7 +22,9 @@ def main(model: str = "namm-tiny", characters: int = 12_000, words: int = 30) ->
         print(piece.text, end="", flush=True)
     summary = stream.result
     cache = summary.cache
-    print(f"\nkept {cache.stored_tokens} of {cache.seen_tokens} tokens, {cache.nbytes / 1e6:.1f} of {cache.full_nbytes / 1e6:.1f} MB")
+    print(
+        f"\nkept {cache.stored_tokens} of {cache.seen_tokens} tokens, {cache.nbytes / 1e6:.1f} of {cache.full_nbytes / 1e6:.1f} MB"
+    )
     print(f"{summary.usage.output_tokens} tokens written, {time.perf_counter() - began:.1f} s")
     return summary
 

@@ -1,16 +1,22 @@
 """A local, quantised Llama whose KV cache is managed by a neural attention memory model (NAMM).
 
-The public names are loaded when they are first used, so that `import namm_llm` does not import torch.
+The public names are loaded when they are first used, so that `import namm_llm` does not import
+torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from namm_llm.version import __version__
+
 if TYPE_CHECKING:
     from namm_llm.attention.observation import Observation
-    from namm_llm.bench import BenchFile, Benchmark, CacheSide, TimedReading, costs_of, draw_rows, run_benchmark, save_model
-    from namm_llm.cache import CacheStats, ManagedCache, StaticDecoder
-    from namm_llm.documents import DocumentMemory
+    from namm_llm.cache import ManagedCache
+    from namm_llm.cache.stats import CacheStats
+    from namm_llm.document import Document
+    from namm_llm.engine.results import Generation, Piece
+    from namm_llm.engine.sampling import SamplingParams
+    from namm_llm.engine.stream import Stream
     from namm_llm.errors import (
         BudgetError,
         CacheError,
@@ -22,30 +28,29 @@ if TYPE_CHECKING:
         PolicyError,
         UsageError,
     )
-    from namm_llm.inspect import Inspection, inspect_memories, kept_places
+    from namm_llm.inspect import Inspection, inspect_memories, kept_entries
+    from namm_llm.models.tools import ToolCall, parse_tool_calls
     from namm_llm.namm import Namm, Spectrogram
-    from namm_llm.policies import make_eviction
-    from namm_llm.runner import Generation, Piece, Runner, Stream
-    from namm_llm.runner.sampling import SamplingParams
-    from namm_llm.runner.tools import ToolCall, parse_tool_calls
+    from namm_llm.policies import make_cache_config
+    from namm_llm.policies.base import EvictionPolicy
+    from namm_llm.policies.budget import Budget
+    from namm_llm.policies.config import CacheConfig
+    from namm_llm.runner import Runner
     from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
-    from namm_llm.tasks import draw_samples
-    from namm_llm.tasks.evaluation import Evaluation, RowFile, draw_scores, evaluate
-
-__version__ = "0.1.0"
+    from namm_llm.tokens import HeadTokens
 
 __all__ = [
-    "BenchFile",
-    "Benchmark",
+    "Budget",
     "BudgetError",
+    "CacheConfig",
     "CacheError",
-    "CacheSide",
     "CacheStats",
     "ContextError",
+    "Document",
     "DocumentError",
-    "DocumentMemory",
-    "Evaluation",
+    "EvictionPolicy",
     "Generation",
+    "HeadTokens",
     "Inspection",
     "ManagedCache",
     "ModelError",
@@ -55,69 +60,49 @@ __all__ = [
     "Observation",
     "Piece",
     "PolicyError",
-    "RowFile",
     "Runner",
     "SamplingParams",
     "Spectrogram",
-    "StaticDecoder",
     "Stream",
     "Summary",
     "SummaryStream",
-    "TimedReading",
     "ToolCall",
     "UsageError",
     "__version__",
-    "costs_of",
-    "draw_rows",
-    "draw_samples",
-    "draw_scores",
-    "evaluate",
     "inspect_memories",
-    "kept_places",
-    "make_eviction",
+    "kept_entries",
+    "make_cache_config",
     "parse_tool_calls",
-    "run_benchmark",
-    "save_model",
     "stream_summary",
     "summarize",
 ]
 
 _HOME = {
-    "BenchFile": "namm_llm.bench",
-    "Benchmark": "namm_llm.bench",
-    "CacheSide": "namm_llm.bench",
-    "CacheStats": "namm_llm.cache",
-    "DocumentMemory": "namm_llm.documents",
-    "Evaluation": "namm_llm.tasks.evaluation",
-    "Generation": "namm_llm.runner",
+    "Budget": "namm_llm.policies.budget",
+    "CacheConfig": "namm_llm.policies.config",
+    "CacheStats": "namm_llm.cache.stats",
+    "Document": "namm_llm.document",
+    "EvictionPolicy": "namm_llm.policies.base",
+    "Generation": "namm_llm.engine.results",
+    "HeadTokens": "namm_llm.tokens",
     "Inspection": "namm_llm.inspect",
     "ManagedCache": "namm_llm.cache",
     "Namm": "namm_llm.namm",
     "Observation": "namm_llm.attention.observation",
-    "Piece": "namm_llm.runner",
-    "RowFile": "namm_llm.tasks.evaluation",
+    "Piece": "namm_llm.engine.results",
     "Runner": "namm_llm.runner",
-    "SamplingParams": "namm_llm.runner.sampling",
+    "SamplingParams": "namm_llm.engine.sampling",
     "Spectrogram": "namm_llm.namm",
-    "StaticDecoder": "namm_llm.cache",
-    "Stream": "namm_llm.runner",
+    "Stream": "namm_llm.engine.stream",
     "Summary": "namm_llm.summaries",
     "SummaryStream": "namm_llm.summaries",
-    "TimedReading": "namm_llm.bench",
-    "ToolCall": "namm_llm.runner.tools",
-    "costs_of": "namm_llm.bench",
-    "draw_rows": "namm_llm.bench",
-    "draw_samples": "namm_llm.tasks",
-    "draw_scores": "namm_llm.tasks.evaluation",
-    "evaluate": "namm_llm.tasks.evaluation",
+    "ToolCall": "namm_llm.models.tools",
     "inspect_memories": "namm_llm.inspect",
-    "kept_places": "namm_llm.inspect",
-    "make_eviction": "namm_llm.policies",
-    "parse_tool_calls": "namm_llm.runner.tools",
+    "kept_entries": "namm_llm.inspect",
+    "make_cache_config": "namm_llm.policies",
+    "parse_tool_calls": "namm_llm.models.tools",
     "stream_summary": "namm_llm.summaries",
     "summarize": "namm_llm.summaries",
-    "run_benchmark": "namm_llm.bench",
-    "save_model": "namm_llm.bench",
 }
 
 

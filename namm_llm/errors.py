@@ -10,7 +10,8 @@
     ├── ContextError     more text than the model has trained positions for
     └── CacheError       something that an evicting cache cannot do
 
-A message is one line: what is wrong, with the numbers, and what to do. The command line prints it as it stands.
+A message is one line: what is wrong, with the numbers, and what to do. The command line prints it
+as it stands.
 """
 
 

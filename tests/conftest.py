@@ -16,7 +16,8 @@ if not Path("/dev/nvidiactl").exists():
 
 import pytest
 
-# a shell that starts the tests in the background has interrupts ignored, and so would every process that a test interrupts
+# a shell that starts the tests in the background has interrupts ignored, and so would every process
+# that a test interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,6 +1,8 @@
-"""An independent definition of attention under eviction: a dense cache, and a mask that says which head still has which key.
+"""An independent definition of attention under eviction: a dense cache, and a mask that says which
+head still has which key.
 
-Everything is stored and computed in full, so that it can be compared with the managed cache, which stores and computes only what is kept.
+Everything is stored and computed in full, so that it can be compared with the managed cache, which
+stores and computes only what is kept.
 """
 
 from __future__ import annotations
@@ -12,14 +14,21 @@ import torch
 from transformers import AttentionInterface, DynamicCache, LlamaForCausalLM
 
 visible: dict[int, torch.Tensor] = {}  # layer -> bool [B, G, columns so far]: what is still stored
-probabilities: dict[int, list[torch.Tensor]] = {}  # layer -> softmax of each call, [B, H, T, columns]
+probabilities: dict[
+    int, list[torch.Tensor]
+] = {}  # layer -> softmax of each call, [B, H, T, columns]
 
 
 def masked_attention(module, query, key, value, attention_mask, scaling, **kwargs):
     """Eager attention over the dense cache with the keys of `visible` and, causally, the new ones."""
     rows = query.shape[1] // key.shape[1]
     new, columns = query.shape[2], key.shape[2]
-    mask = torch.ones(new, columns, dtype=torch.bool).tril(columns - new).expand(*query.shape[:2], -1, -1).clone()
+    mask = (
+        torch.ones(new, columns, dtype=torch.bool)
+        .tril(columns - new)
+        .expand(*query.shape[:2], -1, -1)
+        .clone()
+    )
     past = visible.get(module.layer_idx)
     if past is not None:
         mask[..., : past.shape[2]] &= past.repeat_interleave(rows, 1)[:, :, None]
@@ -51,10 +60,10 @@ def stored_positions(cache) -> dict[int, torch.Tensor]:
     for index, layer in enumerate(cache.managed):
         rows = []
         for sequence in layer.sequences:
-            heads = torch.zeros(len(sequence.settled.lengths), sequence.seen, dtype=torch.bool)
-            for head, segment in enumerate(sequence.settled.segments()):
+            heads = torch.zeros(len(sequence.retained.lengths), sequence.seen, dtype=torch.bool)
+            for head, segment in enumerate(sequence.retained.segments()):
                 heads[head, segment.positions.long()] = True
-            heads[:, sequence.settled_at :] = True
+            heads[:, sequence.compacted_at :] = True
             rows.append(heads)
         table[index] = torch.stack(rows)
     return table

@@ -26,7 +26,9 @@ def document(runner: Runner):
 
 
 def right(records: list[Record], answers) -> int:
-    return sum(record.answered_by(answer.text) for record, answer in zip(records, answers, strict=True))
+    return sum(
+        record.answered_by(answer.text) for record, answer in zip(records, answers, strict=True)
+    )
 
 
 def test_it_looks_facts_up(document):
@@ -39,13 +41,21 @@ def test_it_looks_facts_up(document):
 
 def test_it_says_what_is_not_stated(document):
     memory, _ = document
-    answers = memory.ask_many(["What is the access code of the purple harbour?", "What is the room number of the wooden engine?"])
+    answers = memory.ask_many(
+        [
+            "What is the access code of the purple harbour?",
+            "What is the room number of the wooden engine?",
+        ]
+    )
     assert all("not stated" in answer.text for answer in answers)
 
 
 def test_it_lists_numbered_entries_and_says_where_they_end(runner):
     text, _ = build(runner, seed=3, count=RECORDS)
-    entries = [f"Exhibit {number} is the {name}." for number, name in enumerate(("copper lantern", "broken oar", "winter coat"), 1)]
+    entries = [
+        f"Exhibit {number} is the {name}."
+        for number, name in enumerate(("copper lantern", "broken oar", "winter coat"), 1)
+    ]
     sentences = text.split(". ")
     for entry, share in zip(entries, (0.7, 0.2, 0.5), strict=True):  # not in their order
         sentences.insert(int(share * len(sentences)), entry[:-1])
@@ -61,8 +71,13 @@ def test_an_answer_ends_by_itself_and_restates_the_question(document):
 
 
 def test_facts_told_in_a_chat_are_remembered(runner):
-    told = [{"role": "user", "content": "The door code of the northern station is 40713."}, {"role": "assistant", "content": "Noted."}]
-    answer = runner.chat([*told, {"role": "user", "content": "What is the door code of the northern station?"}])
+    told = [
+        {"role": "user", "content": "The door code of the northern station is 40713."},
+        {"role": "assistant", "content": "Noted."},
+    ]
+    answer = runner.chat(
+        [*told, {"role": "user", "content": "What is the door code of the northern station?"}]
+    )
     assert "40713" in answer.text
 
 
@@ -76,6 +91,9 @@ def test_a_quarter_of_the_tokens_still_answers(runner):
 def test_its_files(runner):
     assert (FOLDER / "model.safetensors").stat().st_size <= 25e6
     assert runner.context_window == 32_768
-    assert runner.render_chat([{"role": "user", "content": "Hello"}]) == "<bos><|user|>\nHello<|end|>\n<|assistant|>\n"
+    assert (
+        runner.render_chat([{"role": "user", "content": "Hello"}])
+        == "<bos><|user|>\nHello<|end|>\n<|assistant|>\n"
+    )
     card = (FOLDER / "README.md").read_text()
     assert "## Scores" in card

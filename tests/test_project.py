@@ -1,4 +1,6 @@
-"""The shape of the project: part order, public names, light imports, the README's tree, what no file may hold, one place for defaults."""
+"""The shape of the project: part order, public names, light imports, the README's tree, what no
+file may hold, one place for defaults.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ import pytest
 
 import namm_llm
 from namm_llm import Runner
+from namm_llm.cli.chat.sessions import sessions_folder, write_record
 from namm_llm.cli.main import COMMANDS, main
-from namm_llm.cli.sessions import sessions_folder, write_record
 from namm_llm.documents import MemoryStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +35,11 @@ def part_order() -> list[str]:
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
+    return sorted(
+        path
+        for path in PACKAGE.rglob("*.py")
+        if path.parent != PACKAGE or not path.name.startswith("__")
+    )
 
 
 def part_of(path: Path) -> str:
@@ -50,7 +56,11 @@ def imported(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: relative import"
             names = [node.module or ""]
             if node.module == "namm_llm":
-                names = [f"namm_llm.{alias.name}" for alias in node.names if not alias.name.startswith("__")]
+                names = [
+                    f"namm_llm.{alias.name}"
+                    for alias in node.names
+                    if not alias.name.startswith("__")
+                ]
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("namm_llm.")}
@@ -97,7 +107,9 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
 
 
 def test_what_is_kept_is_listed_without_torch(tiny_folder: Path) -> None:
-    MemoryStore().put("0123456789abcdef", Runner.load(tiny_folder).read("The lamp is green."), name="note")
+    MemoryStore().put(
+        "0123456789abcdef", Runner.load(tiny_folder).read("The lamp is green."), name="note"
+    )
     write_record(sessions_folder() / "talk.json", {"options": {}, "conversation": {"turns": []}})
     code = (
         "import sys; import namm_llm.cli.main as cli\n"
@@ -117,9 +129,20 @@ def test_what_is_kept_is_listed_without_torch(tiny_folder: Path) -> None:
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
     block = re.search(r"```\n(namm_llm/\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
-    stated = [line.split()[0].rstrip("/") if line[0] != " " else "  " + line.split()[0].rstrip("/") for line in block[1].splitlines()]
-    parts = [path.name for path in PACKAGE.iterdir() if path.name not in LEFT_OUT and not path.name.startswith(("__", "py."))]
-    folders = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in LEFT_OUT and path.name[0] != "."]
+    stated = [
+        line.split()[0].rstrip("/") if line[0] != " " else "  " + line.split()[0].rstrip("/")
+        for line in block[1].splitlines()
+    ]
+    parts = [
+        path.name
+        for path in PACKAGE.iterdir()
+        if path.name not in LEFT_OUT and not path.name.startswith(("__", "py."))
+    ]
+    folders = [
+        path.name
+        for path in ROOT.iterdir()
+        if path.is_dir() and path.name not in LEFT_OUT and path.name[0] != "."
+    ]
     assert sorted(stated) == sorted([*(f"  {name}" for name in parts), *folders])
     order = part_order()
     rows = [name.strip().removesuffix(".py") for name in stated if name.startswith("  ")]
@@ -129,14 +152,22 @@ def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
 
 def text_files() -> list[Path]:
     suffixes = {".py", ".md", ".toml", ".txt", ".json", ".yaml", ".yml", ".cfg", ".sh", ""}
-    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in LEFT_OUT and path.name[0] != "."]
+    folders = [
+        path
+        for path in ROOT.iterdir()
+        if path.is_dir() and path.name not in LEFT_OUT and path.name[0] != "."
+    ]
     files = [path for path in ROOT.iterdir() if path.is_file()]
-    files += [path for folder in [*folders, ROOT / ".ci"] for path in folder.rglob("*") if path.is_file()]
+    files += [
+        path for folder in [*folders, ROOT / ".ci"] for path in folder.rglob("*") if path.is_file()
+    ]
     return [path for path in files if path.suffix in suffixes and not LEFT_OUT & set(path.parts)]
 
 
 def test_no_file_names_a_machine_or_an_index() -> None:
-    machine = re.compile(r"(?:^|[^A-Za-z0-9_.~-])/(?:work|root|home|tmp|opt|Users|farm)/\w|pypi\.org|files\.pythonhosted")
+    machine = re.compile(
+        r"(?:^|[^A-Za-z0-9_.~-])/(?:work|root|home|tmp|opt|Users|farm)/\w|pypi\.org|files\.pythonhosted"
+    )
     hits = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
         for path in text_files()
@@ -149,14 +180,21 @@ def test_no_file_names_a_machine_or_an_index() -> None:
 
 def test_constraints_pin_every_package_and_name_no_build() -> None:
     for line in (ROOT / "constraints.txt").read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(r'[\w.-]+==[\w.]+(; python_version >= "3\.1\d")?', line), line
+        assert line.startswith("#") or re.fullmatch(
+            r'[\w.-]+==[\w.]+(; python_version >= "3\.1\d")?', line
+        ), line
 
 
 def test_the_command_line_writes_no_default_of_its_own() -> None:
-    """An option that was not given is not passed on; the help page's text agrees with where the default is."""
+    """An option that was not given is not passed on; the help page's text agrees with where the
+    default is.
+    """
     from namm_llm import Runner, SamplingParams
 
-    real = {name: parameter.default for name, parameter in inspect.signature(Runner.load).parameters.items()}
+    real = {
+        name: parameter.default
+        for name, parameter in inspect.signature(Runner.load).parameters.items()
+    }
     real |= {field.name: field.default for field in fields(SamplingParams)}
     for name in COMMANDS:
         command = main.get_command(click.Context(main), name)
@@ -168,11 +206,15 @@ def test_the_command_line_writes_no_default_of_its_own() -> None:
             stated = re.search(r"\[default: ([^]]+)\]", option.help or "")
             if option.name in real and real[option.name] is not None:
                 assert stated is not None, f"{name} --{option.name} does not state its default"
-                assert stated[1] == f"{real[option.name]:g}" if isinstance(real[option.name], float) else str(real[option.name])
+                assert (
+                    stated[1] == f"{real[option.name]:g}"
+                    if isinstance(real[option.name], float)
+                    else str(real[option.name])
+                )
 
 
 def test_the_demo_uses_names_that_the_bundled_model_was_not_trained_on() -> None:
     from examples.demo import FIRST, SECOND
-    from namm_llm.tasks.words import split_of
+    from namm_lab.tasks.words import split_of
 
     assert {word: split_of(word) for word in FIRST + SECOND if split_of(word) == "train"} == {}

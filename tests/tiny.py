@@ -1,7 +1,8 @@
-"""A tiny random Llama and a byte-level tokenizer, as a model folder that loads like any other; built in a moment, without a download.
+"""A tiny random Llama and a byte-level tokenizer, as a model folder that loads like any other;
+built in a moment, without a download.
 
-The tokenizer adds `<|begin_of_text|>` in its post-processor, and the chat template writes it too, as Llama 3's do, so that a doubled
-one is seen.
+The tokenizer adds `<|begin_of_text|>` in its post-processor, and the chat template writes it too,
+as Llama 3's do, so that a doubled one is seen.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ TEXT = (
 )
 
 
-def tiny_tokenizer(*, template: str | None = TEMPLATE, adds_bos: bool = True) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(
+    *, template: str | None = TEMPLATE, adds_bos: bool = True
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE of some hundred entries."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(text, special=True, normalized=False) for text in (BOS, EOS, EOT, *HEADERS)]
+    special = [
+        AddedToken(text, special=True, normalized=False) for text in (BOS, EOS, EOT, *HEADERS)
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=special,
@@ -39,7 +44,9 @@ def tiny_tokenizer(*, template: str | None = TEMPLATE, adds_bos: bool = True) ->
     )
     tokenizer.train_from_iterator([TEXT * 3], trainer)
     if adds_bos:
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A", special_tokens=[(BOS, 0)]
+        )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
     fast.chat_template = template
     return fast
@@ -66,7 +73,14 @@ def tiny_llama(vocabulary: int, *, seed: int = 0, positions: int = 4096) -> Llam
     return model
 
 
-def save_tiny(folder: Path, *, seed: int = 0, positions: int = 4096, template: str | None = TEMPLATE, adds_bos: bool = True) -> Path:
+def save_tiny(
+    folder: Path,
+    *,
+    seed: int = 0,
+    positions: int = 4096,
+    template: str | None = TEMPLATE,
+    adds_bos: bool = True,
+) -> Path:
     """Writes the model folder and returns it."""
     tokenizer = tiny_tokenizer(template=template, adds_bos=adds_bos)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,6 @@
-"""One question to a runner, or to the memory of a document: streams, whole answers and token counts, the same for both classes."""
+"""One question to a runner, or to the memory of a document: streams, whole answers and token
+counts, the same for both classes.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from namm_llm import DocumentMemory, Generation, Piece, Runner, SamplingParams, Stream
+from namm_llm import Document, Generation, Piece, Runner, SamplingParams, Stream
 
 Prompt = str | Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Answering:
+class Session:
     """Who answers, and how. memory: of the document that questions are about."""
 
     runner: Runner
     params: SamplingParams
-    memory: DocumentMemory[Any, Any] | None
+    memory: Document[Any, Any] | None
 
     def stream(self, prompt: Prompt, **tools: Any) -> Stream:
         """The answer to a text or to messages. tools: `tools` and `tool_choice`."""
@@ -29,7 +31,9 @@ class Answering:
             return stream
         return self.runner.stream(prompt, self.params, **tools)
 
-    def batch(self, prompts: Sequence[str], cancel: threading.Event | None = None) -> list[Generation]:
+    def batch(
+        self, prompts: Sequence[str], cancel: threading.Event | None = None
+    ) -> list[Generation]:
         """The answers to several texts, decoded together."""
         if self.memory is not None:
             return list(self.memory.ask_many(prompts, self.params, cancel=cancel))
@@ -43,7 +47,9 @@ def pieces(stream: Stream) -> Iterator[Piece]:
 
 
 async def apieces(stream: Stream) -> AsyncIterator[Piece]:
-    """The pieces without blocking the event loop; leaving early, or cancelling the task, stops the model."""
+    """The pieces without blocking the event loop; leaving early, or cancelling the task, stops the
+    model.
+    """
     reading = stream.__aiter__()
     try:
         async for piece in reading:

@@ -1,4 +1,6 @@
-"""`ChatNamm`: LangChain's chat model, with tools and structured output that cannot fail their schema."""
+"""`ChatNamm`: LangChain's chat model, with tools and structured output that cannot fail their
+schema.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_namm.answering import Answering, apieces, pieces
+from langchain_namm.answering import Session, apieces, pieces
 from langchain_namm.messages import to_openai, tool_choice
 from langchain_namm.profile import profile
 from langchain_namm.reporting import metadata, usage
@@ -29,13 +31,16 @@ from namm_llm import Generation, Stream, ToolCall, parse_tool_calls
 
 
 class ChatNamm(NammSettings, BaseChatModel):
-    """A chat model on `namm_llm`; all fields are those of `NammSettings`. Any number of threads and tasks may use it."""
+    """A chat model on `namm_llm`; all fields are those of `NammSettings`. Any number of threads and
+    tasks may use it.
+    """
 
     @property
     def _llm_type(self) -> str:
         return "namm-chat"
 
-    # -- answers --------------------------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
+    # ---------------------------------
 
     def _generate(
         self,
@@ -89,15 +94,20 @@ class ChatNamm(NammSettings, BaseChatModel):
                 yield ChatGenerationChunk(message=AIMessageChunk(content=text))
         yield _last(stream.result, visible, tools)
 
-    def _open(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> tuple[Stream, list[dict[str, Any]]]:
+    def _open(
+        self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]
+    ) -> tuple[Stream, list[dict[str, Any]]]:
         given = dict(given)
         tools = [convert_to_openai_tool(tool) for tool in given.pop("tools", None) or ()]
-        choice = tool_choice(given.pop("tool_choice", None), [tool["function"]["name"] for tool in tools])
-        answering: Answering = self._folded(given)._answering(stop)
+        choice = tool_choice(
+            given.pop("tool_choice", None), [tool["function"]["name"] for tool in tools]
+        )
+        answering: Session = self._folded(given)._answering(stop)
         stream = answering.stream(to_openai(messages), tools=tools, tool_choice=choice)
         return stream, [] if choice == "none" else tools
 
-    # -- tools and structured output --------------------------------------------------------------------------------------------------
+    # -- tools and structured output ---------------------------------------------------------------
+    # -----------------------------------
 
     def bind_tools(
         self,
@@ -106,10 +116,14 @@ class ChatNamm(NammSettings, BaseChatModel):
         tool_choice: Any = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """tool_choice: `auto`, `none`, `any`, `required`, True, the name of a tool, or a mapping that names one; a forced call follows its
-        tool's schema.
+        """tool_choice: `auto`, `none`, `any`, `required`, True, the name of a tool, or a mapping
+        that names one; a forced call follows its tool's schema.
         """
-        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], tool_choice=tool_choice, **kwargs)
+        return self.bind(
+            tools=[convert_to_openai_tool(tool) for tool in tools],
+            tool_choice=tool_choice,
+            **kwargs,
+        )
 
     def with_structured_output(
         self,
@@ -120,14 +134,19 @@ class ChatNamm(NammSettings, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """method: `json_schema` and `json_mode` constrain the answer to the schema, `function_calling` forces a call of a tool with it."""
+        """method: `json_schema` and `json_mode` constrain the answer to the schema,
+        `function_calling` forces a call of a tool with it.
+        """
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         return structured(self, schema, include_raw=include_raw, method=method, **kwargs)
 
-    # -- what LangChain wants to know -----------------------------------------------------------------------------------------------
+    # -- what LangChain wants to know --------------------------------------------------------------
+    # ---------------------------------
 
-    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
         """Tokens of messages, and of tools, as the model reads them through its chat template."""
         known = [convert_to_openai_tool(tool) for tool in tools or ()]
         return self._answering(None).runner.count_tokens(to_openai(messages), known)
@@ -150,10 +169,18 @@ def _result(generation: Generation, tools: list[dict[str, Any]]) -> ChatResult:
         usage_metadata=usage(generation),
         response_metadata=info,
     )
-    return ChatResult(generations=[ChatGeneration(message=message, generation_info={"finish_reason": info["finish_reason"]})])
+    return ChatResult(
+        generations=[
+            ChatGeneration(
+                message=message, generation_info={"finish_reason": info["finish_reason"]}
+            )
+        ]
+    )
 
 
-def _last(generation: Generation, visible: Visible, tools: list[dict[str, Any]]) -> ChatGenerationChunk:
+def _last(
+    generation: Generation, visible: Visible, tools: list[dict[str, Any]]
+) -> ChatGenerationChunk:
     rest, calls = parse_tool_calls(visible.held, tools)
     info = metadata(generation, "tool_calls" if calls else None)
     message = AIMessageChunk(
@@ -163,8 +190,12 @@ def _last(generation: Generation, visible: Visible, tools: list[dict[str, Any]])
         response_metadata=info,
         chunk_position="last",
     )
-    return ChatGenerationChunk(message=message, generation_info={"finish_reason": info["finish_reason"]})
+    return ChatGenerationChunk(
+        message=message, generation_info={"finish_reason": info["finish_reason"]}
+    )
 
 
 def _call_chunk(index: int, call: ToolCall) -> Any:
-    return tool_call_chunk(name=call.name, args=json.dumps(call.arguments, ensure_ascii=False), id=call.id, index=index)
+    return tool_call_chunk(
+        name=call.name, args=json.dumps(call.arguments, ensure_ascii=False), id=call.id, index=index
+    )

@@ -1,4 +1,6 @@
-"""`NammLLM`: text in, text out, for LangChain's completion chains. Chat prompts go through the model's own template."""
+"""`NammLLM`: text in, text out, for LangChain's completion chains. Chat prompts go through the
+model's own template.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,36 @@ from namm_llm import Generation, Stream
 
 
 class NammLLM(NammSettings, LLM):
-    """A language model on `namm_llm`; all fields are those of `NammSettings`. `batch` decodes its prompts together."""
+    """A language model on `namm_llm`; all fields are those of `NammSettings`. `batch` decodes its
+    prompts together.
+    """
 
     @property
     def _llm_type(self) -> str:
         return "namm-llm"
 
-    # -- settings of one call belong to what answers are kept by --------------------------------------------------------------------
+    # -- settings of one call belong to what answers are kept by
+    # --------------------------------------------------------------------
 
-    def generate(self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any) -> LLMResult:
-        """As of LangChain; the settings among `kwargs` are those of a copy, because LangChain keeps answers by the fields alone."""
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As of LangChain; the settings among `kwargs` are those of a copy, because LangChain keeps
+        answers by the fields alone.
+        """
         return LLM.generate(self._folded(kwargs), prompts, stop, callbacks, **kwargs)
 
-    async def agenerate(self, prompts: list[str], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any) -> LLMResult:
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
         """As `generate`."""
         return await LLM.agenerate(self._folded(kwargs), prompts, stop, callbacks, **kwargs)
 
@@ -45,31 +64,57 @@ class NammLLM(NammSettings, LLM):
         if not isinstance(value, ChatPromptValue):
             return value
         runner = self._answering(None).runner
-        return StringPromptValue(text=runner.render_chat(to_openai(value.to_messages()))) if runner.has_chat_template else value
+        return (
+            StringPromptValue(text=runner.render_chat(to_openai(value.to_messages())))
+            if runner.has_chat_template
+            else value
+        )
 
-    # -- answers --------------------------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
+    # ---------------------------------
 
-    def _call(self, prompt: str, stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any) -> str:
+    def _call(
+        self, prompt: str, stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
+    ) -> str:
         return self._generate([prompt], stop, run_manager, **kwargs).generations[0][0].text
 
     def _generate(
-        self, prompts: list[str], stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> LLMResult:
         return self._answers(prompts, stop, kwargs)
 
     async def _agenerate(
-        self, prompts: list[str], stop: list[str] | None = None, run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> LLMResult:
         return await in_thread(self._answers, prompts, stop, kwargs)  # type: ignore[no-any-return]
 
     def _answers(
-        self, prompts: list[str], stop: list[str] | None, given: dict[str, Any], cancel: threading.Event | None = None
+        self,
+        prompts: list[str],
+        stop: list[str] | None,
+        given: dict[str, Any],
+        cancel: threading.Event | None = None,
     ) -> LLMResult:
         found = self._folded(given)._answering(stop).batch(prompts, cancel)
-        return LLMResult(generations=[[Output(text=one.text, generation_info=_info(one))] for one in found], llm_output=_totals(found))
+        return LLMResult(
+            generations=[[Output(text=one.text, generation_info=_info(one))] for one in found],
+            llm_output=_totals(found),
+        )
 
     def _stream(
-        self, prompt: str, stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         stream = self._open(prompt, stop, kwargs)
         for piece in pieces(stream):
@@ -80,7 +125,11 @@ class NammLLM(NammSettings, LLM):
         yield GenerationChunk(text="", generation_info=_info(stream.result))
 
     async def _astream(
-        self, prompt: str, stop: list[str] | None = None, run_manager: AsyncCallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         stream = await asyncio.to_thread(self._open, prompt, stop, kwargs)
         async for piece in apieces(stream):
@@ -93,7 +142,8 @@ class NammLLM(NammSettings, LLM):
     def _open(self, prompt: str, stop: list[str] | None, given: dict[str, Any]) -> Stream:
         return self._folded(given)._answering(stop).stream(prompt)
 
-    # -- what LangChain wants to know -----------------------------------------------------------------------------------------------
+    # -- what LangChain wants to know --------------------------------------------------------------
+    # ---------------------------------
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
         """Tokens of messages as the model reads them."""

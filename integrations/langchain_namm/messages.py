@@ -26,8 +26,15 @@ def _one(message: BaseMessage) -> dict[str, Any]:
 
 
 def _said(content: list[Any]) -> list[Any]:
-    """What an answer said: thoughts and calls, which stand in `tool_calls` too, are no text for the model."""
-    return [part for part in content if isinstance(part, str) or part.get("type") not in ("tool_use", "tool_call", "reasoning", "thinking")]
+    """What an answer said: thoughts and calls, which stand in `tool_calls` too, are no text for the
+    model.
+    """
+    return [
+        part
+        for part in content
+        if isinstance(part, str)
+        or part.get("type") not in ("tool_use", "tool_call", "reasoning", "thinking")
+    ]
 
 
 def tool_choice(choice: Any, names: Sequence[str]) -> str:
@@ -39,5 +46,7 @@ def tool_choice(choice: Any, names: Sequence[str]) -> str:
     if choice in (True, "any", "required"):
         return "required"
     if choice != "none" and choice not in names:
-        raise UsageError(f"tool_choice names {choice!r}; the tools are {', '.join(names) or 'none at all'}.")
+        raise UsageError(
+            f"tool_choice names {choice!r}; the tools are {', '.join(names) or 'none at all'}."
+        )
     return str(choice)

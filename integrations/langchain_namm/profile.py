@@ -9,7 +9,9 @@ from typing import Any
 
 
 def profile(model: str, max_tokens: int | None) -> dict[str, Any]:
-    """A `ModelProfile`. Without max_input_tokens for a Hugging Face id, which nothing is downloaded for."""
+    """A `ModelProfile`. Without max_input_tokens for a Hugging Face id, which nothing is downloaded
+    for.
+    """
     known: dict[str, Any] = {
         "name": model,
         "open_weights": True,
@@ -34,7 +36,11 @@ def _positions(model: str) -> int | None:
     bundled = files("namm_llm") / "models" / model / "config.json"
     path = Path(model).expanduser() / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8") if path.is_file() else bundled.read_text(encoding="utf-8"))
+        config = json.loads(
+            path.read_text(encoding="utf-8")
+            if path.is_file()
+            else bundled.read_text(encoding="utf-8")
+        )
     except (OSError, ValueError):
         return None
     return config.get("text_config", config).get("max_position_embeddings")  # type: ignore[no-any-return]

@@ -31,7 +31,9 @@ def metadata(generation: Generation, finish_reason: str | None = None) -> dict[s
 
 
 def cache_numbers(generation: Generation) -> dict[str, Any]:
-    """kept_tokens, evicted_tokens: for each KV head, on average. full_cache_bytes: keys and values, had nothing been evicted."""
+    """kept_tokens, evicted_tokens: for each KV head, on average. full_cache_bytes: keys and values,
+    had nothing been evicted.
+    """
     cache, times = generation.cache, generation.timings
     decoded = max(generation.usage.output_tokens - 1, 0)  # the first comes from reading the prompt
     return {

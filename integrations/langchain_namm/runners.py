@@ -1,4 +1,6 @@
-"""Runners and memories by their settings: made when they are first needed, kept by whoever asked, weights shared in the process."""
+"""RunnerPool and memories by their settings: made when they are first needed, kept by whoever
+asked, weights shared in the process.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +9,40 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from langchain_namm.answering import Answering
-from namm_llm import DocumentMemory, Runner, SamplingParams, UsageError
+from langchain_namm.answering import Session
+from namm_llm import Document, Runner, SamplingParams, UsageError
 
 _RUNNERS: WeakValueDictionary[str, Runner] = WeakValueDictionary()
 _MAKING = threading.Lock()
 
 
-class Runners:
+class RunnerPool:
     """The runners that one model object and its copies have used; they live as long as it does."""
 
     def __init__(self) -> None:
         self._used: dict[str, Runner] = {}
-        self._memories: dict[tuple[str, str, int], DocumentMemory[Any, Any]] = {}
+        self._memories: dict[tuple[str, str, int], Document[Any, Any]] = {}
 
-    def __deepcopy__(self, memo: Any) -> Runners:
+    def __deepcopy__(self, memo: Any) -> RunnerPool:
         return self
 
-    def answering(self, loading: dict[str, Any], cache: dict[str, Any], memory: Any, sampling: dict[str, Any]) -> Answering:
+    def answering(
+        self, loading: dict[str, Any], cache: dict[str, Any], memory: Any, sampling: dict[str, Any]
+    ) -> Session:
         """What answers with these settings."""
         params = SamplingParams(**sampling)
-        if isinstance(memory, DocumentMemory):
+        if isinstance(memory, Document):
             if cache:
                 raise UsageError(
                     f"{next(iter(cache))} is a setting of the memory's own runner; leave it out, or read the document with it."
                 )
-            return Answering(memory.runner, params, memory)
+            return Session(memory.runner, params, memory)
         runner = self._runner(loading, cache)
-        return Answering(runner, params, None if memory is None else self._memory(runner, loading, cache, Path(memory)))
+        return Session(
+            runner,
+            params,
+            None if memory is None else self._memory(runner, loading, cache, Path(memory)),
+        )
 
     def _runner(self, loading: dict[str, Any], cache: dict[str, Any]) -> Runner:
         key = repr((sorted(loading.items()), sorted(cache.items())))
@@ -46,7 +54,9 @@ class Runners:
                 self._used[key] = found
         return self._used[key]
 
-    def _memory(self, runner: Runner, loading: dict[str, Any], cache: dict[str, Any], path: Path) -> DocumentMemory[Any, Any]:
+    def _memory(
+        self, runner: Runner, loading: dict[str, Any], cache: dict[str, Any], path: Path
+    ) -> Document[Any, Any]:
         changed = path.stat().st_mtime_ns if path.is_file() else 0
         key = (repr((loading, cache)), str(path), changed)
         if key not in self._memories:

@@ -8,7 +8,9 @@ _BEGINNING = re.compile(r"[{\[<`]")  # of JSON, of a mark around it, of a code b
 
 
 class Visible:
-    """feed: text in, text that is surely no call out. held: the rest, from the first character that may begin a call."""
+    """feed: text in, text that is surely no call out. held: the rest, from the first character that
+    may begin a call.
+    """
 
     def __init__(self, may_call: bool) -> None:
         self._may_call = may_call

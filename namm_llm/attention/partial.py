@@ -1,7 +1,8 @@
 """Attention over one part of the keys, with its log-sum-exp, so that parts can be merged exactly.
 
-`reference` is the definition in plain torch and runs on every device; on the CPU torch's fused kernel computes the same without an
-attention matrix. Shapes: queries `[B, H, T, D]`, keys and values `[B, H, N, D]`, N >= 1; the log-sum-exp is `[B, H, T]`, float32, natural.
+`reference` is the definition in plain torch and runs on every device; on the CPU torch's fused
+kernel computes the same without an attention matrix. Shapes: queries `[B, H, T, D]`, keys and
+values `[B, H, N, D]`, N >= 1; the log-sum-exp is `[B, H, T]`, float32, natural.
 """
 
 from __future__ import annotations
@@ -14,18 +15,38 @@ _FUSED_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def partial_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention and log-sum-exp. `causal`: query i sees keys up to i (T = N). `mask`: bool `[T, N]`, true where visible."""
-    if query.device.type == "cpu" and query.dtype in _FUSED_ON_CPU and query.dtype == key.dtype == value.dtype:
+    """Softmax attention and log-sum-exp. `causal`: query i sees keys up to i (T = N). `mask`: bool
+    `[T, N]`, true where visible.
+    """
+    if (
+        query.device.type == "cpu"
+        and query.dtype in _FUSED_ON_CPU
+        and query.dtype == key.dtype == value.dtype
+    ):
         return _fused_cpu(query, key, value, scale, causal, mask)
     return reference(query, key, value, scale=scale, causal=causal, mask=mask)
 
 
 def reference(
-    query: Tensor, key: Tensor, value: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The definition. Needs memory for H x T x N float32 logits, of one item of the batch at a time where they are many."""
+    """The definition. Needs memory for H x T x N float32 logits, of one item of the batch at a time
+    where they are many.
+    """
     if len(query) > 1 and query.numel() // query.shape[-1] * key.shape[-2] > _MOST_LOGITS:
         items = zip(*(torch.split(tensor, 1) for tensor in (query, key, value)), strict=True)
         parts = [reference(*item, scale=scale, causal=causal, mask=mask) for item in items]
@@ -39,9 +60,17 @@ def reference(
     return ((logits - lse[..., None]).exp() @ value.float()).to(query.dtype), lse
 
 
-def _fused_cpu(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    bias = None if mask is None else torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, attn_mask=bias, scale=scale)
+def _fused_cpu(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    bias = (
+        None
+        if mask is None
+        else torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+    )
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, attn_mask=bias, scale=scale
+    )
     return out, lse
 
 

@@ -8,10 +8,11 @@ import torch
 
 
 def reading_type(device: torch.device) -> torch.dtype:
-    """Of the products of a second reading: bfloat16 on a CPU that multiplies it as it is, else float32.
+    """Of the products of a second reading: bfloat16 on a CPU that multiplies it as it is, else
+    float32.
 
-    What is found ranks tokens, whose attention spans decades; bfloat16 is off by a few hundredths of its logarithm. What is attended to
-    is computed in the model's own type always.
+    What is found ranks tokens, whose attention spans decades; bfloat16 is off by a few hundredths
+    of its logarithm. What is attended to is computed in the model's own type always.
     """
     return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bfloat16() else torch.float32
 

@@ -1,4 +1,5 @@
-"""Attention whose shapes and addresses stay while lengths grow: they are numbers on the device, so a recorded CUDA graph can run it again.
+"""Attention whose shapes and addresses stay while lengths grow: they are numbers on the device, so
+a recorded CUDA graph can run it again.
 
 The definition in plain torch masks flat storage; on a GPU the ragged kernel reads the same lengths.
 """
@@ -6,45 +7,30 @@ The definition in plain torch masks flat storage; on a GPU the ragged kernel rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 
 import torch
 from torch import Tensor
 
-from namm_llm.attention import kernels
+from namm_llm.attention import backend as kernels
 from namm_llm.attention.partial import merge
+from namm_llm.tokens import VarlenTokens
 
 
-@dataclass(frozen=True)
-class Segments:
-    """keys, values: `[S, D]`, head after head, rows that may lie apart. starts, lengths: `[G]`, int32, on the device. longest: at least
-    the longest length. scales: None, or `[S, 2]` where keys and values are int8 (see `namm_llm.ragged`).
+def static_attention(
+    query: Tensor, parts: Sequence[VarlenTokens], *, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Output `[H, 1, D]` and log-sum-exp `[H, 1]` of one new token's queries `[H, 1, D]` over all
+    parts, all of them visible.
     """
-
-    keys: Tensor
-    values: Tensor
-    starts: Tensor
-    lengths: Tensor
-    longest: int
-    scales: Tensor | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type that keys and values have when they are computed with."""
-        return self.keys.dtype if self.scales is None else self.scales.dtype
-
-
-def static_attention(query: Tensor, parts: Sequence[Segments], *, scale: float) -> tuple[Tensor, Tensor]:
-    """Output `[H, 1, D]` and log-sum-exp `[H, 1]` of one new token's queries `[H, 1, D]` over all parts, all of them visible."""
     if kernels.usable(query):
-        from namm_llm.attention.kernels.ragged import attend
+        from namm_llm.attention.triton.ragged import attend
 
         return attend(query.contiguous(), [(part, False) for part in parts], scale=scale)
     return reduce(merge, (_masked(query, part, scale) for part in parts))
 
 
-def _masked(query: Tensor, part: Segments, scale: float) -> tuple[Tensor, Tensor]:
+def _masked(query: Tensor, part: VarlenTokens, scale: float) -> tuple[Tensor, Tensor]:
     groups, keys, values = len(part.starts), part.keys, part.values
     if part.scales is not None:
         keys, values = keys * part.scales[:, :1], values * part.scales[:, 1:]
@@ -54,5 +40,9 @@ def _masked(query: Tensor, part: Segments, scale: float) -> tuple[Tensor, Tensor
     logits = logits.masked_fill(~seen[:, None], -torch.inf)
     lse = logits.logsumexp(-1)
     weight = (logits - lse.clamp_min(torch.finfo(torch.float32).min)[..., None]).exp()
-    values = values.float().masked_fill(~seen.any(0)[:, None], 0.0)  # what was never written may be NaN
-    return (weight @ values).to(query.dtype).reshape(*query.shape[:-1], -1), lse.reshape(query.shape[:-1])
+    values = values.float().masked_fill(
+        ~seen.any(0)[:, None], 0.0
+    )  # what was never written may be NaN
+    return (weight @ values).to(query.dtype).reshape(*query.shape[:-1], -1), lse.reshape(
+        query.shape[:-1]
+    )

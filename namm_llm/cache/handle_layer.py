@@ -1,4 +1,6 @@
-"""What every layer of ours tells transformers: attention gets a handle on the tokens (`ManagedKeys`), so there is no dense mask."""
+"""What every layer of ours tells transformers: attention gets a handle on the tokens
+(`ManagedKeys`), so there is no dense mask.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Seconds spent in the stages of an update, for whoever measures; outside `measured` a stage costs one look at a list.
+"""Seconds spent in the stages of an update, for whoever measures; outside `measured` a stage costs
+one look at a list.
 
-The stages: `probe` (probes are run through the model), `observe` (the policy looks at attention and updates its state), `score`, `select`
-(who stays), `compact` (tokens are moved).
-They never nest, so their sum is what the policy costs.
+The stages: `probe` (probes are run through the model), `observe` (the policy looks at attention and
+updates its state), `score`, `select` (who stays), `compact` (tokens are moved). They never nest, so
+their sum is what the policy costs.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import torch
 
 STAGES = ("probe", "observe", "score", "select", "compact")
 
-_open: list[tuple[dict[str, float], Callable[[], float]]] = []  # the model's worker is another thread: no context variable reaches it
+_open: list[
+    tuple[dict[str, float], Callable[[], float]]
+] = []  # the model's worker is another thread: no context variable reaches it
 
 
 @contextmanager
 def measured(clock: Callable[[], float] = time.perf_counter) -> Iterator[dict[str, float]]:
-    """Seconds of each stage, summed over all updates in any thread until the block ends. clock: any that counts seconds."""
+    """Seconds of each stage, summed over all updates in any thread until the block ends. clock: any
+    that counts seconds.
+    """
     entry = (dict.fromkeys(STAGES, 0.0), clock)
     _open.append(entry)
     try:

@@ -12,22 +12,27 @@ from namm_llm.cli.output import answer
 @click.command()
 @click.argument("document")
 @click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
-@click.option("--no-keep", is_flag=True, help="Do not keep the memory of a long document that is read now.")
+@click.option(
+    "--no-keep", is_flag=True, help="Do not keep the memory of a long document that is read now."
+)
 @shared_options()
 def ask(document: str, questions: tuple[str, ...], no_keep: bool, settings: Settings) -> None:
     """Read DOCUMENT once and answer every QUESTION about it.
 
-    DOCUMENT is a file (text, md, html, pdf, docx), - for standard input, or what `namm-llm read` made: the name or ID of
-    a memory, or a .namm file. A memory brings its own model and settings. Text that is piped in is put before each
-    question.
+    DOCUMENT is a file (text, md, html, pdf, docx), - for standard input, or what `namm-llm read`
+    made: the name or ID of a memory, or a .namm file. A memory brings its own model and settings.
+    Text that is piped in is put before each question.
 
-    A document that was read before with the same settings is not read again. The memory of one of 2 000 tokens or more
-    is kept for that (`namm-llm documents`).
+    A document that was read before with the same settings is not read again. The memory of one of 2
+    000 tokens or more is kept for that (`namm-llm documents`).
     """
     params = settings.params()
     given = "" if document == "-" else piped_text()
     memory = open_document(document, settings, keep=not no_keep)
     for text in questions:
         start = question(memory, f"{given}\n\n{text}".strip(), params)
-        if answer(start, as_json=settings.as_json, stats=settings.stats).finish_reason == "cancelled":
+        if (
+            answer(start, as_json=settings.as_json, stats=settings.stats).finish_reason
+            == "cancelled"
+        ):
             raise KeyboardInterrupt

@@ -18,16 +18,22 @@ from namm_llm.cli.output import Start
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
-    from namm_llm.documents import DocumentMemory, FileText
-    from namm_llm.runner import Generation, SamplingParams, Stream
+    from namm_llm.document import Document
+    from namm_llm.documents import FileText
+    from namm_llm.engine.results import Generation
+    from namm_llm.engine.sampling import SamplingParams
+    from namm_llm.engine.stream import Stream
 
 MEMORY_SUFFIX = ".namm"
 PATIENCE_SECONDS = 2.0
 
 
-def open_document(file: str, settings: Settings, *, keep: bool = False) -> DocumentMemory[Generation, Stream]:
-    """The memory of a document: a saved one (.namm), one from the store (by name, ID, or because the same text was read before with the
-    same settings), or one that is read now. keep: put a long one that was read now into the store, and say so.
+def open_document(
+    file: str, settings: Settings, *, keep: bool = False
+) -> Document[Generation, Stream]:
+    """The memory of a document: a saved one (.namm), one from the store (by name, ID, or because
+    the same text was read before with the same settings), or one that is read now. keep: put a long
+    one that was read now into the store, and say so.
 
     A bad document is refused before a model is loaded.
     """
@@ -36,7 +42,9 @@ def open_document(file: str, settings: Settings, *, keep: bool = False) -> Docum
     if (saved := saved_path(file)) is not None:
         return open_saved(saved, file, settings)
     if file != "-" and not Path(file).suffix and not Path(file).exists():
-        raise DocumentError(f"there is no file {file} and no memory of this name; `namm-llm documents list` shows the memories.")
+        raise DocumentError(
+            f"there is no file {file} and no memory of this name; `namm-llm documents list` shows the memories."
+        )
     sources = [document_file(file)]
     recalled = recall_or_read(sources, settings)
     if keep and not recalled.cached:
@@ -44,17 +52,21 @@ def open_document(file: str, settings: Settings, *, keep: bool = False) -> Docum
     return recalled.document
 
 
-def question(document: DocumentMemory[Generation, Stream], text: str, params: SamplingParams) -> Start:
+def question(document: Document[Generation, Stream], text: str, params: SamplingParams) -> Start:
     """Begins the answer to a question about a document."""
 
     def start(*, cancel: Event, on_progress: Callable[[int, int], None]) -> Stream:
-        return document.stream(text, params, cancel=cancel)  # questions are short, so there is no progress to report
+        return document.stream(
+            text, params, cancel=cancel
+        )  # questions are short, so there is no progress to report
 
     return start
 
 
 def document_text(file: str) -> str:
-    """The text of FILE (txt, md, html, pdf, docx, ...), or of standard input for `-`. What of it cannot be read is said on stderr."""
+    """The text of FILE (txt, md, html, pdf, docx, ...), or of standard input for `-`. What of it
+    cannot be read is said on stderr.
+    """
     return document_file(file).text
 
 
@@ -77,5 +89,7 @@ def piped_text() -> str:
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return ""
     if os.name == "posix" and not select.select([sys.stdin], [], [], PATIENCE_SECONDS)[0]:
-        click.echo("Waiting for standard input to end; add '< /dev/null' if there is none.", err=True)
+        click.echo(
+            "Waiting for standard input to end; add '< /dev/null' if there is none.", err=True
+        )
     return sys.stdin.read().strip()

@@ -18,26 +18,47 @@ from namm_llm.cli.output import ReadingBar
 from namm_llm.errors import BudgetError, DocumentError, UsageError
 
 if TYPE_CHECKING:
-    from namm_llm.documents import DocumentMemory, FileText
+    from namm_llm.document import Document
+    from namm_llm.documents import FileText
+    from namm_llm.engine.results import Generation
+    from namm_llm.engine.stream import Stream
     from namm_llm.inspect import Inspection
-    from namm_llm.policies import Eviction
-    from namm_llm.runner import Generation, Runner, Stream
+    from namm_llm.policies import CacheConfig
+    from namm_llm.runner import Runner
 
-    Memory = DocumentMemory[Generation, Stream]
+    Memory = Document[Generation, Stream]
 
 BUDGET = 0.25  # without eviction there is nothing to see
 PICTURES = (".png", ".svg", ".pdf")
-OF_A_POLICY = ("policy", "budget", "compete", "sinks", "recent")
+OF_A_POLICY = ("policy", "budget", "budget_scope", "sinks", "protect_recent")
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-o", "--output", metavar="PAGE", help="Write a page for a browser (.html), which needs no network.")
-@click.option("--versus", metavar="WHAT", help="Beside it, the same with another POLICY, BUDGET or POLICY:BUDGET.")
-@click.option("--memory", metavar="MEMORY", help="What of FILE this memory kept (its name, ID or .namm file); nothing is read.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PAGE",
+    help="Write a page for a browser (.html), which needs no network.",
+)
+@click.option(
+    "--versus",
+    metavar="WHAT",
+    help="Beside it, the same with another POLICY, BUDGET or POLICY:BUDGET.",
+)
+@click.option(
+    "--memory",
+    metavar="MEMORY",
+    help="What of FILE this memory kept (its name, ID or .namm file); nothing is read.",
+)
 @click.option("--png", metavar="FILE", help="Draw the plots (.png, .svg or .pdf).")
 @click.option("--terminal", is_flag=True, help="Print the coloured document, also into a pipe.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per layer, head, kind of token and forgotten span.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object per layer, head, kind of token and forgotten span.",
+)
 @shared_options(sampling=False, output=False)
 def inspect(
     files: tuple[str, ...],
@@ -50,14 +71,13 @@ def inspect(
 ) -> None:
     """Show what the cache kept of FILES and what it forgot.
 
-    Every token is shaded by how many layers and heads still hold it after the reading. Without --policy and --budget, a
-    quarter of the tokens is kept. Without -o, --png and --json the document is printed in colour, or into a pipe a table
-    of numbers, separated by tabs.
+    Every token is shaded by how many layers and heads still hold it after the reading. Without
+    --policy and --budget, a quarter of the tokens is kept. Without -o, --png and --json the
+    document is printed in colour, or into a pipe a table of numbers, separated by tabs.
 
-    \b
-    namm-llm inspect handbook.txt -o handbook.html --budget 0.0625
-    namm-llm inspect cache.py -o cache.html --versus keydiff     # another policy
-    namm-llm inspect cache.py -o cache.html --versus 0.0625      # another budget
+    \b namm-llm inspect handbook.txt -o handbook.html --budget 0.0625 namm-llm inspect cache.py -o
+    cache.html --versus keydiff     # another policy namm-llm inspect cache.py -o cache.html
+    --versus 0.0625      # another budget
     """
     check_outputs(output, png)
     if versus is not None:
@@ -67,7 +87,9 @@ def inspect(
 
     sources = [document_file(file) for file in files]
     text = join_texts(sources)
-    first = read_one(sources, settings) if memory is None else open_one(memory, text, sources, settings)
+    first = (
+        read_one(sources, settings) if memory is None else open_one(memory, text, sources, settings)
+    )
     runner = cast("Runner", first.runner)
     memories = [first]
     if versus is not None:
@@ -86,7 +108,9 @@ def inspect(
 
 
 def check_outputs(output: str | None, png: str | None) -> None:
-    """UsageError for what could not be written, before anything is read; and the plot's library is there."""
+    """UsageError for what could not be written, before anything is read; and the plot's library is
+    there.
+    """
     for name, suffixes in ((output, (".html", ".htm")), (png, PICTURES)):
         if name is None:
             continue
@@ -94,23 +118,29 @@ def check_outputs(output: str | None, png: str | None) -> None:
         if path.suffix.lower() not in suffixes:
             raise UsageError(f"{name} must end in {', '.join(suffixes)}")
         if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UsageError(f"{name} cannot be written: name a file in a folder that exists and may be written to")
+            raise UsageError(
+                f"{name} cannot be written: name a file in a folder that exists and may be written to"
+            )
     if png is not None:
-        from namm_llm.tasks.evaluation import load_matplotlib
+        from namm_lab.evaluate import load_matplotlib
 
         load_matplotlib()
 
 
 def check_versus(versus: str) -> None:
-    """What is wrong with it is said before anything is read; whether the model has a NAMM is seen when the NAMM is loaded."""
-    from namm_llm.policies import make_eviction, parse_budget
+    """What is wrong with it is said before anything is read; whether the model has a NAMM is seen
+    when the NAMM is loaded.
+    """
+    from namm_llm.policies import make_cache_config, parse_budget
 
     policy, budget = policy_and_budget(versus)
     if policy is None and budget is None:
-        raise UsageError(f"--versus takes a POLICY, a BUDGET or POLICY:BUDGET, such as keydiff:0.0625, not {versus!r}")
+        raise UsageError(
+            f"--versus takes a POLICY, a BUDGET or POLICY:BUDGET, such as keydiff:0.0625, not {versus!r}"
+        )
     parse_budget(budget)
     if policy is not None and policy != "namm":
-        make_eviction(policy, budget=budget if budget or policy == "full" else BUDGET)
+        make_cache_config(policy, budget=budget if budget or policy == "full" else BUDGET)
 
 
 def read_one(sources: list[FileText], settings: Settings) -> Memory:
@@ -129,10 +159,14 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
 
     path = saved_path(memory)
     if path is None:
-        raise DocumentError(f"there is no memory {memory}; give a {MEMORY_SUFFIX} file or what `namm-llm documents list` shows.")
+        raise DocumentError(
+            f"there is no memory {memory}; give a {MEMORY_SUFFIX} file or what `namm-llm documents list` shows."
+        )
     if read_header(path).text_sha256 != hashlib.sha256(text.encode()).hexdigest():
         names = ", ".join(source.name for source in sources)
-        raise DocumentError(f"{memory} is no memory of {names}: it was read from another text. Give the file it was read from.")
+        raise DocumentError(
+            f"{memory} is no memory of {names}: it was read from another text. Give the file it was read from."
+        )
     return open_saved(path, memory, settings)
 
 
@@ -143,19 +177,26 @@ def read_other(runner: Runner, text: str, versus: str, first: Memory, settings: 
         return runner.with_cache(other).read(text, on_progress=bar.update)
 
 
-def other_eviction(runner: Runner, versus: str, eviction: Eviction, given: dict[str, Any]) -> Eviction:
+def other_eviction(
+    runner: Runner, versus: str, eviction: CacheConfig, given: dict[str, Any]
+) -> CacheConfig:
     """The settings that --versus means beside `eviction`. given: options of the command line."""
     from namm_llm.policies import parse_budget
 
     policy, budget = policy_and_budget(versus)
     if policy in (None, eviction.policy.name) and eviction.policy.evicts:
         return replace(eviction, budget=parse_budget(budget) or eviction.budget)
-    options = {name: given[name] for name in ("namm", "compete") if name in given}
+    options = {name: given[name] for name in ("namm", "budget_scope") if name in given}
     usual = None if policy == "full" else eviction.budget or BUDGET
     # a budget beside the full cache is that of the policy that a budget has without one
     other = runner.with_cache(policy, budget=budget or usual, **options).eviction
-    # how it is kept and when it is judged stay; whose tokens compete, and which always stay, is the policy's own matter
-    same = {field.name: getattr(eviction, field.name) for field in fields(eviction) if field.name not in OF_A_POLICY}
+    # how it is kept and when it is judged stay; whose tokens budget_scope, and which always stay,
+    # is the policy's own matter
+    same = {
+        field.name: getattr(eviction, field.name)
+        for field in fields(eviction)
+        if field.name not in OF_A_POLICY
+    }
     return replace(other, **same)
 
 

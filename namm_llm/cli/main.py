@@ -1,6 +1,8 @@
-"""The `namm-llm` group: finds a command's module when it is called; what goes wrong becomes one line and an exit code.
+"""The `namm-llm` group: finds a command's module when it is called; what goes wrong becomes one
+line and an exit code.
 
-Exit codes: 0 done, 1 error, 2 wrong use, 130 interrupted. An exception that is not ours is a bug, with its traceback.
+Exit codes: 0 done, 1 error, 2 wrong use, 130 interrupted. An exception that is not ours is a bug,
+with its traceback.
 """
 
 import sys
@@ -9,8 +11,8 @@ from typing import Any
 
 import click
 
-from namm_llm import __version__
 from namm_llm.errors import NammError
+from namm_llm.version import __version__
 
 COMMANDS = {
     "ask": "Ask questions about a document or a saved memory.",
@@ -44,7 +46,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         value = super().invoke(ctx)
-        sys.stdout.flush()  # a reader that has left (`| head`) is noticed here, where click handles it, and not at exit
+        # a reader that has left (`| head`) is noticed here, where click handles it, and not at exit
+        sys.stdout.flush()
         return value
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -63,7 +66,10 @@ class LazyGroup(click.Group):
         sys.exit(code)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="namm-llm")
 def main() -> None:
     """Read long documents with a local model whose cache forgets what it does not need."""

@@ -1,4 +1,6 @@
-"""Memories for the commands: opened with the settings that they were read with, recalled from the store, or read and kept there."""
+"""Memories for the commands: opened with the settings that they were read with, recalled from the
+store, or read and kept there.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +13,41 @@ import click
 
 from namm_llm.cli.options import Settings
 from namm_llm.cli.output import ReadingBar, size
-from namm_llm.documents import MEMORY_SUFFIX, DocumentMemory, FileText, MemoryStore, SavedHeader, join_texts, read_header
+from namm_llm.document import Document
+from namm_llm.documents import (
+    MEMORY_SUFFIX,
+    FileText,
+    MemoryStore,
+    SavedHeader,
+    join_texts,
+    read_header,
+)
 from namm_llm.documents.store import LIMIT_VARIABLE, Put
+from namm_llm.engine.results import Generation
+from namm_llm.engine.stream import Stream
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import parse_budget, settings_of
-from namm_llm.runner import Generation, Stream
 
 KEEP_TOKENS = 2000  # what is shorter is read again in a moment
-_CACHE_OPTIONS = ("policy", "budget", "namm", "probes", "interval", "compete", "kv_bits")
+_CACHE_OPTIONS = ("policy", "budget", "namm", "probes", "interval", "budget_scope", "kv_bits")
 
 
 @dataclass(frozen=True)
 class Recalled:
-    """The memory of documents, its ID in the store, and whether it was there already, so that nothing had to be read."""
+    """The memory of documents, its ID in the store, and whether it was there already, so that
+    nothing had to be read.
+    """
 
-    document: DocumentMemory[Generation, Stream]
+    document: Document[Generation, Stream]
     id: str
     cached: bool
 
 
 def saved_path(wanted: str) -> Path | None:
-    """The file of a saved memory: a .namm file, or one in the store by its name or ID. None for everything else; a file comes first."""
+    """The file of a saved memory: a .namm file, or one in the store by its name or ID. None for
+    everything else; a file comes first.
+    """
     if wanted.endswith(MEMORY_SUFFIX):
         return Path(wanted)
     if wanted == "-" or Path(wanted).exists():
@@ -45,8 +60,10 @@ def saved_path(wanted: str) -> Path | None:
     return store.path_of(id)
 
 
-def open_saved(path: Path, name: str, settings: Settings) -> DocumentMemory[Generation, Stream]:
-    """A saved memory, with the model and the settings that it was read with. name: what the user called it."""
+def open_saved(path: Path, name: str, settings: Settings) -> Document[Generation, Stream]:
+    """A saved memory, with the model and the settings that it was read with. name: what the user
+    called it.
+    """
     header = read_header(path)
     _check_same(name, header.eviction, settings.runner)
     tell_of_template(name, header)
@@ -63,35 +80,67 @@ def tell_of_template(name: str, header: SavedHeader | None) -> None:
 
 
 def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Settings:
-    """The settings that load a memory's model; what the user gave comes first (a wrong model is found when the memory is opened)."""
-    given = {option: value for option, value in settings.runner.items() if option not in _CACHE_OPTIONS}
+    """The settings that load a memory's model; what the user gave comes first (a wrong model is
+    found when the memory is opened).
+    """
+    given = {
+        option: value for option, value in settings.runner.items() if option not in _CACHE_OPTIONS
+    }
     model = header.model
-    own: dict[str, Any] = {"model": model.name, "quantization": model.quantization, "dtype": model.dtype}
+    own: dict[str, Any] = {
+        "model": model.name,
+        "quantization": model.quantization,
+        "dtype": model.dtype,
+    }
     if "model" not in given:
         own["revision"] = model.revision
         if Path(model.name).is_absolute() and not Path(model.name).is_dir():
-            raise DocumentError(f"{name} was read with the model {model.name}, which is not there any more; say where it is with --model.")
-    return replace(settings, runner={**{option: value for option, value in own.items() if value is not None}, **given})
+            raise DocumentError(
+                f"{name} was read with the model {model.name}, which is not there any more; say where it is with --model."
+            )
+    return replace(
+        settings,
+        runner={**{option: value for option, value in own.items() if value is not None}, **given},
+    )
 
 
 def _check_same(name: str, was: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """UsageError if a memory is asked for with other cache settings than those that it was read with."""
-    read_with = {"policy": was["policy"]["name"], **{option: was.get(option) for option in ("budget", "interval", "compete", "kv_bits")}}
+    """UsageError if a memory is asked for with other cache settings than those that it was read
+    with.
+    """
+    read_with = {
+        "policy": was["policy"]["name"],
+        **{option: was.get(option) for option in ("budget", "interval", "budget_scope", "kv_bits")},
+    }
     for option, value in read_with.items():
-        wanted = parse_budget(given[option]) if option == "budget" and option in given else given.get(option)
+        wanted = (
+            parse_budget(given[option])
+            if option == "budget" and option in given
+            else given.get(option)
+        )
         before = parse_budget(value) if option == "budget" else value
         if wanted is not None and wanted != before:
             flag = f"--{option.replace('_', '-')}"
             with_ = f"with {flag} {before}" if before is not None else f"without {flag}"
-            raise UsageError(f"{name} was read {with_}, not {given[option]}; leave the option out, or read the document again with it.")
+            raise UsageError(
+                f"{name} was read {with_}, not {given[option]}; leave the option out, or read the document again with it."
+            )
     if "probes" in given:
-        raise UsageError(f"{name} was read already, and --probe is for reading; leave the option out, or read the document again with it.")
-    if "namm" in given and Namm.load(given["namm"]).fingerprint != was["policy"].get("namm", {}).get("fingerprint"):
-        raise UsageError(f"{name} was not read with the NAMM {given['namm']}; leave the option out, or read the document again with it.")
+        raise UsageError(
+            f"{name} was read already, and --probe is for reading; leave the option out, or read the document again with it."
+        )
+    if "namm" in given and Namm.load(given["namm"]).fingerprint != was["policy"].get(
+        "namm", {}
+    ).get("fingerprint"):
+        raise UsageError(
+            f"{name} was not read with the NAMM {given['namm']}; leave the option out, or read the document again with it."
+        )
 
 
 def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
-    """The memory of documents: the one in the store if they were read before with the same weights and settings, else read now."""
+    """The memory of documents: the one in the store if they were read before with the same weights
+    and settings, else read now.
+    """
     text = join_texts(files)
     runner = settings.load()
     store = MemoryStore()
@@ -102,7 +151,9 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
         except DocumentError as error:  # also when another process has just removed it
             click.echo(f"Warning: {error}", err=True)
         else:
-            click.echo(f"{sources_of(files)} was read before; its memory is used: {entry.title}.", err=True)
+            click.echo(
+                f"{sources_of(files)} was read before; its memory is used: {entry.title}.", err=True
+            )
             tell_of_template(entry.title, entry.header)
             return Recalled(document, id, True)
     with ReadingBar() as bar:
@@ -110,16 +161,23 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
 
 
 def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None) -> None:
-    """Put a memory into the store, or only give it a name if it is there; what has to go for it is said on stderr."""
+    """Put a memory into the store, or only give it a name if it is there; what has to go for it is
+    said on stderr.
+    """
     store = MemoryStore()
     if not recalled.cached:
-        done = store.put(recalled.id, recalled.document, name=name, extra={"sources": sources_of(files)})
+        done = store.put(
+            recalled.id, recalled.document, name=name, extra={"sources": sources_of(files)}
+        )
         _tell(done, store)
         unnamed = done.unnamed
     else:
         unnamed = store.name(recalled.id, name) if name is not None else None
     if unnamed is not None:
-        click.echo(f"{name} was the name of {unnamed} before, which stays under this ID until the store is full.", err=True)
+        click.echo(
+            f"{name} was the name of {unnamed} before, which stays under this ID until the store is full.",
+            err=True,
+        )
 
 
 def keep_long(recalled: Recalled, files: Sequence[FileText]) -> None:
@@ -147,7 +205,10 @@ def sources_of(files: Sequence[FileText]) -> str:
 def _tell(done: Put, store: MemoryStore) -> None:
     for entry in done.removed:
         sources = f"{entry.header.extra.get('sources', '')}, " if entry.header else ""
-        click.echo(f"Removed to make room, as the least recently used: the memory {entry.id} ({sources}{size(entry.nbytes)}).", err=True)
+        click.echo(
+            f"Removed to make room, as the least recently used: the memory {entry.id} ({sources}{size(entry.nbytes)}).",
+            err=True,
+        )
     if done.over_nbytes:
         click.echo(
             f"Warning: the memories take {size(done.over_nbytes)} more than the limit of {size(store.limit)}; forget some "

@@ -1,7 +1,8 @@
 """Options that the commands share, and what they are turned into.
 
-No default is written here: an option that is not given is not passed on, so the defaults are those of `Runner.load` and
-`SamplingParams` (torch-free `--help` shows them as text, which a test compares with the real ones).
+No default is written here: an option that is not given is not passed on, so the defaults are those
+of `Runner.load` and `SamplingParams` (torch-free `--help` shows them as text, which a test compares
+with the real ones).
 """
 
 from __future__ import annotations
@@ -16,21 +17,37 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from namm_llm.engine.sampling import SamplingParams
     from namm_llm.runner import Runner
-    from namm_llm.runner.sampling import SamplingParams
 
 BUNDLED = "namm-tiny"
 
-MODEL_OPTION = click.option("--model", metavar="NAME", help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]")
+MODEL_OPTION = click.option(
+    "--model",
+    metavar="NAME",
+    help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]",
+)
 WEIGHTS_OPTIONS = (
     click.option("--quantization", metavar="Q", help="nf4, fp4 or int8 weights (bitsandbytes)."),
     click.option("--device", metavar="D", help="auto, cpu, cuda or mps.  [default: auto]"),
-    click.option("--dtype", metavar="T", help="auto, float32, bfloat16 or float16.  [default: auto]"),
+    click.option(
+        "--dtype", metavar="T", help="auto, float32, bfloat16 or float16.  [default: auto]"
+    ),
 )
 CACHE_OPTIONS = (
-    click.option("--policy", metavar="NAME", help="How the tokens that stay are chosen; all stay without policy and budget."),
-    click.option("--budget", metavar="B", help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB)."),
-    click.option("--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."),
+    click.option(
+        "--policy",
+        metavar="NAME",
+        help="How the tokens that stay are chosen; all stay without policy and budget.",
+    ),
+    click.option(
+        "--budget",
+        metavar="B",
+        help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB).",
+    ),
+    click.option(
+        "--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."
+    ),
     click.option(
         "--probe",
         "probes",
@@ -38,13 +55,31 @@ CACHE_OPTIONS = (
         multiple=True,
         help="A text that the NAMM asks with; may be repeated.  [default: the NAMM's own]",
     ),
-    click.option("--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"),
-    click.option("--compete", metavar="WHO", help="head, layer or model: whose tokens share a budget.  [default: the policy's]"),
-    click.option("--kv-bits", metavar="N", type=int, help="8: keys and values are kept as 8-bit numbers.  [default: as computed]"),
+    click.option(
+        "--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"
+    ),
+    click.option(
+        "--budget-scope",
+        metavar="WHO",
+        help="head, layer or model: whose tokens share a budget.  [default: the policy's]",
+    ),
+    click.option(
+        "--kv-bits",
+        metavar="N",
+        type=int,
+        help="8: keys and values are kept as 8-bit numbers.  [default: as computed]",
+    ),
 )
 SAMPLING_OPTIONS = (
-    click.option("--max-tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: 256]"),
-    click.option("--temperature", metavar="T", type=float, help="0 always takes the likeliest token.  [default: 0]"),
+    click.option(
+        "--max-tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: 256]"
+    ),
+    click.option(
+        "--temperature",
+        metavar="T",
+        type=float,
+        help="0 always takes the likeliest token.  [default: 0]",
+    ),
     click.option("--seed", metavar="N", type=int, help="Makes sampling repeatable."),
 )
 OUTPUT_OPTIONS = (
@@ -63,7 +98,7 @@ class Settings:
     stats: bool = False
 
     def params(self) -> SamplingParams:
-        from namm_llm.runner.sampling import SamplingParams
+        from namm_llm.engine.sampling import SamplingParams
 
         return SamplingParams(**self.sampling)
 
@@ -88,14 +123,18 @@ class Settings:
 
 
 def quiet_libraries() -> None:
-    """Loading bars and advice of the libraries below us stay off stderr; must run before they are imported."""
+    """Loading bars and advice of the libraries below us stay off stderr; must run before they are
+    imported.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if lively() else "1")
 
 
 def lively() -> bool:
     """Whether stderr is a terminal on which something may move and shine."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
 
 
 def shared_options(
@@ -109,14 +148,22 @@ def shared_options(
         "quantization",
         "device",
         "dtype",
-        *(("policy", "budget", "namm", "probes", "interval", "compete", "kv_bits") if cache else ()),
+        *(
+            ("policy", "budget", "namm", "probes", "interval", "budget_scope", "kv_bits")
+            if cache
+            else ()
+        ),
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_settings(**values: Any) -> None:
             def given(names: tuple[str, ...]) -> dict[str, Any]:
-                return {name: value for name in names if (value := values.pop(name, None)) not in (None, ())}
+                return {
+                    name: value
+                    for name in names
+                    if (value := values.pop(name, None)) not in (None, ())
+                }
 
             settings = Settings(
                 runner=given(of_runner),

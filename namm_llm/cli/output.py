@@ -17,18 +17,23 @@ from namm_llm.cli.options import lively
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from namm_llm.runner import Generation, Stream
+    from namm_llm.engine.results import Generation
+    from namm_llm.engine.stream import Stream
     from namm_llm.summaries import Summary
 
 
 class Start(Protocol):
     """Begins an answer: `runner.stream` or `document.stream` with all but these arguments bound."""
 
-    def __call__(self, *, cancel: threading.Event, on_progress: Callable[[int, int], None]) -> Stream: ...
+    def __call__(
+        self, *, cancel: threading.Event, on_progress: Callable[[int, int], None]
+    ) -> Stream: ...
 
 
 def answer(start: Start, *, as_json: bool, stats: bool) -> Generation:
-    """Prints an answer as it comes, or its JSON object when it is whole; then the statistics. Ctrl-C ends it within a token."""
+    """Prints an answer as it comes, or its JSON object when it is whole; then the statistics.
+    Ctrl-C ends it within a token.
+    """
     with interruptible() as cancel, ReadingBar() as bar:
         stream = start(cancel=cancel, on_progress=bar.update)
         for piece in stream:
@@ -84,9 +89,21 @@ class ReadingBar:
 
 def _bar(total: int) -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("Reading"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens"), TimeRemainingColumn())
+    columns = (
+        TextColumn("Reading"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tokens"),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     bar.add_task("", total=total)
     bar.start()
@@ -94,14 +111,19 @@ def _bar(total: int) -> Progress:
 
 
 def statistics(result: Generation | Summary) -> str:
-    """`142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536 evicted) 34 MB`."""
+    """`142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536
+    evicted) 34 MB`.
+    """
     usage, timings, cache = result.usage, result.timings, result.cache
     evicted = cache.seen_tokens - cache.stored_tokens
     parts = (
         f"{grouped(usage.output_tokens)} tok",
-        f"{usage.output_tokens / timings.decode_seconds:.1f} tok/s" if timings.decode_seconds else "",
+        f"{usage.output_tokens / timings.decode_seconds:.1f} tok/s"
+        if timings.decode_seconds
+        else "",
         f"ttft {timings.first_token_seconds:.2f} s",
-        f"prompt {grouped(usage.input_tokens)}" + (f" ({grouped(usage.cached_tokens)} cached)" if usage.cached_tokens else ""),
+        f"prompt {grouped(usage.input_tokens)}"
+        + (f" ({grouped(usage.cached_tokens)} cached)" if usage.cached_tokens else ""),
         f"KV {grouped(cache.stored_tokens)}/{grouped(cache.seen_tokens)} kept"
         + (f" (−{grouped(evicted)} evicted)" if evicted else "")
         + f" {size(cache.nbytes)}",

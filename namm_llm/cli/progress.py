@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class JobBar:
-    """A bar of done parts, what was noted last behind it. Nothing moves where stderr is no terminal."""
+    """A bar of done parts, what was noted last behind it. Nothing moves where stderr is no
+    terminal.
+    """
 
     def __init__(self, title: str, unit: str) -> None:
         self._title = title
@@ -21,10 +23,27 @@ class JobBar:
     def __enter__(self) -> JobBar:
         if lively():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+            )
 
-            columns = (TextColumn(self._title), BarColumn(20), MofNCompleteColumn(), TextColumn(self._unit), TimeElapsedColumn())
-            self._bar = Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True)
+            columns = (
+                TextColumn(self._title),
+                BarColumn(20),
+                MofNCompleteColumn(),
+                TextColumn(self._unit),
+                TimeElapsedColumn(),
+            )
+            self._bar = Progress(
+                *columns,
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
             self._bar.add_task("", total=None)
             self._bar.start()
         return self

@@ -16,15 +16,22 @@ from namm_llm.errors import UsageError
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--name", metavar="NAME", help="How to call the memory; one with a name is never removed to make room.")
-@click.option("-o", "--output", metavar="MEMORY", help="Save it as this file (.namm) and not in the store.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="How to call the memory; one with a name is never removed to make room.",
+)
+@click.option(
+    "-o", "--output", metavar="MEMORY", help="Save it as this file (.namm) and not in the store."
+)
 @shared_options(sampling=False)
 def read(files: tuple[str, ...], name: str | None, output: str | None, settings: Settings) -> None:
     """Read FILES once and keep their memory, to be asked with `namm-llm ask MEMORY QUESTION`.
 
-    A FILE is text, md, html, pdf or docx, or - for standard input. Several are one memory; each then begins with the line
-    "Document: NAME". What to ask for is printed: the NAME, the ID that the memory got in the store, or the file of -o.
-    `namm-llm documents` lists and forgets what is kept. What was read before with the same settings is not read again.
+    A FILE is text, md, html, pdf or docx, or - for standard input. Several are one memory; each
+    then begins with the line "Document: NAME". What to ask for is printed: the NAME, the ID that
+    the memory got in the store, or the file of -o. `namm-llm documents` lists and forgets what is
+    kept. What was read before with the same settings is not read again.
     """
     target = memory_path(files, name, output)
     from namm_llm.cli.memories import keep, recall_or_read, sources_of
@@ -38,18 +45,30 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     else:
         recalled.document.save(target, extra={"sources": sources_of(sources)})
     memory = str(target or name or recalled.id)
-    about = {"memory": memory, "id": recalled.id, "cached": recalled.cached, "sources": [source.name for source in sources]}
+    about = {
+        "memory": memory,
+        "id": recalled.id,
+        "cached": recalled.cached,
+        "sources": [source.name for source in sources],
+    }
     info = recalled.document.info()
     click.echo(json.dumps({**about, **info}, ensure_ascii=False) if settings.as_json else memory)
     if settings.stats:
-        click.echo(f"KV {grouped(info['stored_tokens'])}/{grouped(info['seen_tokens'])} kept {size(info['nbytes'])}", err=True)
+        click.echo(
+            f"KV {grouped(info['stored_tokens'])}/{grouped(info['seen_tokens'])} kept {size(info['nbytes'])}",
+            err=True,
+        )
 
 
 def memory_path(files: tuple[str, ...], name: str | None, output: str | None) -> Path | None:
-    """Where -o wants the memory, None for the store; what cannot work is refused before anything is read."""
+    """Where -o wants the memory, None for the store; what cannot work is refused before anything is
+    read.
+    """
     for file in files:
         if file.endswith(MEMORY_SUFFIX):
-            raise UsageError(f"{file} is a memory already; ask it with: namm-llm ask {file} QUESTION")
+            raise UsageError(
+                f"{file} is a memory already; ask it with: namm-llm ask {file} QUESTION"
+            )
     if files.count("-") > 1:
         raise UsageError("- stands for standard input and can be given only once")
     if output is None:
@@ -58,7 +77,11 @@ def memory_path(files: tuple[str, ...], name: str | None, output: str | None) ->
         raise UsageError("--name is for memories in the store; leave out one of --name and -o")
     target = Path(output)
     if target.suffix != MEMORY_SUFFIX:
-        raise UsageError(f"{target} must end in {MEMORY_SUFFIX}, so that `namm-llm ask` knows it for a memory")
+        raise UsageError(
+            f"{target} must end in {MEMORY_SUFFIX}, so that `namm-llm ask` knows it for a memory"
+        )
     if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{target} cannot be written: name a file in a folder that exists and may be written to")
+        raise UsageError(
+            f"{target} cannot be written: name a file in a folder that exists and may be written to"
+        )
     return target

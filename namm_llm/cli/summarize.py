@@ -26,15 +26,36 @@ _, *_SAMPLING = SAMPLING_OPTIONS  # the most tokens have a default of their own 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--method", metavar="M", help="auto, one-pass, map-reduce or refine.  [default: auto]")
-@click.option("--length", metavar="L", help="short, medium, long, or about how many words.  [default: medium]")
+@click.option(
+    "--method", metavar="M", help="auto, one-pass, map-reduce or refine.  [default: auto]"
+)
+@click.option(
+    "--length", metavar="L", help="short, medium, long, or about how many words.  [default: medium]"
+)
 @click.option("--focus", metavar="TEXT", help="What the summary is to be about.")
 @click.option("--together", is_flag=True, help="One summary of all files, not one of each.")
-@click.option("--part-tokens", metavar="N", type=int, help="Most tokens of a part of a long text.  [default: 8192]")
-@click.option("--work", metavar="FILE", help="Keeps what is finished until all is.  [default: a file in your data folder]")
-@click.option("-o", "--output", metavar="FILE", help="Write to FILE, all or nothing, and not to stdout.")
+@click.option(
+    "--part-tokens",
+    metavar="N",
+    type=int,
+    help="Most tokens of a part of a long text.  [default: 8192]",
+)
+@click.option(
+    "--work",
+    metavar="FILE",
+    help="Keeps what is finished until all is.  [default: a file in your data folder]",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write to FILE, all or nothing, and not to stdout."
+)
 @shared_options(sampling=False)
-@click.option("--max-tokens", "answer_tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: enough for --length]")
+@click.option(
+    "--max-tokens",
+    "answer_tokens",
+    metavar="N",
+    type=int,
+    help="Most tokens of an answer.  [default: enough for --length]",
+)
 @_SAMPLING[0]
 @_SAMPLING[1]
 def summarize(
@@ -48,14 +69,18 @@ def summarize(
 ) -> None:
     """Summarize every FILE through the evicting cache.
 
-    FILE is a text file, a memory that `namm-llm read` saved, or - for standard input. A text that fits into the positions
-    that the model was trained on is read in one pass. A longer one is summarized in parts: map-reduce takes each part on
-    its own, and then their summaries together; refine takes one part after the other, with the summary of what came
-    before it. stderr says when and how.
+    FILE is a text file, a memory that `namm-llm read` saved, or - for standard input. A text that
+    fits into the positions that the model was trained on is read in one pass. A longer one is
+    summarized in parts: map-reduce takes each part on its own, and then their summaries together;
+    refine takes one part after the other, with the summary of what came before it. stderr says when
+    and how.
 
-    A long summary that was interrupted goes on where it stopped when the same command is given again.
+    A long summary that was interrupted goes on where it stopped when the same command is given
+    again.
     """
-    options = {name: value for name, value in options.items() if value is not None} | settings.sampling
+    options = {
+        name: value for name, value in options.items() if value is not None
+    } | settings.sampling
     if answer_tokens is not None:
         options["max_tokens"] = answer_tokens
     check(options)
@@ -71,7 +96,7 @@ def summarize(
 
 def check(options: dict[str, Any]) -> None:
     """Refuses wrong options before anything is read."""
-    from namm_llm.runner import SamplingParams
+    from namm_llm.engine.sampling import SamplingParams
     from namm_llm.summaries import OPTIONS, check_options
 
     check_options(**{name: value for name, value in options.items() if name in OPTIONS})
@@ -100,19 +125,34 @@ def sources_of(files: Sequence[str], together: bool, settings: Settings) -> list
         raise UsageError("standard input can be read once; name - once.")
     saved = [saved_path(file) for file in files]
     if together and any(saved):
-        raise UsageError("a memory holds no text that could be put together with others; leave out --together, or name the text files.")
+        raise UsageError(
+            "a memory holds no text that could be put together with others; leave out --together, or name the text files."
+        )
     if together:
         return [Source(tuple(files), join_texts([document_file(file) for file in files]))]
-    texts = {file: document_file(file).text for file, path in zip(files, saved, strict=True) if path is None}
+    texts = {
+        file: document_file(file).text
+        for file, path in zip(files, saved, strict=True)
+        if path is None
+    }
     return [
-        Source((file,), texts[file] if path is None else open_saved(path, file, settings)) for file, path in zip(files, saved, strict=True)
+        Source((file,), texts[file] if path is None else open_saved(path, file, settings))
+        for file, path in zip(files, saved, strict=True)
     ]
 
 
 class Job:
     """The summaries of one call, one after the other, with the work file that they share."""
 
-    def __init__(self, sources: Sequence[Source], options: dict[str, Any], settings: Settings, work: str | None, *, prints: bool) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: dict[str, Any],
+        settings: Settings,
+        work: str | None,
+        *,
+        prints: bool,
+    ) -> None:
         from namm_llm.summaries import WorkFile, work_path
 
         self._options = options
@@ -135,20 +175,38 @@ class Job:
 
         self._said = []
         with interruptible() as cancel, ReadingBar() as bar:
-            stream = stream_summary(source.content, self._runner, work=self._work, cancel=cancel, on_progress=bar.update, **self._options)
+            stream = stream_summary(
+                source.content,
+                self._runner,
+                work=self._work,
+                cancel=cancel,
+                on_progress=bar.update,
+                **self._options,
+            )
             self._tell_plan(source, stream)
             for piece in stream:
                 bar.stop()
                 if not self._as_json:
-                    self._say(piece.text if self._said or not self._has_several else f"{source.title}:\n{piece.text}")
+                    self._say(
+                        piece.text
+                        if self._said or not self._has_several
+                        else f"{source.title}:\n{piece.text}"
+                    )
         summary = stream.result
         if summary.finish_reason == "cancelled":
             self._give_up(stream)
-        self._say(json.dumps({"files": source.names, **summary.to_dict()}, ensure_ascii=False) + "\n" if self._as_json else "\n")
+        self._say(
+            json.dumps({"files": source.names, **summary.to_dict()}, ensure_ascii=False) + "\n"
+            if self._as_json
+            else "\n"
+        )
         if self._has_several and not self._as_json:
             self._say("\n")
         if self._stats:
-            click.echo(f"{statistics(summary)} · {summary.method}, {len(summary.parts)} parts, {summary.calls} answers", err=True)
+            click.echo(
+                f"{statistics(summary)} · {summary.method}, {len(summary.parts)} parts, {summary.calls} answers",
+                err=True,
+            )
         return "".join(self._said)
 
     def finish(self) -> None:
@@ -168,8 +226,15 @@ class Job:
         if len(plan.spans) > 1:
             assert self._runner is not None
             chosen = self._options.get("method", "auto") != "auto"
-            room = "" if chosen else f", too many for one pass of {self._runner.model_id} ({self._runner.context_window} positions)"
-            click.echo(f"{source.title}: {grouped(plan.tokens)} tokens{room}: {plan.method} in {len(plan.spans)} parts.", err=True)
+            room = (
+                ""
+                if chosen
+                else f", too many for one pass of {self._runner.model_id} ({self._runner.context_window} positions)"
+            )
+            click.echo(
+                f"{source.title}: {grouped(plan.tokens)} tokens{room}: {plan.method} in {len(plan.spans)} parts.",
+                err=True,
+            )
 
     def _tell_found(self, work: WorkFile) -> None:
         if len(work):
@@ -180,19 +245,24 @@ class Job:
         if self._prints and self._said:
             click.echo("")
         if stream.work is not None and len(stream.work):
-            click.echo(f"{len(stream.work)} answers are kept in {stream.work.path}: the same command goes on from there.", err=True)
+            click.echo(
+                f"{len(stream.work)} answers are kept in {stream.work.path}: the same command goes on from there.",
+                err=True,
+            )
         raise KeyboardInterrupt
 
 
 def check_target(path: Path) -> None:
     """Refuses a place that cannot be written before anything is computed."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written: name a file in a folder that exists and may be written to")
+        raise UsageError(
+            f"{path} cannot be written: name a file in a folder that exists and may be written to"
+        )
 
 
 def write(path: Path, text: str) -> None:
     """The whole file or nothing."""
-    from namm_llm.documents.atomic import replacing
+    from namm_llm.io import replacing
 
     try:
         with replacing(path) as part:

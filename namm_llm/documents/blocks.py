@@ -1,4 +1,6 @@
-"""The text of a document on its way into a model, block by block, so that a long one need never be there at once."""
+"""The text of a document on its way into a model, block by block, so that a long one need never be
+there at once.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ _BORDERS = (re.compile(r"(?<=\n)(?=[^\W_])"), re.compile(r"(?<=\S)(?= )"))
 
 
 class TextBlocks:
-    """Iterates once over the checked text of one document (a text), several (a list or tuple of texts, joined by an empty line) or a stream
-    (any other iterable of pieces: joined as they are, and cut into blocks where tokenizers begin anew, or after `BLOCK` characters
-    without such a border). DocumentError for what cannot be read.
+    """Iterates once over the checked text of one document (a text), several (a list or tuple of
+    texts, joined by an empty line) or a stream (any other iterable of pieces: joined as they are,
+    and cut into blocks where tokenizers begin anew, or after `BLOCK` characters without such a
+    border). DocumentError for what cannot be read.
     """
 
     def __init__(self, text: Text, name: str = "the document") -> None:
@@ -29,7 +32,8 @@ class TextBlocks:
                 check_text(one, f"document {number} of {len(text)}")
             text = BETWEEN.join(text)
         if isinstance(text, (str, bytes, bytearray, Mapping)) or not isinstance(text, Iterable):
-            check_text(text, name)  # type: ignore[arg-type]  # it says what is wrong with the others
+            # it says what is wrong with the others
+            check_text(text, name)  # type: ignore[arg-type]
             self._blocks: Iterator[str] = iter([text])  # type: ignore[list-item]
         else:
             self._blocks = self._cut(text)

@@ -1,7 +1,9 @@
-"""The text of a document's file: plain text as it stands (markdown, code and everything unknown too), HTML, PDF and Word (.docx).
+"""The text of a document's file: plain text as it stands (markdown, code and everything unknown
+too), HTML, PDF and Word (.docx).
 
-Text only: pictures, the look, and a Word file's page headers and footers are left out. What else could not be read is said in `warnings`.
-The libraries are those of the extra `documents` and are imported when a file needs them.
+Text only: pictures, the look, and a Word file's page headers and footers are left out. What else
+could not be read is said in `warnings`. The libraries are those of the extra `documents` and are
+imported when a file needs them.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _PAGES_NAMED = 8
 
 @dataclass(frozen=True)
 class FileText:
-    """name: the file's name without its folder. text: never empty. warnings: lines that say what of the file is not in the text."""
+    """name: the file's name without its folder. text: never empty. warnings: lines that say what of
+    the file is not in the text.
+    """
 
     name: str
     text: str
@@ -42,8 +46,9 @@ class FileText:
 def read_file(path: str | os.PathLike[str]) -> FileText:
     """What a file says, by its suffix: .html, .htm, .pdf, .docx, and anything else as UTF-8 text.
 
-    DocumentError, in one line, if there is nothing to read: missing, a folder, broken, encrypted, scanned, binary, of another kind than its
-    suffix says. UsageError if the extra `documents` is needed and not installed.
+    DocumentError, in one line, if there is nothing to read: missing, a folder, broken, encrypted,
+    scanned, binary, of another kind than its suffix says. UsageError if the extra `documents` is
+    needed and not installed.
     """
     path = Path(path)
     return text_of(file_bytes(path), str(path), path.suffix)
@@ -60,7 +65,9 @@ def text_of(data: bytes, name: str, suffix: str = "") -> FileText:
 
 
 def join_texts(files: Sequence[FileText]) -> str:
-    """Several documents as one text. Each begins with the line `Document: NAME`; a single one is left as it is."""
+    """Several documents as one text. Each begins with the line `Document: NAME`; a single one is
+    left as it is.
+    """
     if len(files) == 1:
         return files[0].text
     return "\n\n".join(f"Document: {file.name}\n\n{file.text.strip()}" for file in files) + "\n"
@@ -69,11 +76,16 @@ def join_texts(files: Sequence[FileText]) -> str:
 def _check_kind(data: bytes, name: str, suffix: str) -> None:
     for start, what, needed in _SIGNATURES:
         if data.startswith(start) and suffix != needed:
-            do = f"give it as a file whose name ends in {needed}" if needed else "save it as .docx, .pdf or text, without a password"
+            do = (
+                f"give it as a file whose name ends in {needed}"
+                if needed
+                else "save it as .docx, .pdf or text, without a password"
+            )
             raise DocumentError(f"{name} is {what}; {do}.")
 
 
-# -- one reader for each kind: (bytes, name) -> (text, warnings) --------------------------------------------------------------------------
+# -- one reader for each kind: (bytes, name) -> (text, warnings)
+# --------------------------------------------------------------------------
 
 
 def _html(data: bytes, name: str) -> tuple[str, list[str]]:
@@ -99,7 +111,9 @@ def _html(data: bytes, name: str) -> tuple[str, list[str]]:
     # tables come padded, and each block brings its own empty lines
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in laid_out.splitlines()))
     if not text.strip():
-        raise DocumentError(f"{name} holds no text; if the page is made by JavaScript, save it from a browser or print it as a PDF.")
+        raise DocumentError(
+            f"{name} holds no text; if the page is made by JavaScript, save it from a browser or print it as a PDF."
+        )
     return text, []
 
 
@@ -118,15 +132,23 @@ def _pdf(data: bytes, name: str) -> tuple[str, list[str]]:
         except DocumentError:
             raise
         except Exception as error:  # a broken file makes pypdf raise anything
-            raise DocumentError(f"{name} is a broken PDF ({_one_line(error)}); open it in a viewer and save it again.") from error
+            raise DocumentError(
+                f"{name} is a broken PDF ({_one_line(error)}); open it in a viewer and save it again."
+            ) from error
         texts = [_page_text(page.extract_text) for page in pages]
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if len(empty) == len(texts):
-        raise DocumentError(f"none of the {len(texts)} pages of {name} holds text; if they are scanned, run OCR on them first.")
+        raise DocumentError(
+            f"none of the {len(texts)} pages of {name} holds text; if they are scanned, run OCR on them first."
+        )
     warnings = []
     if empty:
-        named = ", ".join(map(str, empty[:_PAGES_NAMED])) + (", ..." if len(empty) > _PAGES_NAMED else "")
-        warnings.append(f"{name}: no text could be read on {len(empty)} of {len(texts)} pages ({named}).")
+        named = ", ".join(map(str, empty[:_PAGES_NAMED])) + (
+            ", ..." if len(empty) > _PAGES_NAMED else ""
+        )
+        warnings.append(
+            f"{name}: no text could be read on {len(empty)} of {len(texts)} pages ({named})."
+        )
     return "\n\n".join(text.strip() for text in texts if text.strip()), warnings
 
 
@@ -147,17 +169,30 @@ def _docx(data: bytes, name: str) -> tuple[str, list[str]]:
     if not zipfile.is_zipfile(BytesIO(data)):
         raise DocumentError(f"{name} is no Word document, or one that was cut short.")
     try:
-        page = convert_to_html(BytesIO(data), include_embedded_style_map=False, convert_image=img_element(lambda image: {}))
+        page = convert_to_html(
+            BytesIO(data),
+            include_embedded_style_map=False,
+            convert_image=img_element(lambda image: {}),
+        )
     except Exception as error:  # a zip of something else, damaged XML: anything may be raised
-        raise DocumentError(f"{name} is a zip archive, but no whole Word document ({_one_line(error)}).") from error
+        raise DocumentError(
+            f"{name} is a zip archive, but no whole Word document ({_one_line(error)})."
+        ) from error
     if "<" not in page.value:
         raise DocumentError(f"{name} holds no text.")
     text, _ = _html(page.value.encode(), name)
-    unknown = sorted({message.message for message in page.messages if "element was ignored" in message.message})
+    unknown = sorted(
+        {message.message for message in page.messages if "element was ignored" in message.message}
+    )
     return text, [f"{name}: {message}." for message in unknown]
 
 
-_READERS: dict[str, Callable[[bytes, str], tuple[str, list[str]]]] = {".html": _html, ".htm": _html, ".pdf": _pdf, ".docx": _docx}
+_READERS: dict[str, Callable[[bytes, str], tuple[str, list[str]]]] = {
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+    ".docx": _docx,
+}
 
 
 @contextmanager
@@ -165,12 +200,16 @@ def _extra(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"{name} needs libraries that are not installed: pip install 'namm-llm[documents]'") from error
+        raise UsageError(
+            f"{name} needs libraries that are not installed: pip install 'namm-llm[documents]'"
+        ) from error
 
 
 @contextmanager
 def _quiet(library: str) -> Iterator[None]:
-    """What a library logs about a file stays out of the user's terminal; what matters of it is in our warnings."""
+    """What a library logs about a file stays out of the user's terminal; what matters of it is in
+    our warnings.
+    """
     logger = logging.getLogger(library)
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,6 @@
-"""The names that a user gave to memories: one small file for each, so that giving one is a single step that nothing can tear."""
+"""The names that a user gave to memories: one small file for each, so that giving one is a single
+step that nothing can tear.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,16 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from namm_llm.documents.atomic import replacing
 from namm_llm.errors import UsageError
+from namm_llm.io import replacing
 
 _LENGTH = 100
 
 
 class Names:
-    """Names in a folder, each with the ID it stands for. Case does not tell two names apart, as on many a disk."""
+    """Names in a folder, each with the ID it stands for. Case does not tell two names apart, as on
+    many a disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +39,9 @@ class Names:
     def give(self, name: str, id: str) -> None:
         """Let a name stand for `id` from now on. OSError if the disk refuses."""
         with replacing(self._path(name)) as part:
-            part.write_text(json.dumps({"name": name, "id": id}, ensure_ascii=False), encoding="utf-8")
+            part.write_text(
+                json.dumps({"name": name, "id": id}, ensure_ascii=False), encoding="utf-8"
+            )
 
     def remove(self, name: str) -> None:
         """Forget a name; nothing happens if it is not there."""
@@ -47,12 +53,16 @@ class Names:
 
 
 def check_name(name: str, suffix: str) -> str:
-    """A name as it is kept. UsageError if it could be taken for a file (`suffix` is that of memories), an option, or nothing at all."""
+    """A name as it is kept. UsageError if it could be taken for a file (`suffix` is that of
+    memories), an option, or nothing at all.
+    """
     name = name.strip()
     if not name or len(name) > _LENGTH or not name.isprintable():
         raise UsageError(f"a name has 1 to {_LENGTH} printable characters, not {name!r}.")
     if name.startswith("-") or "/" in name or "\\" in name or name.lower().endswith(suffix):
-        raise UsageError(f"{name!r} looks like an option or a file: a name begins with no -, has no slash and does not end in {suffix}.")
+        raise UsageError(
+            f"{name!r} looks like an option or a file: a name begins with no -, has no slash and does not end in {suffix}."
+        )
     return name
 
 

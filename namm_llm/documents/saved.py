@@ -1,7 +1,9 @@
-"""The file of a saved memory: one safetensors file with the tensors of the cache and a header that says what they belong to.
+"""The file of a saved memory: one safetensors file with the tensors of the cache and a header that
+says what they belong to.
 
-The header carries a checksum of itself and one of the tensors, so a file that was cut or altered is never taken for a memory. Tensors are
-hashed after they were read, and it is these that are used. Headers are read without torch, which takes seconds to import.
+The header carries a checksum of itself and one of the tensors, so a file that was cut or altered is
+never taken for a memory. Tensors are hashed after they were read, and it is these that are used.
+Headers are read without torch, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -17,23 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from namm_llm.documents.atomic import replacing
 from namm_llm.errors import DocumentError
+from namm_llm.io import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 3
 OLDEST = 2  # without the chat template; the oldest version that is still read
-_HEADER = "namm_document"  # a single entry of the metadata, because safetensors does not keep the order of several
+# a single entry of the metadata, because safetensors does not keep the order of several
+_HEADER = "namm_document"
 _CHECKSUM = "header_sha256"
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a memory was read with. name: a bundled model, a Hugging Face id or an absolute folder. fingerprint: the same for the same
-    weights (their quantization and dtype included) and tokenizer. template: the same for the same chat template, empty for none; None
-    in files of an older program, which does not say.
+    """What a memory was read with. name: a bundled model, a Hugging Face id or an absolute folder.
+    fingerprint: the same for the same weights (their quantization and dtype included) and
+    tokenizer. template: the same for the same chat template, empty for none; None in files of an
+    older program, which does not say.
     """
 
     name: str
@@ -51,9 +55,10 @@ class SavedModel:
 class SavedHeader:
     """What is known of a saved memory without its tensors.
 
-    eviction: all settings it was read with (see `settings_of`). policy: the same in one line. seen_tokens, stored_tokens: as of
-    `CacheStats`. text_sha256: see `DocumentMemory`. extra: strings of whoever saved it, such as a name. cache: the numbers beside the
-    tensors. tensors_sha256: see `checksum`.
+    eviction: all settings it was read with (see `settings_of`). policy: the same in one line.
+    seen_tokens, stored_tokens: as of `CacheStats`. text_sha256: see `Document`. extra: strings of
+    whoever saved it, such as a name. cache: the numbers beside the tensors. tensors_sha256: see
+    `checksum`.
     """
 
     version: int
@@ -68,7 +73,9 @@ class SavedHeader:
     tensors_sha256: str
 
     def check_belongs(self, path: Path, model: SavedModel) -> None:
-        """DocumentError if the memory in `path` is one of other weights, or was read through another chat template."""
+        """DocumentError if the memory in `path` is one of other weights, or was read through
+        another chat template.
+        """
         if self.model.fingerprint != model.fingerprint:
             raise DocumentError(
                 f"{path} was saved with the weights of {self.model}, this runner has {model}. Load that model, or read the document again."
@@ -80,7 +87,9 @@ class SavedHeader:
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names, types, shapes and bytes of these tensors (on the CPU, contiguous), hashed side by side in threads."""
+    """SHA-256 of the names, types, shapes and bytes of these tensors (on the CPU, contiguous),
+    hashed side by side in threads.
+    """
     import torch
 
     def of(name: str) -> str:
@@ -93,7 +102,9 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: SavedHeader) -> None:
-    """Write a memory, all or nothing, on the disk when this returns. DocumentError if the disk refuses."""
+    """Write a memory, all or nothing, on the disk when this returns. DocumentError if the disk
+    refuses.
+    """
     from safetensors.torch import save_file
 
     values = asdict(header)
@@ -104,16 +115,22 @@ def write(path: Path, tensors: dict[str, Tensor], header: SavedHeader) -> None:
     except OSError as error:
         raise DocumentError(f"{path} cannot be written: {error.strerror or error}.") from error
     except SafetensorError as error:
-        raise DocumentError(f"{path} cannot be written: {str(error).rpartition('I/O error: ')[2]}.") from error
+        raise DocumentError(
+            f"{path} cannot be written: {str(error).rpartition('I/O error: ')[2]}."
+        ) from error
 
 
 def read(path: Path) -> tuple[SavedHeader, dict[str, Tensor]]:
-    """Header and tensors of a saved memory, each checked. DocumentError, in one line, if the file is not a whole one."""
+    """Header and tensors of a saved memory, each checked. DocumentError, in one line, if the file
+    is not a whole one.
+    """
     return _read(path, with_tensors=True)
 
 
 def read_header(path: str | os.PathLike[str]) -> SavedHeader:
-    """The header of a saved memory, without loading a model or tensors. DocumentError as of `read`, but for the bytes of the tensors."""
+    """The header of a saved memory, without loading a model or tensors. DocumentError as of `read`,
+    but for the bytes of the tensors.
+    """
     return _read(Path(path), with_tensors=False)[0]
 
 
@@ -123,7 +140,8 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str, Ten
         try:
             return _read_once(path, with_tensors=with_tensors)
         except DocumentError:
-            # safetensors opens a file twice; a save in between gives it the header of one memory and the tensors of another
+            # safetensors opens a file twice; a save in between gives it the header of one memory
+            # and the tensors of another
             if _identity(path) == file:
                 raise
 
@@ -140,7 +158,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str, Tensor]]:
     if not path.is_file():
         what = "is a folder, not a saved memory" if path.is_dir() else "is not there"
-        raise DocumentError(f"{path} {what}; save one with DocumentMemory.save or `namm-llm read`.")
+        raise DocumentError(f"{path} {what}; save one with Document.save or `namm-llm read`.")
     try:
         with safe_open(str(path), framework="pt" if with_tensors else "numpy") as file:
             header = _header(path, (file.metadata() or {})[_HEADER])
@@ -148,13 +166,19 @@ def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str
             names = file.keys() if with_tensors else []
             tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
-        raise DocumentError(f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Read the document again.") from error
+        raise DocumentError(
+            f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Read the document again."
+        ) from error
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise DocumentError(f"{path} is a safetensors file, but no saved memory of a document.") from error
+        raise DocumentError(
+            f"{path} is a safetensors file, but no saved memory of a document."
+        ) from error
     if with_tensors and checksum(tensors) != header.tensors_sha256:
-        raise DocumentError(f"{path} is damaged: its numbers are not those that were saved. Read the document again.")
+        raise DocumentError(
+            f"{path} is damaged: its numbers are not those that were saved. Read the document again."
+        )
     return header, tensors
 
 
@@ -165,7 +189,9 @@ def _header(path: Path, text: str) -> SavedHeader:
             f"{path} has format version {values['version']}, this program knows version {VERSION}. Read the document again."
         )
     if values.pop(_CHECKSUM) != _checksum_of(values):
-        raise DocumentError(f"{path} is damaged: its header is not the one that was saved. Read the document again.")
+        raise DocumentError(
+            f"{path} is damaged: its header is not the one that was saved. Read the document again."
+        )
     return SavedHeader(**{**values, "model": SavedModel(**values["model"])})
 
 

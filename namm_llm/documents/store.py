@@ -1,8 +1,9 @@
 """The memories that are kept on this machine, so that no document is read twice.
 
-The files are the truth; there is no index. Each memory is one saved file, `ID.namm`, and its ID follows from the text and from everything
-that decides how it was read. When it was last used is the file's time. So whatever happens to a process, a file is whole or not there, and
-what is there is found.
+The files are the truth; there is no index. Each memory is one saved file, `ID.namm`, and its ID
+follows from the text and from everything that decides how it was read. When it was last used is the
+file's time. So whatever happens to a process, a file is whole or not there, and what is there is
+found.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
-from namm_llm.documents.home import HOME_VARIABLE, data_folder
 from namm_llm.documents.names import Names, check_name, folded
 from namm_llm.documents.saved import SavedHeader, read_header
 from namm_llm.errors import BudgetError, DocumentError, UsageError
+from namm_llm.io import HOME_VARIABLE, data_folder
 from namm_llm.policies.budget import ByteBudget, parse_budget
 
 MEMORY_SUFFIX = ".namm"
@@ -30,7 +31,8 @@ LIMIT = "20GB"
 LIMIT_VARIABLE = "NAMM_LLM_STORE_SIZE"
 _ID_DIGITS = 16
 _LEAST_DIGITS = 4  # of an ID, to find a memory by its beginning
-_LEFT_SECONDS = 3600.0  # an unfinished file that was not touched for so long was left by a process that was killed
+# an unfinished file that was not touched for so long was left by a process that was killed
+_LEFT_SECONDS = 3600.0
 
 
 class Saved(Protocol):
@@ -41,7 +43,9 @@ class Saved(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A kept memory. used_at: seconds since 1970. header: None if the file cannot be used; `problem` then says why, in one line."""
+    """A kept memory. used_at: seconds since 1970. header: None if the file cannot be used;
+    `problem` then says why, in one line.
+    """
 
     id: str
     path: Path
@@ -59,8 +63,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Put:
-    """path: where the memory is now. removed: memories that had to go for it. over_nbytes: how far the store is still beyond its limit.
-    unnamed: ID of the memory that had the name before.
+    """path: where the memory is now. removed: memories that had to go for it. over_nbytes: how far
+    the store is still beyond its limit. unnamed: ID of the memory that had the name before.
     """
 
     path: Path
@@ -72,22 +76,30 @@ class Put:
 class MemoryStore:
     """Memories in a folder. Any number of processes may use it at once.
 
-    folder: `memories` in `data_folder()`, unless given. limit: bytes of all memories; `NAMM_LLM_STORE_SIZE` or 20 GB, unless given. When
-    it is passed, those without a name that were not used for the longest time are removed. Those with a name never are, nor is the one
-    just put.
+    folder: `memories` in `data_folder()`, unless given. limit: bytes of all memories;
+    `NAMM_LLM_STORE_SIZE` or 20 GB, unless given. When it is passed, those without a name that were
+    not used for the longest time are removed. Those with a name never are, nor is the one just put.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, limit: int | None = None
+    ) -> None:
         self.folder = Path(folder) if folder is not None else data_folder() / "memories"
         self.limit = limit if limit is not None else _limit_from_environment()
         self.names = Names(self.folder / "names")
 
-    # -- finding ------------------------------------------------------------------------------------------------------------------
+    # -- finding -----------------------------------------------------------------------------------
+    # -------------------------------
 
     @staticmethod
     def id_of(text: str, fingerprint: str, settings: Mapping[str, Any]) -> str:
-        """The ID of what comes out when weights of this fingerprint read a text with settings as of `settings_of`."""
-        whole = json.dumps({"text": _sha256(text), "fingerprint": fingerprint, "settings": settings}, sort_keys=True)
+        """The ID of what comes out when weights of this fingerprint read a text with settings as of
+        `settings_of`.
+        """
+        whole = json.dumps(
+            {"text": _sha256(text), "fingerprint": fingerprint, "settings": settings},
+            sort_keys=True,
+        )
         return _sha256(whole)[:_ID_DIGITS]
 
     def path_of(self, id: str) -> Path:
@@ -109,14 +121,18 @@ class MemoryStore:
             os.utime(self.path_of(id))
 
     def find(self, wanted: str) -> str | None:
-        """The ID of the memory with this name, ID or beginning of an ID (4 digits or more); None if there is none."""
+        """The ID of the memory with this name, ID or beginning of an ID (4 digits or more); None if
+        there is none.
+        """
         if (named := self.names.id_of(wanted)) is not None:
             return named if self.path_of(named).is_file() else None
         if len(wanted) < _LEAST_DIGITS:
             return None
         found = [id for id in self._ids() if id.startswith(wanted.lower())]
         if len(found) > 1:
-            raise UsageError(f"{wanted} is the beginning of {len(found)} memories: {', '.join(found)}; give more of it.")
+            raise UsageError(
+                f"{wanted} is the beginning of {len(found)} memories: {', '.join(found)}; give more of it."
+            )
         return found[0] if found else None
 
     def entry(self, wanted: str) -> Entry:
@@ -124,20 +140,36 @@ class MemoryStore:
         id = self.find(wanted)
         entry = self._entry(id, self.names.all()) if id is not None else None
         if entry is None:
-            raise DocumentError(f"there is no memory {wanted!r}; `namm-llm documents list` shows all.")
+            raise DocumentError(
+                f"there is no memory {wanted!r}; `namm-llm documents list` shows all."
+            )
         return entry
 
     def entries(self) -> list[Entry]:
-        """All memories, the last used first; useless files and names whose memory is gone are among them, with their problem."""
+        """All memories, the last used first; useless files and names whose memory is gone are among
+        them, with their problem.
+        """
         names, ids = self.names.all(), self._ids()
         found = [entry for id in ids if (entry := self._entry(id, names)) is not None]
         gone = "the memory of this name is gone; read the document again, or forget the name"
-        found += [Entry(id, self.path_of(id), (name,), 0, 0.0, None, gone) for name, id in names.items() if id not in ids]
+        found += [
+            Entry(id, self.path_of(id), (name,), 0, 0.0, None, gone)
+            for name, id in names.items()
+            if id not in ids
+        ]
         return sorted(found, key=lambda entry: -entry.used_at)
 
-    # -- changing -----------------------------------------------------------------------------------------------------------------
+    # -- changing ----------------------------------------------------------------------------------
+    # -------------------------------
 
-    def put(self, id: str, memory: Saved, *, name: str | None = None, extra: Mapping[str, str] | None = None) -> Put:
+    def put(
+        self,
+        id: str,
+        memory: Saved,
+        *,
+        name: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> Put:
         """Keep a memory. extra: strings for its header. DocumentError if the disk refuses."""
         name = check_name(name, MEMORY_SUFFIX) if name is not None else None
         with self._changing():
@@ -147,20 +179,28 @@ class MemoryStore:
         return Put(self.path_of(id), tuple(removed), over, unnamed)
 
     def name(self, id: str, name: str) -> str | None:
-        """Give a kept memory a name, one more if it has some. The ID of the memory that had this name before."""
+        """Give a kept memory a name, one more if it has some. The ID of the memory that had this
+        name before.
+        """
         name = check_name(name, MEMORY_SUFFIX)
         with self._changing():
             if not self.path_of(id).is_file():
-                raise DocumentError(f"the memory {id} was just removed by another process; read the document again.")
+                raise DocumentError(
+                    f"the memory {id} was just removed by another process; read the document again."
+                )
             return self._give(name, id)
 
     def forget(self, wanted: str) -> Entry:
-        """Remove a memory; if `wanted` is one of several names, only this name. What comes back has the names that are left."""
+        """Remove a memory; if `wanted` is one of several names, only this name. What comes back has
+        the names that are left.
+        """
         with self._changing():
             names = self.names.all()
             id = self.names.id_of(wanted) or self.find(wanted)
             if id is None:
-                raise DocumentError(f"there is no memory {wanted!r}; `namm-llm documents list` shows all.")
+                raise DocumentError(
+                    f"there is no memory {wanted!r}; `namm-llm documents list` shows all."
+                )
             own = [name for name, of in names.items() if of == id]
             going = [name for name in own if folded(name) == folded(wanted)] or own
             entry = self._entry(id, names) or Entry(id, self.path_of(id), tuple(own), 0, 0.0, None)
@@ -176,10 +216,15 @@ class MemoryStore:
         self.names.give(name, id)
         return before if before not in (None, id) else None
 
-    # -- files --------------------------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
+    # -------------------------------
 
     def _ids(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob(f"*{MEMORY_SUFFIX}") if not path.name.startswith("."))
+        return sorted(
+            path.stem
+            for path in self.folder.glob(f"*{MEMORY_SUFFIX}")
+            if not path.name.startswith(".")
+        )
 
     def _entry(self, id: str, names: Mapping[str, str]) -> Entry | None:
         path = self.path_of(id)
@@ -194,7 +239,9 @@ class MemoryStore:
             return Entry(id, path, own, state.st_size, state.st_mtime, None, str(error))
 
     def _make_room(self, keep: str) -> tuple[list[Entry], int]:
-        """Remove what was not used for the longest time; what was removed, and the bytes that are still too many."""
+        """Remove what was not used for the longest time; what was removed, and the bytes that are
+        still too many.
+        """
         self._sweep()
         names = self.names.all()
         entries = [entry for id in self._ids() if (entry := self._entry(id, names)) is not None]
@@ -221,7 +268,9 @@ class MemoryStore:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One process at a time; the lock ends with its process. DocumentError if the folder cannot be written."""
+        """One process at a time; the lock ends with its process. DocumentError if the folder cannot
+        be written.
+        """
         try:
             self.names.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / ".lock"):

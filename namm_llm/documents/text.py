@@ -9,7 +9,9 @@ from namm_llm.errors import DocumentError
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a text file, checked: DocumentError, in one line, if it is missing, a folder, binary, not UTF-8 or empty."""
+    """The text of a text file, checked: DocumentError, in one line, if it is missing, a folder,
+    binary, not UTF-8 or empty.
+    """
     path = Path(path)
     text = decode(file_bytes(path), str(path))
     check_text(text, str(path))
@@ -34,7 +36,9 @@ def decode(data: bytes, name: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         kind = "binary" if b"\0" in data else "not UTF-8 text"
-        raise DocumentError(f"{name} is {kind} (byte {error.start} of {len(data)}); convert it to UTF-8 text first.") from error
+        raise DocumentError(
+            f"{name} is {kind} (byte {error.start} of {len(data)}); convert it to UTF-8 text first."
+        ) from error
 
 
 def check_text(text: str, name: str = "the document") -> None:
@@ -44,8 +48,12 @@ def check_text(text: str, name: str = "the document") -> None:
     if not text.strip():
         raise DocumentError(f"{name} is empty; there is nothing to read.")
     if (at := text.find("\0")) >= 0:
-        raise DocumentError(f"{name} is binary (a zero byte at position {at}); convert it to text first.")
+        raise DocumentError(
+            f"{name} is binary (a zero byte at position {at}); convert it to text first."
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DocumentError(f"{name} holds half a character at position {error.start}; decode it as UTF-8 first.") from error
+        raise DocumentError(
+            f"{name} holds half a character at position {error.start}; decode it as UTF-8 first."
+        ) from error

@@ -1,8 +1,10 @@
-"""What a cache kept of a document and what it forgot: as numbers, as a page, as plots and in a terminal."""
+"""What a cache kept of a document and what it forgot: as numbers, as a page, as plots and in a
+terminal.
+"""
 
 from namm_llm.inspect.forgotten import Span, forgotten_spans
 from namm_llm.inspect.inspection import Inspection, Side, inspect_memories
-from namm_llm.inspect.kept import kept_places
+from namm_llm.inspect.kept import kept_entries
 from namm_llm.inspect.kinds import character_kinds, is_code, token_kind
 from namm_llm.inspect.page import write_page
 from namm_llm.inspect.rows import rows_of
@@ -15,7 +17,7 @@ __all__ = [
     "forgotten_spans",
     "inspect_memories",
     "is_code",
-    "kept_places",
+    "kept_entries",
     "rows_of",
     "token_kind",
     "write_page",

@@ -20,8 +20,13 @@ class Span:
 
 
 def forgotten_spans(held: Tensor, most: int = 20) -> list[Span]:
-    """The longest runs of tokens that nothing holds, longest first, of equal ones the earlier first. held: booleans `[tokens]`."""
+    """The longest runs of tokens that nothing holds, longest first, of equal ones the earlier
+    first. held: booleans `[tokens]`.
+    """
     gone = torch.cat([torch.zeros(1), (~held).float(), torch.zeros(1)]).diff()
-    starts, stops = gone.eq(1).nonzero().flatten().tolist(), gone.eq(-1).nonzero().flatten().tolist()
+    starts, stops = (
+        gone.eq(1).nonzero().flatten().tolist(),
+        gone.eq(-1).nonzero().flatten().tolist(),
+    )
     spans = [Span(start, stop) for start, stop in zip(starts, stops, strict=True)]
     return sorted(spans, key=lambda span: (-len(span), span.start))[:most]

@@ -1,4 +1,6 @@
-"""`Inspection`: a document's tokens, and for one or more memories of it which layers and heads still hold each."""
+"""`Inspection`: a document's tokens, and for one or more memories of it which layers and heads
+still hold each.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,17 @@ from typing import Any
 
 from torch import Tensor
 
-from namm_llm.documents import DocumentMemory
+from namm_llm.document import Document
 from namm_llm.errors import DocumentError
-from namm_llm.inspect.kept import kept_places
+from namm_llm.inspect.kept import kept_entries
 from namm_llm.inspect.kinds import character_kinds, is_code, token_kind
 from namm_llm.runner import Runner
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one memory kept. policy: its settings in one line. held: booleans `[layers, heads, tokens]`, of the document's own tokens.
-    nbytes, full_nbytes: as of `CacheStats`.
+    """What one memory kept. policy: its settings in one line. held: booleans `[layers, heads,
+    tokens]`, of the document's own tokens. nbytes, full_nbytes: as of `CacheStats`.
     """
 
     policy: str
@@ -40,8 +42,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Inspection:
-    """name: the document's. pieces: the text of each token, all of them together the document; empty for one that only goes on with a
-    character which the token before it began. kinds: of each token. layers: numbers of the layers that evict, from 1 on.
+    """name: the document's. pieces: the text of each token, all of them together the document;
+    empty for one that only goes on with a character which the token before it began. kinds: of each
+    token. layers: numbers of the layers that evict, from 1 on.
     """
 
     name: str
@@ -53,8 +56,12 @@ class Inspection:
     sides: list[Side]
 
 
-def inspect_memories(runner: Runner, name: str, text: str, memories: Sequence[DocumentMemory[Any, Any]]) -> Inspection:
-    """Look at memories of one text. name: the document's, by whose suffix code is known. DocumentError if a memory is of another text."""
+def inspect_memories(
+    runner: Runner, name: str, text: str, memories: Sequence[Document[Any, Any]]
+) -> Inspection:
+    """Look at memories of one text. name: the document's, by whose suffix code is known.
+    DocumentError if a memory is of another text.
+    """
     spans = token_spans(runner, text)
     kinds = character_kinds(text, name)
     cache = memories[0].cache
@@ -70,17 +77,23 @@ def inspect_memories(runner: Runner, name: str, text: str, memories: Sequence[Do
 
 
 def token_spans(runner: Runner, text: str) -> list[tuple[int, int]]:
-    """First character and the one behind the last, for each of a document's own tokens; together they are the whole text."""
+    """First character and the one behind the last, for each of a document's own tokens; together
+    they are the whole text.
+    """
     starts = [start for start in runner.document_starts(text) if start >= 0]
     borders = [len(text)]
     for start, before in zip(reversed(starts), [*reversed(starts[:-1]), -1], strict=True):
-        borders.append(start if start > before else borders[-1])  # a token that only goes on with a character has no text
+        borders.append(
+            start if start > before else borders[-1]
+        )  # a token that only goes on with a character has no text
     return list(pairwise([0, *reversed(borders[:-1])]))
 
 
-def _side(memory: DocumentMemory[Any, Any], starts: list[int], name: str) -> Side:
-    held, stats = kept_places(memory.cache), memory.cache.stats()
+def _side(memory: Document[Any, Any], starts: list[int], name: str) -> Side:
+    held, stats = kept_entries(memory.cache), memory.cache.stats()
     if held.shape[2] != len(starts):
-        raise DocumentError(f"the memory has {held.shape[2]} tokens, but {name} has {len(starts)}; is it a memory of this document?")
+        raise DocumentError(
+            f"the memory has {held.shape[2]} tokens, but {name} has {len(starts)}; is it a memory of this document?"
+        )
     own = sum(start >= 0 for start in starts)
     return Side(stats.policy, held[:, :, len(starts) - own :], stats.nbytes, stats.full_nbytes)

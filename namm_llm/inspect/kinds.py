@@ -10,7 +10,9 @@ WHITE_SPACE = "white space"
 FUNCTION_WORDS = frozenset(
     "a an the of to in on at by for from with as and or but not if is are be was has it its this that which can".split()
 )
-_PROSE_PARTS = re.compile(r"(?P<space>\s+)|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<mark>.)", re.DOTALL)
+_PROSE_PARTS = re.compile(
+    r"(?P<space>\s+)|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<mark>.)", re.DOTALL
+)
 # what pygments calls it -> our kind; the longest name that fits counts
 _CODE = {
     "Token.Comment": "comment",
@@ -31,17 +33,23 @@ def is_code(name: str) -> bool:
     """Whether a file of this name is code, by its suffix."""
     from pygments.lexers import find_lexer_class_for_filename
 
-    return PurePath(name).suffix.lower() not in _PROSE_SUFFIXES and find_lexer_class_for_filename(name) is not None
+    return (
+        PurePath(name).suffix.lower() not in _PROSE_SUFFIXES
+        and find_lexer_class_for_filename(name) is not None
+    )
 
 
 def character_kinds(text: str, name: str = "") -> list[str]:
-    """The kind of each character of a document; "" where it cannot be told. name: the file's, whose suffix says whether it is code."""
+    """The kind of each character of a document; "" where it cannot be told. name: the file's, whose
+    suffix says whether it is code.
+    """
     return _code_kinds(text, name) if is_code(name) else _prose_kinds(text)
 
 
 def token_kind(text: str, kinds: Sequence[str], start: int, stop: int) -> str:
-    """The kind of the token `text[start:stop]`: of its first character that is no white space, because a word's token brings the space
-    before it along. kinds: of each character."""
+    """The kind of the token `text[start:stop]`: of its first character that is no white space,
+    because a word's token brings the space before it along. kinds: of each character.
+    """
     return next((kinds[at] for at in range(start, stop) if not text[at].isspace()), WHITE_SPACE)
 
 
@@ -63,7 +71,9 @@ def _code_kinds(text: str, name: str) -> list[str]:
 
     kinds = [WHITE_SPACE if character.isspace() else "" for character in text]
     for start, kind, value in get_lexer_for_filename(name).get_tokens_unprocessed(text):
-        found = max((known for known in _CODE if f"{kind}.".startswith(f"{known}.")), key=len, default=None)
+        found = max(
+            (known for known in _CODE if f"{kind}.".startswith(f"{known}.")), key=len, default=None
+        )
         if found is not None:
             kinds[start : start + len(value)] = [_CODE[found]] * len(value)
     return kinds

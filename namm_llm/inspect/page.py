@@ -1,4 +1,6 @@
-"""An inspection as one HTML page that needs nothing but a browser: no network, all of its data inside."""
+"""An inspection as one HTML page that needs nothing but a browser: no network, all of its data
+inside.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from namm_llm.documents.atomic import replacing
 from namm_llm.errors import UsageError
 from namm_llm.inspect.inspection import Inspection, Side
+from namm_llm.io import replacing
 
 
 def write_page(inspection: Inspection, path: str | os.PathLike[str]) -> None:
@@ -29,9 +31,13 @@ def write_page(inspection: Inspection, path: str | os.PathLike[str]) -> None:
 
 
 def page_of(inspection: Inspection) -> str:
-    """The page. What comes from the document stands in one JSON text, whose `<` are escaped so that nothing in it can end the script."""
+    """The page. What comes from the document stands in one JSON text, whose `<` are escaped so that
+    nothing in it can end the script.
+    """
     parts = files("namm_llm.inspect")
-    page, style, script = ((parts / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js"))
+    page, style, script = (
+        (parts / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+    )
     data = json.dumps(_data(inspection), separators=(",", ":")).replace("<", "\\u003c")
     values = {"TITLE": escape(inspection.name), "STYLE": style, "SCRIPT": script, "DATA": data}
     return re.sub("%(TITLE|STYLE|SCRIPT|DATA)%", lambda found: values[found[1]], page)
@@ -45,7 +51,9 @@ def _data(inspection: Inspection) -> dict[str, Any]:
         "code": inspection.is_code,
         "pieces": inspection.pieces,
         "kinds": names,
-        "kindOf": _base64(np.array([names.index(kind) for kind in inspection.kinds], dtype=np.uint8)),
+        "kindOf": _base64(
+            np.array([names.index(kind) for kind in inspection.kinds], dtype=np.uint8)
+        ),
         "layers": inspection.layers,
         "heads": inspection.sides[0].held.shape[1],
         "sides": [_side(side) for side in inspection.sides],
@@ -53,11 +61,18 @@ def _data(inspection: Inspection) -> dict[str, Any]:
 
 
 def _side(side: Side) -> dict[str, Any]:
-    return {"policy": side.policy, "held": bitmaps(side.held), "nbytes": side.nbytes, "fullNbytes": side.full_nbytes}
+    return {
+        "policy": side.policy,
+        "held": bitmaps(side.held),
+        "nbytes": side.nbytes,
+        "fullNbytes": side.full_nbytes,
+    }
 
 
 def bitmaps(held: Tensor) -> list[str]:
-    """For each layer and head, layer by layer, a bit for each token, the lowest bit of a byte first."""
+    """For each layer and head, layer by layer, a bit for each token, the lowest bit of a byte
+    first.
+    """
     return [_base64(np.packbits(head.numpy(), bitorder="little")) for head in held.flatten(0, 1)]
 
 

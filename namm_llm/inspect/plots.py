@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from namm_lab.evaluate import load_matplotlib, save_figure
 from namm_llm.inspect.inspection import Inspection, Side
-from namm_llm.tasks.evaluation import load_matplotlib, save_figure
 
 COLOURS = ("#2563eb", "#d96900")
 BINS = 60
 
 
 def draw_plots(inspection: Inspection, path: str | os.PathLike[str]) -> None:
-    """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format. NammError without matplotlib."""
+    """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format. NammError without
+    matplotlib.
+    """
     pyplot = load_matplotlib()
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     for axis, draw in zip(axes, (_layers, _age, _kinds), strict=True):
         for number, side in enumerate(inspection.sides):
             draw(axis, inspection, side, number)
     axes[0].legend(fontsize="small", loc="upper right")
-    figure.suptitle(f"{inspection.name}: what the cache of {inspection.model} kept of {len(inspection.pieces)} tokens", parse_math=False)
+    figure.suptitle(
+        f"{inspection.name}: what the cache of {inspection.model} kept of {len(inspection.pieces)} tokens",
+        parse_math=False,
+    )
     save_figure(figure, path)
 
 
@@ -33,7 +38,9 @@ def _layers(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
     width = 0.8 / len(inspection.sides)
     at = np.arange(len(inspection.layers)) + width * (number - (len(inspection.sides) - 1) / 2)
     axis.bar(at, heads.mean(1), width, color=COLOURS[number], alpha=0.55, label=side.policy)
-    axis.scatter(np.repeat(at, heads.shape[1]), heads.flatten(), s=14, color=COLOURS[number], zorder=3)
+    axis.scatter(
+        np.repeat(at, heads.shape[1]), heads.flatten(), s=14, color=COLOURS[number], zorder=3
+    )
     axis.set_xticks(range(len(inspection.layers)), [str(layer) for layer in inspection.layers])
     _finish(axis, "kept by layer (dots: its KV heads)", "layer")
     axis.set_ylabel("share of the tokens kept")

@@ -1,4 +1,5 @@
-"""NAMM: the neural attention memory model that scores cached tokens. It knows nothing about caches or language models.
+"""NAMM: the neural attention memory model that scores cached tokens. It knows nothing about caches
+or language models.
 
     attention rows  --Spectrogram.update-->  state  --Namm.features-->  features  --Namm.scores-->  scores
 

@@ -1,4 +1,5 @@
-"""The container of a saved NAMM: float32 vectors in a safetensors file, and a JSON header with the format version.
+"""The container of a saved NAMM: float32 vectors in a safetensors file, and a JSON header with the
+format version.
 
 Knows nothing about what the vectors mean (see `network.py`).
 """
@@ -22,9 +23,13 @@ HEADER = "namm"  # the only entry of the metadata: safetensors does not keep the
 
 
 def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """All or nothing: a reader sees the old file or the new one. NammFileError when it cannot be written."""
+    """All or nothing: a reader sees the old file or the new one. NammFileError when it cannot be
+    written.
+    """
     metadata = {HEADER: json.dumps({"version": VERSION, **header}, sort_keys=True)}
-    data = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    data = to_bytes(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
+    )
     # beside the target, because a rename is atomic only within one file system
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
@@ -37,7 +42,9 @@ def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Non
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Inverse of `write`. NammFileError for a file that is missing, damaged, of another kind or of another version."""
+    """Inverse of `write`. NammFileError for a file that is missing, damaged, of another kind or of
+    another version.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(file.metadata() or {})
@@ -69,5 +76,7 @@ def _header(metadata: dict[str, str]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise NammFileError("its header is damaged.") from error
     if version != VERSION:
-        raise NammFileError(f"format version {version}, but this namm-llm reads version {VERSION}: update namm-llm.")
+        raise NammFileError(
+            f"format version {version}, but this namm-llm reads version {VERSION}: update namm-llm."
+        )
     return dict(header)

@@ -1,4 +1,4 @@
-"""Eviction policies: how cached tokens are scored and which of them stay.
+"""CacheConfig policies: how cached tokens are scored and which of them stay.
 
 The names are loaded when they are first used, so that a budget can be read without torch.
 """
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from namm_llm.policies.base import EvictionPolicy
     from namm_llm.policies.budget import Budget, parse_budget
-    from namm_llm.policies.eviction import INTERVAL, Compete, Eviction
+    from namm_llm.policies.config import INTERVAL, BudgetScope, CacheConfig
     from namm_llm.policies.namm import NammPolicy
-    from namm_llm.policies.registry import DEFAULT_POLICY, POLICIES, make_eviction, make_policy
-    from namm_llm.policies.settings import eviction_of, settings_of, tensors_of
+    from namm_llm.policies.registry import DEFAULT_POLICY, POLICIES, make_cache_config, make_policy
+    from namm_llm.policies.settings import config_of, settings_of, tensors_of
 
 __all__ = [
     "DEFAULT_POLICY",
     "INTERVAL",
     "POLICIES",
     "Budget",
-    "Compete",
-    "Eviction",
+    "BudgetScope",
+    "CacheConfig",
     "EvictionPolicy",
     "NammPolicy",
-    "eviction_of",
-    "make_eviction",
+    "config_of",
+    "make_cache_config",
     "make_policy",
     "parse_budget",
     "settings_of",
@@ -35,11 +35,11 @@ _HOME = {
     "Budget": "budget",
     "parse_budget": "budget",
     "EvictionPolicy": "base",
-    "INTERVAL": "eviction",
-    "Compete": "eviction",
-    "Eviction": "eviction",
+    "INTERVAL": "config",
+    "BudgetScope": "config",
+    "CacheConfig": "config",
     "NammPolicy": "namm",
-    "eviction_of": "settings",
+    "config_of": "settings",
     "settings_of": "settings",
     "tensors_of": "settings",
 }

@@ -1,7 +1,8 @@
 """What an eviction policy is: a frozen value that scores the tokens of one KV head.
 
-A policy never sees batches, layers or ragged storage. What it remembers of a token is a row of the segment's `state`, which the cache
-evicts with the token. Which tokens stay, given the scores, is decided in `selection.py`.
+A policy never sees batches, layers or ragged storage. What it remembers of a token is a row of the
+segment's `state`, which the cache evicts with the token. Which tokens stay, given the scores, is
+decided in `selection.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.errors import PolicyError
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 RECENT = 64  # tokens; what has just come, a question for instance, was not looked for yet
 
@@ -25,9 +26,11 @@ RECENT = 64  # tokens; what has just come, a question for instance, was not look
 class EvictionPolicy(ABC):
     """Scores the tokens of one KV head; the lowest are evicted first.
 
-    Class attributes that a policy sets: `name` (its row in the table), `observes` (whether it looks at attention at all), `threshold` (the
-    score from which on a token stays when there is no budget; None if the scores have no natural zero), `comparable` (whether scores of
-    different heads and layers mean the same, so that they had better share one budget), `evicts` (False only for the full cache).
+    Class attributes that a policy sets: `name` (its row in the table), `observes` (whether it looks
+    at attention at all), `threshold` (the score from which on a token stays when there is no
+    budget; None if the scores have no natural zero), `comparable` (whether scores of different
+    heads and layers mean the same, so that they had better share one budget), `evicts` (False only
+    for the full cache).
     """
 
     name: ClassVar[str]
@@ -37,8 +40,10 @@ class EvictionPolicy(ABC):
     evicts: ClassVar[bool] = True
 
     @property
-    def rereads(self) -> bool:
-        """Whether it asks the queries again from later positions (`Observation.again`), which takes a model with RoPE."""
+    def replays(self) -> bool:
+        """Whether it asks the queries again from later positions (`Observation.again`), which takes
+        a model with RoPE.
+        """
         return False
 
     @property
@@ -62,7 +67,9 @@ class EvictionPolicy(ABC):
 
     def with_probes(self, ids: Sequence[Sequence[int]]) -> EvictionPolicy:
         """The same with these probes. PolicyError if it takes none."""
-        raise PolicyError(f"policy {self.name} takes no probes; a NAMM that was made for them does (namm-llm train distil --family probes)")
+        raise PolicyError(
+            f"policy {self.name} takes no probes; a NAMM that was made for them does (namm-llm train distil --family probes)"
+        )
 
     @property
     def state_width(self) -> int:
@@ -79,33 +86,41 @@ class EvictionPolicy(ABC):
         """First tokens of the text that the policy never evicts, unless the user says otherwise."""
         return 0
 
-    def recent(self, limit: int) -> int:
-        """Newest tokens that it never evicts, out of `limit` tokens for each head, unless the user says otherwise."""
+    def protect_recent(self, limit: int) -> int:
+        """Newest tokens that it never evicts, out of `limit` tokens for each head, unless the user
+        says otherwise.
+        """
         return 0
 
     @property
-    def joins_heads(self) -> bool:
-        """Whether `score` needs a token's state and position alone, so that a layer's heads are scored together (`score_heads`). Who
-        overrides `score` of a policy that does turns this off.
+    def scores_layer_at_once(self) -> bool:
+        """Whether `score` needs a token's state and position alone, so that a layer's heads are
+        scored together (`score_layer`). Who overrides `score` of a policy that does turns this off.
         """
         return False
 
     def carry(self, seen: int) -> int:
-        """How many of the newest queries it must see again at the next update, after one at `seen` tokens."""
+        """How many of the newest queries it must see again at the next update, after one at `seen`
+        tokens.
+        """
         return 0
 
-    def update(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def update(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         """The new state `[N, W]` of the segment's tokens; tokens that have just come start at zero."""
         return segment.state
 
     @abstractmethod
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         """Scores `[N]` (float32) of the segment's tokens, after `update`."""
 
     def remember(self, state: Tensor, scores: Tensor) -> Tensor:
-        """The state `[N, W]` to keep, after `score` gave these scores `[N]`, for a policy that remembers its own."""
+        """The state `[N, W]` to keep, after `score` gave these scores `[N]`, for a policy that
+        remembers its own.
+        """
         return state
 
-    def score_heads(self, segments: Sequence[Segment], stop: int) -> list[Tensor]:
-        """`score` of all heads of a layer, from state and positions alone, where `joins_heads`. stop: position after the newest token."""
+    def score_layer(self, segments: Sequence[HeadTokens], stop: int) -> list[Tensor]:
+        """`score` of all heads of a layer, from state and positions alone, where
+        `scores_layer_at_once`. stop: position after the newest token.
+        """
         return [self.score(segment, None) for segment in segments]

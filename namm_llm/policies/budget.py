@@ -1,4 +1,6 @@
-"""How many tokens a KV head may keep: a fraction of the tokens seen, a number of tokens, or a size in bytes."""
+"""How many tokens a KV head may keep: a fraction of the tokens seen, a number of tokens, or a size
+in bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _HELP = "give a fraction above 0 and up to 1.0 (0.25), a number of tokens for ea
 
 @dataclass(frozen=True)
 class Room:
-    """What one sequence's cache costs: bytes of one token of one KV head with all its columns, heads of all layers, and fixed bytes."""
+    """What one sequence's cache costs: bytes of one token of one KV head with all its columns,
+    heads of all layers, and fixed bytes.
+    """
 
     token_nbytes: int
     heads: int
@@ -24,7 +28,9 @@ class Room:
 
 
 class Budget(ABC):
-    """A limit on the tokens kept by an update; up to one update interval of newer, not yet judged tokens comes on top."""
+    """A limit on the tokens kept by an update; up to one update interval of newer, not yet judged
+    tokens comes on top.
+    """
 
     @abstractmethod
     def tokens(self, seen: int, room: Room) -> int:
@@ -59,7 +65,9 @@ class TokenBudget(Budget):
 
 @dataclass(frozen=True)
 class ByteBudget(Budget):
-    """Bytes for one sequence's whole cache, the policy's state, the positions and the running interval counted in."""
+    """Bytes for one sequence's whole cache, the policy's state, the positions and the running
+    interval counted in.
+    """
 
     nbytes: int
     text: str
@@ -68,7 +76,9 @@ class ByteBudget(Budget):
         count = (self.nbytes - room.fixed_nbytes) // (room.token_nbytes * room.heads)
         if count < 1:
             least = room.fixed_nbytes + room.token_nbytes * room.heads
-            raise BudgetError(f"a budget of {self.text} is too small: this model needs at least {least} bytes with this update interval")
+            raise BudgetError(
+                f"a budget of {self.text} is too small: this model needs at least {least} bytes with this update interval"
+            )
         return count
 
     def __str__(self) -> str:

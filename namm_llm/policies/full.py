@@ -10,7 +10,7 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
@@ -21,5 +21,5 @@ class Full(EvictionPolicy):
     threshold: ClassVar[float | None] = 0.0
     evicts: ClassVar[bool] = False
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         return torch.zeros(len(segment), device=segment.keys.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class H2O(EvictionPolicy):
     def state_width(self) -> int:
         return 1
 
-    def recent(self, limit: int) -> int:
+    def protect_recent(self, limit: int) -> int:
         return int(limit * self.recent_share)
 
-    def update(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def update(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         assert observation is not None
         return segment.state + observation.total(observation.fresh, observation.stop)[:, None]
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         return segment.state[:, 0]

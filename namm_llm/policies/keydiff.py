@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class KeyDiff(EvictionPolicy):
 
     name: ClassVar[str] = "keydiff"
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         keys = segment.keys.float()
         anchor = normalize(keys, dim=-1).mean(0)
         return -cosine_similarity(keys, anchor[None], dim=-1)

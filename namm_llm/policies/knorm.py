@@ -10,7 +10,7 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,6 @@ class KNorm(EvictionPolicy):
 
     name: ClassVar[str] = "knorm"
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         length: Tensor = torch.linalg.vector_norm(segment.keys.float(), dim=-1)
         return -length

@@ -1,4 +1,6 @@
-"""The NAMM as an eviction policy: spectrogram of the attention a token received, averaged over time, scored by the network."""
+"""The NAMM as an eviction policy: spectrogram of the attention a token received, averaged over
+time, scored by the network.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,18 @@ from namm_llm.attention.observation import Observation
 from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
 from namm_llm.policies.base import RECENT, EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 _TOGETHER = 8192  # tokens scored at a time: what the network makes of them stays in a core's cache
 
 
 @dataclass(frozen=True)
 class NammPolicy(EvictionPolicy):
-    """Remembers the averaged spectrogram (17 numbers a token for each decay) and what the `Namm`'s memory names, and scores with it
-    (arXiv 2410.13166).
+    """Remembers the averaged spectrogram (17 numbers a token for each decay) and what the `Namm`'s
+    memory names, and scores with it (arXiv 2410.13166).
 
-    exact: keep the state in float32, as the published code does, instead of in half precision. probes: token ids of each, for a NAMM that
-    was made for them.
+    exact: keep the state in float32, as the published code does, instead of in half precision.
+    probes: token ids of each, for a NAMM that was made for them.
     """
 
     name: ClassVar[str] = "namm"
@@ -39,7 +41,9 @@ class NammPolicy(EvictionPolicy):
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", tuple(map(tuple, self.probes)))  # a file has lists
         if self.probes and not self.namm.takes_probes:
-            raise PolicyError("this NAMM was not made for probes; one that is comes from namm-llm train distil --family probes")
+            raise PolicyError(
+                "this NAMM was not made for probes; one that is comes from namm-llm train distil --family probes"
+            )
         if not all(self.probes):
             raise PolicyError("a probe without tokens finds nothing; leave it out")
 
@@ -62,8 +66,8 @@ class NammPolicy(EvictionPolicy):
         return replace(self, probes=tuple(map(tuple, ids)))
 
     @property
-    def rereads(self) -> bool:
-        return self.namm.memory.reread
+    def replays(self) -> bool:
+        return self.namm.memory.replay
 
     @property
     def state_width(self) -> int:
@@ -78,30 +82,42 @@ class NammPolicy(EvictionPolicy):
         """Queries of one step of the spectrogram."""
         return self.namm.spectrogram.hop
 
-    def recent(self, limit: int) -> int:
+    def protect_recent(self, limit: int) -> int:
         return min(RECENT, limit // 8)
 
     def carry(self, seen: int) -> int:
-        # the last whole hop is the left half of the next frame; the queries of a hop that is not yet whole wait for the rest of it
+        # the last whole hop is the left half of the next frame; the queries of a hop that is not
+        # yet whole wait for the rest of it
         return self.hop + seen % self.hop
 
-    def update(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def update(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         assert observation is not None
         namm = self.namm
-        ema, past, peak, probed, reread = torch.split(segment.state.float(), list(namm.columns), dim=1)
+        ema, past, peak, probed, replay = torch.split(
+            segment.state.float(), list(namm.columns), dim=1
+        )
         if namm.spectrogram.bins:
             peak = peak.clone()
             ema = observation.spectrogram(namm.spectrogram, ema, peak if namm.memory.peak else None)
         if namm.probes.averaged and observation.probes is not None:
-            ema = namm.spectrogram.update(ema, self._hops(observation.probes), peak if namm.memory.peak else None)
+            ema = namm.spectrogram.update(
+                ema, self._hops(observation.probes), peak if namm.memory.peak else None
+            )
         if namm.memory.probed and observation.probes is not None:
             probed = torch.maximum(probed, observation.probes.most()[:, None])
-        if namm.memory.reread:
-            reread = torch.maximum(reread, observation.most_again(observation.fresh - self.hop, observation.stop)[:, None])
-        return torch.cat([ema, past, peak, probed, reread], dim=1)
+        if namm.memory.replay:
+            replay = torch.maximum(
+                replay,
+                observation.max_replayed_attention(observation.fresh - self.hop, observation.stop)[
+                    :, None
+                ],
+            )
+        return torch.cat([ema, past, peak, probed, replay], dim=1)
 
     def _hops(self, probes: Observation) -> Tensor:
-        """What probes paid, as whole hops of a time of its own: nothing before it, and nothing in the rest of the last hop."""
+        """What probes paid, as whole hops of a time of its own: nothing before it, and nothing in
+        the rest of the last hop.
+        """
         rows = probes.rows(probes.first, probes.stop)
         return torch.nn.functional.pad(rows, (0, 0, self.hop, -len(rows) % self.hop))
 
@@ -112,24 +128,28 @@ class NammPolicy(EvictionPolicy):
         column = self.namm.columns[0]
         limit = torch.finfo(state.dtype).max
         state = state.clone()
-        state[:, column] = (left * state[:, column].float() + (1.0 - left) * scores.to(state.device)).clamp(-limit, limit)
+        state[:, column] = (
+            left * state[:, column].float() + (1.0 - left) * scores.to(state.device)
+        ).clamp(-limit, limit)
         return state
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         assert observation is not None
         ages = observation.stop - 1 - segment.positions
         namm = self._beside(ages)
         return namm.scores(namm.features(segment.state, ages, span=observation.stop))
 
     @property
-    def joins_heads(self) -> bool:
+    def scores_layer_at_once(self) -> bool:
         return not self.namm.hidden  # whose attention is within one head
 
-    def score_heads(self, segments: Sequence[Segment], stop: int) -> list[Tensor]:
+    def score_layer(self, segments: Sequence[HeadTokens], stop: int) -> list[Tensor]:
         lengths = [len(segment) for segment in segments]
         ages = stop - 1 - torch.cat([segment.positions for segment in segments])
         namm = self._beside(ages)
-        features = namm.features(torch.cat([segment.state for segment in segments]), ages, lengths, stop)
+        features = namm.features(
+            torch.cat([segment.state for segment in segments]), ages, lengths, stop
+        )
         scores = torch.cat([namm.scores(part) for part in torch.split(features, _TOGETHER)])
         return list(torch.split(scores, lengths))
 

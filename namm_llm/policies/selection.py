@@ -11,22 +11,33 @@ import torch
 from torch import Tensor
 
 
-def by_threshold(scores: Sequence[Tensor], forced: Sequence[Tensor], threshold: float) -> list[Tensor]:
-    """Every token that scores at least `threshold`, or is forced (namm.md section 5, without its padding)."""
-    return [(s >= threshold).logical_or_(f).nonzero()[:, 0] for s, f in zip(scores, forced, strict=True)]
+def by_threshold(
+    scores: Sequence[Tensor], forced: Sequence[Tensor], threshold: float
+) -> list[Tensor]:
+    """Every token that scores at least `threshold`, or is forced (namm.md section 5, without its
+    padding).
+    """
+    return [
+        (s >= threshold).logical_or_(f).nonzero()[:, 0] for s, f in zip(scores, forced, strict=True)
+    ]
 
 
-def by_padded_threshold(scores: Sequence[Tensor], forced: Sequence[Tensor], threshold: float) -> list[Tensor]:
-    """The published rule: the fullest head sets the count, the others fill up with their best tokens below the threshold."""
+def by_padded_threshold(
+    scores: Sequence[Tensor], forced: Sequence[Tensor], threshold: float
+) -> list[Tensor]:
+    """The published rule: the fullest head sets the count, the others fill up with their best
+    tokens below the threshold.
+    """
     count = max(len(kept) for kept in by_threshold(scores, forced, threshold))
     return [by_budget([s], [f], count)[0] for s, f in zip(scores, forced, strict=True)]
 
 
 def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) -> list[Tensor]:
-    """The best `total` tokens over all given heads together, forced ones first; of equal scores the newer token stays.
+    """The best `total` tokens over all given heads together, forced ones first; of equal scores the
+    newer token stays.
 
-    scores: `[N_g]` for each head. forced: bool `[N_g]`. Returns ascending indices for each head. If more than `total` are forced, just
-    the forced ones stay.
+    scores: `[N_g]` for each head. forced: bool `[N_g]`. Returns ascending indices for each head. If
+    more than `total` are forced, just the forced ones stay.
     """
     lengths = [s.shape[0] for s in scores]
     if sum(lengths) <= total:
@@ -36,7 +47,12 @@ def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) ->
     if not total:
         return [s.new_empty(0, dtype=torch.long) for s in scores]
     # what is not a number goes first
-    ranked = torch.cat(list(scores)).float().nan_to_num(-torch.inf, torch.inf, -torch.inf).masked_fill_(must, torch.inf)
+    ranked = (
+        torch.cat(list(scores))
+        .float()
+        .nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        .masked_fill_(must, torch.inf)
+    )
     # found without sorting: in which order the others stand does not matter
     least = _least_of_best(ranked, total)
     kept = ranked > least

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,5 @@ class StreamingLLM(EvictionPolicy):
     def sinks(self) -> int:
         return self.num_sinks
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         return segment.positions.float()

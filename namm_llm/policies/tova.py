@@ -9,12 +9,14 @@ from torch import Tensor
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
 class TOVA(EvictionPolicy):
-    """Keeps what the newest query attends to, averaged over the query heads of the group (the paper: over all heads of a layer)."""
+    """Keeps what the newest query attends to, averaged over the query heads of the group (the
+    paper: over all heads of a layer).
+    """
 
     name: ClassVar[str] = "tova"
     observes: ClassVar[bool] = True
@@ -22,6 +24,6 @@ class TOVA(EvictionPolicy):
     def carry(self, seen: int) -> int:
         return 1
 
-    def score(self, segment: Segment, observation: Observation | None) -> Tensor:
+    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
         assert observation is not None
         return observation.total(observation.stop - 1, observation.stop)

@@ -1,4 +1,6 @@
-"""Summaries of texts of any length: in one pass where the model can hold the text, in parts where it cannot."""
+"""Summaries of texts of any length: in one pass where the model can hold the text, in parts where
+it cannot.
+"""
 
 from namm_llm.summaries.plan import OPTIONS, Method, Plan, check_options
 from namm_llm.summaries.request import LENGTHS

@@ -1,6 +1,8 @@
-"""The calls to the model that a summary is made of: each reads a text through the evicting cache and answers a request about it.
+"""The calls to the model that a summary is made of: each reads a text through the evicting cache
+and answers a request about it.
 
-An answer that the work file holds is taken from there. Counts what is read and keeps every answer for the totals.
+An answer that the work file holds is taken from there. Counts what is read and keeps every answer
+for the totals.
 """
 
 from __future__ import annotations
@@ -9,17 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 
-from namm_llm.documents import DocumentMemory
+from namm_llm.document import Document
+from namm_llm.engine.results import Generation, Piece
+from namm_llm.engine.sampling import SamplingParams
+from namm_llm.engine.stopping import CancelFlag
+from namm_llm.engine.stream import Stream
 from namm_llm.errors import ModelError
-from namm_llm.runner import Generation, Piece, Runner, Stream
-from namm_llm.runner.sampling import SamplingParams
-from namm_llm.runner.stopping import CancelFlag
+from namm_llm.runner import Runner
 from namm_llm.summaries.work import WorkFile, identity, key_of
 
 BATCH = 4  # texts whose caches are there at once, to be decoded together
 
 OnRead = Callable[[int, int], None]  # the number of a text, and how many of its tokens are read
-Memory = DocumentMemory[Generation, Stream]
+Memory = Document[Generation, Stream]
 
 
 class Cancelled(Exception):
@@ -31,9 +35,13 @@ def unseen(number: int, tokens: int) -> None:
 
 
 class Calls:
-    """Answers about texts. finished: all of them, in order. resumed: how many of them the work file held."""
+    """Answers about texts. finished: all of them, in order. resumed: how many of them the work file
+    held.
+    """
 
-    def __init__(self, runner: Runner, params: SamplingParams, cancel: CancelFlag, work: WorkFile | None) -> None:
+    def __init__(
+        self, runner: Runner, params: SamplingParams, cancel: CancelFlag, work: WorkFile | None
+    ) -> None:
         self.runner = runner
         self._params = params
         self._cancel = cancel
@@ -50,7 +58,9 @@ class Calls:
         # a zero byte, which a model can write, would make the next text binary
         return [answer.text.replace("\0", "").strip() for answer in answers]
 
-    def last(self, text: str, request: str, on_read: OnRead = unseen, *, keep: bool = False) -> Iterator[Piece]:
+    def last(
+        self, text: str, request: str, on_read: OnRead = unseen, *, keep: bool = False
+    ) -> Iterator[Piece]:
         """The pieces of one answer while it is written. keep: also in the work file."""
         kept = self._kept([text], request)
         if kept is not None:
@@ -62,24 +72,39 @@ class Calls:
         if keep:
             self._keep([text], request, self.finished[-1:])
 
-    def about(self, memory: Memory, request: str, read_seconds: float | None = None) -> Iterator[Piece]:
-        """The pieces of an answer about a memory. read_seconds: what reading it took, if that was for this call alone."""
+    def about(
+        self, memory: Memory, request: str, read_seconds: float | None = None
+    ) -> Iterator[Piece]:
+        """The pieces of an answer about a memory. read_seconds: what reading it took, if that was
+        for this call alone.
+        """
         with memory.stream(request, self._params, cancel=self._cancel) as stream:
             yield from stream
         answer = stream.result
-        self.finished.append(answer if read_seconds is None else _with_reading(answer, read_seconds, answer.timings.decode_seconds))
+        self.finished.append(
+            answer
+            if read_seconds is None
+            else _with_reading(answer, read_seconds, answer.timings.decode_seconds)
+        )
         self._check()
 
-    def _batch(self, first: int, texts: Sequence[str], request: str, on_read: OnRead) -> list[Generation]:
+    def _batch(
+        self, first: int, texts: Sequence[str], request: str, on_read: OnRead
+    ) -> list[Generation]:
         kept = self._kept(texts, request)
         if kept is not None:
             on_read(first + len(kept) - 1, kept[-1].usage.input_tokens)
             return kept
         read = [self._read(number, text, on_read) for number, text in enumerate(texts, first)]
-        answers = self.runner.ask_each([memory for memory, _ in read], request, self._params, cancel=self._cancel)
+        answers = self.runner.ask_each(
+            [memory for memory, _ in read], request, self._params, cancel=self._cancel
+        )
         # they were written together, so each takes its share of the time
         share = max(answer.timings.decode_seconds for answer in answers) / len(answers)
-        answers = [_with_reading(answer, seconds, share) for answer, (_, seconds) in zip(answers, read, strict=True)]
+        answers = [
+            _with_reading(answer, seconds, share)
+            for answer, (_, seconds) in zip(answers, read, strict=True)
+        ]
         self.finished += answers
         self._check()
         self._keep(texts, request, answers)
@@ -100,10 +125,16 @@ class Calls:
             raise Cancelled
 
     def _kept(self, texts: Sequence[str], request: str) -> list[Generation] | None:
-        """The answers about all of these texts; a batch is answered as a whole or not at all, so that it is always the same batch."""
+        """The answers about all of these texts; a batch is answered as a whole or not at all, so
+        that it is always the same batch.
+        """
         if self._work is None:
             return None
-        kept = [answer for text in texts if (answer := self._work.get(key_of(self._identity, text, request))) is not None]
+        kept = [
+            answer
+            for text in texts
+            if (answer := self._work.get(key_of(self._identity, text, request))) is not None
+        ]
         if len(kept) < len(texts):
             return None
         self.finished += kept
@@ -120,7 +151,9 @@ def some(texts: Sequence[str], model: str) -> list[str]:
     """The summaries that say something. ModelError if none does."""
     said = [text for text in texts if text]
     if not said:
-        raise ModelError(f"{model} wrote nothing about any part of the text; use a model that follows instructions.")
+        raise ModelError(
+            f"{model} wrote nothing about any part of the text; use a model that follows instructions."
+        )
     return said
 
 

@@ -1,4 +1,5 @@
-"""A text cut into parts that fit a model, at borders that a reader would choose. The parts put together are the text.
+"""A text cut into parts that fit a model, at borders that a reader would choose. The parts put
+together are the text.
 
 Works on a text and the places where its tokens begin; knows no model.
 """
@@ -10,7 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import ceil
 
-# the best first. A space goes with the word behind it, as tokens have it, so that a part has the tokens that it has in the whole text.
+# the best first. A space goes with the word behind it, as tokens have it, so that a part has the
+# tokens that it has in the whole text.
 _BORDERS = tuple(
     re.compile(pattern)
     for pattern in (
@@ -26,8 +28,8 @@ _REACH = 0.4  # of a part's length: how far a better border may lie from where e
 def cut(text: str, starts: Sequence[int], limit: int, fits: Callable[[str], bool]) -> list[str]:
     """Parts of about equal length, each of at most `limit` tokens.
 
-    starts: the character where each token of the text begins. fits: whether a part, whose tokens can be others than in the whole text, is
-    small enough; a part of one token is not asked about.
+    starts: the character where each token of the text begins. fits: whether a part, whose tokens
+    can be others than in the whole text, is small enough; a part of one token is not asked about.
     """
     parts, begin, at = list[str](), 0, 0
     while begin < len(text):
@@ -52,10 +54,16 @@ def _end(text: str, starts: Sequence[int], begin: int, at: int, limit: int) -> i
 
 
 def _border(text: str, low: int, wanted: int, high: int) -> int:
-    """The best border from `low` to `high`, the nearest to `wanted` among equals; `wanted` itself in the middle of an endless word."""
+    """The best border from `low` to `high`, the nearest to `wanted` among equals; `wanted` itself
+    in the middle of an endless word.
+    """
     for border in _BORDERS:
         # one character more, for what looks ahead
-        ends = [end for match in border.finditer(text, max(low - 1, 0), high + 1) if low <= (end := match.end()) <= high]
+        ends = [
+            end
+            for match in border.finditer(text, max(low - 1, 0), high + 1)
+            if low <= (end := match.end()) <= high
+        ]
         if ends:
             return min(ends, key=lambda end: abs(end - wanted))
     return wanted

@@ -1,4 +1,6 @@
-"""How a text is to be summarized, decided before anything is computed: which method, and which parts."""
+"""How a text is to be summarized, decided before anything is computed: which method, and which
+parts.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, get_args
 
+from namm_llm.engine.sampling import SamplingParams
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.runner import Runner
-from namm_llm.runner.sampling import SamplingParams
 from namm_llm.summaries.cutting import cut
 from namm_llm.summaries.request import GO_ON, JOIN, PART, WHOLE, Request, joined, so_far
 
@@ -33,7 +35,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Plan:
-    """method: never `auto`. tokens: of the whole text. spans: its parts; white space that makes up a whole part is left out."""
+    """method: never `auto`. tokens: of the whole text. spans: its parts; white space that makes up
+    a whole part is left out.
+    """
 
     method: str
     tokens: int
@@ -59,10 +63,20 @@ class Room:
         return None if positions is None else positions - self._needed(around, prompt)
 
     def _needed(self, text: str, prompt: str) -> int:
-        return self._runner.document_tokens(text, self._request.text(prompt)) + self.max_tokens + _SPARE
+        return (
+            self._runner.document_tokens(text, self._request.text(prompt))
+            + self.max_tokens
+            + _SPARE
+        )
 
 
-def check_options(*, method: str = METHOD, length: int | str = LENGTH, focus: str | None = None, part_tokens: int = PART_TOKENS) -> Request:
+def check_options(
+    *,
+    method: str = METHOD,
+    length: int | str = LENGTH,
+    focus: str | None = None,
+    part_tokens: int = PART_TOKENS,
+) -> Request:
     """What the model is to be asked for. UsageError for wrong options; see `stream_summary`."""
     if method not in get_args(Method):
         raise UsageError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}.")
@@ -72,7 +86,9 @@ def check_options(*, method: str = METHOD, length: int | str = LENGTH, focus: st
 
 
 def make_plan(runner: Runner, text: str, method: str, room: Room, part_tokens: int) -> Plan:
-    """The plan for a text that is not empty. ContextError if the model has too few positions for it."""
+    """The plan for a text that is not empty. ContextError if the model has too few positions for
+    it.
+    """
     starts = runner.token_starts(text)
     whole = Plan("one-pass", len(starts), (Span(0, len(text), len(starts)),))
     if method == "one-pass" or (method == "auto" and room.fits(text, WHOLE)):
@@ -86,11 +102,17 @@ def make_plan(runner: Runner, text: str, method: str, room: Room, part_tokens: i
     limit, fits = _limit(runner, method, room, part_tokens)
     parts = cut(text, starts, limit, fits)
     stops = list(accumulate(map(len, parts)))
-    spans = [Span(stop - len(part), stop, len(runner.encode(part))) for part, stop in zip(parts, stops, strict=True) if part.strip()]
+    spans = [
+        Span(stop - len(part), stop, len(runner.encode(part)))
+        for part, stop in zip(parts, stops, strict=True)
+        if part.strip()
+    ]
     return Plan(method, len(starts), tuple(spans))
 
 
-def _limit(runner: Runner, method: str, room: Room, part_tokens: int) -> tuple[int, Callable[[str], bool]]:
+def _limit(
+    runner: Runner, method: str, room: Room, part_tokens: int
+) -> tuple[int, Callable[[str], bool]]:
     """Tokens that a part may have, and whether one fits into its call."""
     around, prompt, reserve = "", PART, 0
     if method == "refine":
@@ -107,11 +129,18 @@ def _limit(runner: Runner, method: str, room: Room, part_tokens: int) -> tuple[i
                 f"of up to {room.max_tokens} tokens ({method}): ask for a shorter length, or use a model with more positions."
             )
     limit = part_tokens if left is None else min(part_tokens, left)
-    return limit, lambda part: len(runner.encode(part)) <= limit and room.fits(around + part, prompt, reserve)
+    return (
+        limit,
+        lambda part: (
+            len(runner.encode(part)) <= limit and room.fits(around + part, prompt, reserve)
+        ),
+    )
 
 
 def groups(summaries: list[str], room: Room) -> list[list[str]]:
-    """Neighbours that can be joined in one call, as few groups as that takes. ContextError if nothing can be joined."""
+    """Neighbours that can be joined in one call, as few groups as that takes. ContextError if
+    nothing can be joined.
+    """
     found = [[summaries[0]]]
     for summary in summaries[1:]:
         if room.fits(joined([*found[-1], summary]), JOIN):
@@ -119,5 +148,7 @@ def groups(summaries: list[str], room: Room) -> list[list[str]]:
         else:
             found.append([summary])
     if len(found) == len(summaries):
-        raise ContextError(f"the model has too few positions to join two of {len(summaries)} summaries: ask for a shorter length.")
+        raise ContextError(
+            f"the model has too few positions to join two of {len(summaries)} summaries: ask for a shorter length."
+        )
     return found

@@ -1,4 +1,6 @@
-"""What the model is asked for. Every prompt of a summary stands here; the runner puts it behind the text, in the model's chat template."""
+"""What the model is asked for. Every prompt of a summary stands here; the runner puts it behind the
+text, in the model's chat template.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from dataclasses import dataclass
 from namm_llm.errors import UsageError
 
 LENGTHS = {"short": 50, "medium": 150, "long": 400}  # words
-_TOKENS_PER_WORD = 3  # in English it is 1.3, in other languages up to this; an answer that is cut is worse than room that is left
+# in English it is 1.3, in other languages up to this; an answer that is cut is worse than room that
+# is left
+_TOKENS_PER_WORD = 3
 _SPARE_TOKENS = 32
 
 WHOLE = "Summarize the text above in about {words} words."
@@ -30,14 +34,20 @@ class Request:
 
     @classmethod
     def of(cls, length: int | str, focus: str | None) -> Request:
-        """length: a number of words, or a name of `LENGTHS`. UsageError for anything else, and for a focus without words."""
+        """length: a number of words, or a name of `LENGTHS`. UsageError for anything else, and for
+        a focus without words.
+        """
         if isinstance(length, str) and length.isdecimal():
             length = int(length)
         words = LENGTHS.get(length) if isinstance(length, str) else length
         if not isinstance(words, int) or isinstance(words, bool) or words < 1:
-            raise UsageError(f"length must be a number of words or one of {', '.join(LENGTHS)}, not {length!r}.")
+            raise UsageError(
+                f"length must be a number of words or one of {', '.join(LENGTHS)}, not {length!r}."
+            )
         if focus is not None and not focus.strip():
-            raise UsageError("the focus is empty; say what the summary is to be about, or leave it out.")
+            raise UsageError(
+                "the focus is empty; say what the summary is to be about, or leave it out."
+            )
         return cls(words, focus and " ".join(focus.split()))
 
     @property
@@ -47,12 +57,17 @@ class Request:
 
     def text(self, prompt: str) -> str:
         """One of the prompts above, with length and focus."""
-        return prompt.format(words=self.words) + (FOCUS.format(focus=self.focus) if self.focus else "")
+        return prompt.format(words=self.words) + (
+            FOCUS.format(focus=self.focus) if self.focus else ""
+        )
 
 
 def joined(summaries: Sequence[str]) -> str:
     """Summaries of parts, numbered, as the text that they are joined from."""
-    return "\n\n".join(_NUMBERED.format(number=number, summary=summary) for number, summary in enumerate(summaries, 1))
+    return "\n\n".join(
+        _NUMBERED.format(number=number, summary=summary)
+        for number, summary in enumerate(summaries, 1)
+    )
 
 
 def so_far(summary: str, text: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from time import perf_counter
 from types import TracebackType
 
+from namm_llm.engine.results import Piece
+from namm_llm.engine.stopping import FinishReason
 from namm_llm.errors import UsageError
-from namm_llm.runner import Piece
-from namm_llm.runner.stopping import FinishReason
 from namm_llm.summaries.calls import Calls, Cancelled
 from namm_llm.summaries.plan import Plan
 from namm_llm.summaries.summary import Part, Summary, largest_cache, total_timings, total_usage
@@ -17,10 +17,12 @@ from namm_llm.summaries.work import WorkFile
 
 
 class SummaryStream:
-    """Iterate over it for the pieces of the summary itself; then `result` is the `Summary`. The parts of a long text are summarized when
-    the first piece is asked for. Closing it stops the model within one token; what is in the work file stays there.
+    """Iterate over it for the pieces of the summary itself; then `result` is the `Summary`. The
+    parts of a long text are summarized when the first piece is asked for. Closing it stops the
+    model within one token; what is in the work file stays there.
 
-    plan: known at once: the method, and the parts that the text is cut into. work: the file that keeps finished answers.
+    plan: known at once: the method, and the parts that the text is cut into. work: the file that
+    keeps finished answers.
     """
 
     def __init__(
@@ -34,7 +36,9 @@ class SummaryStream:
         *,
         is_own: bool = True,
     ) -> None:
-        """noted: summaries of the parts, as they come. stopped: ends the calls. is_own: `work` is removed when the summary is whole."""
+        """noted: summaries of the parts, as they come. stopped: ends the calls. is_own: `work` is
+        removed when the summary is whole.
+        """
         self.plan = plan
         self.work = work
         self._calls = calls
@@ -52,9 +56,13 @@ class SummaryStream:
 
     @property
     def result(self) -> Summary:
-        """The whole summary, once all pieces have been read; one that was cancelled has what there was."""
+        """The whole summary, once all pieces have been read; one that was cancelled has what there
+        was.
+        """
         if self._result is None:
-            raise UsageError("the summary is not whole: read the stream to its end before asking for its result.")
+            raise UsageError(
+                "the summary is not whole: read the stream to its end before asking for its result."
+            )
         return self._result
 
     def close(self) -> None:
@@ -64,7 +72,12 @@ class SummaryStream:
     def __enter__(self) -> SummaryStream:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _watched(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -89,11 +102,16 @@ class SummaryStream:
             text=text,
             finish_reason=reason,
             method=self.plan.method,
-            parts=tuple(Part(span.start, span.stop, span.tokens, part) for span, part in zip(spans, summaries, strict=True)),
+            parts=tuple(
+                Part(span.start, span.stop, span.tokens, part)
+                for span, part in zip(spans, summaries, strict=True)
+            ),
             calls=len(calls.finished),
             resumed=calls.resumed,
             usage=total_usage(calls.finished),
-            timings=total_timings(calls.finished, calls.runner.loaded.load_seconds, first_token_seconds),
+            timings=total_timings(
+                calls.finished, calls.runner.loaded.load_seconds, first_token_seconds
+            ),
             cache=largest_cache(calls.finished, calls.runner.eviction.describe()),
             model=calls.runner.model_id,
         )

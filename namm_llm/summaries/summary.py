@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from namm_llm.cache import CacheStats
-from namm_llm.runner.results import Generation, Timings, Usage
-from namm_llm.runner.stopping import FinishReason
+from namm_llm.engine.results import Generation, Timings, Usage
+from namm_llm.engine.stopping import FinishReason
 
 
 @dataclass(frozen=True)
 class Part:
-    """start, stop: its characters in the text. tokens: its length. summary: of it alone; with `refine`, of everything up to its end."""
+    """start, stop: its characters in the text. tokens: its length. summary: of it alone; with
+    `refine`, of everything up to its end.
+    """
 
     start: int
     stop: int
@@ -23,11 +25,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """method: `one-pass`, `map-reduce` or `refine`. parts: what the text was cut into, in order; empty for a saved memory.
-    calls: answers that were written for it. resumed: those of them that an earlier run had left in its work file.
+    """method: `one-pass`, `map-reduce` or `refine`. parts: what the text was cut into, in order;
+    empty for a saved memory. calls: answers that were written for it. resumed: those of them that
+    an earlier run had left in its work file.
 
-    usage and timings are the sums over all calls, those of an earlier run included; first_token_seconds: from the start of this run to the
-    first piece of the summary itself. cache: of the call with the largest cache. finish_reason: of the last call.
+    usage and timings are the sums over all calls, those of an earlier run included;
+    first_token_seconds: from the start of this run to the first piece of the summary itself. cache:
+    of the call with the largest cache. finish_reason: of the last call.
     """
 
     text: str
@@ -42,17 +46,25 @@ class Summary:
     model: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON; text, finish_reason, usage, timings, cache and model as in `Generation.to_dict`."""
+        """Everything, ready for JSON; text, finish_reason, usage, timings, cache and model as in
+        `Generation.to_dict`.
+        """
         return asdict(self)
 
 
 def total_usage(calls: Sequence[Generation]) -> Usage:
     """The sum of what the calls used."""
     used = [call.usage for call in calls]
-    return Usage(sum(one.input_tokens for one in used), sum(one.cached_tokens for one in used), sum(one.output_tokens for one in used))
+    return Usage(
+        sum(one.input_tokens for one in used),
+        sum(one.cached_tokens for one in used),
+        sum(one.output_tokens for one in used),
+    )
 
 
-def total_timings(calls: Sequence[Generation], load_seconds: float, first_token_seconds: float) -> Timings:
+def total_timings(
+    calls: Sequence[Generation], load_seconds: float, first_token_seconds: float
+) -> Timings:
     """The sum of the time that the calls took."""
     return Timings(
         load_seconds=load_seconds,

@@ -1,7 +1,8 @@
-"""What a long summary has come to, on the disk: one JSON line for each answer, so that a run that was killed goes on where it stopped.
+"""What a long summary has come to, on the disk: one JSON line for each answer, so that a run that
+was killed goes on where it stopped.
 
-An answer is found again by everything that decides it: model, eviction, sampling, text and prompt. A line that was cut short by the kill is
-ignored, so its answer is written again.
+An answer is found again by everything that decides it: model, eviction, sampling, text and prompt.
+A line that was cut short by the kill is ignored, so its answer is written again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.cache import CacheStats
-from namm_llm.documents import data_folder
+from namm_llm.engine.results import Generation, Timings, Usage
+from namm_llm.engine.sampling import SamplingParams
 from namm_llm.errors import DocumentError
+from namm_llm.io import data_folder
 from namm_llm.policies import settings_of
 from namm_llm.runner import Runner
-from namm_llm.runner.results import Generation, Timings, Usage
-from namm_llm.runner.sampling import SamplingParams
 
 _VERSION = 1
 _FOLDER = "summaries"
@@ -28,7 +29,9 @@ _BEGINNING = b'{"version": '  # of every file that is ours
 
 
 class WorkFile:
-    """Answers by their keys. The file is made with the first answer; of lines with one key the last counts."""
+    """Answers by their keys. The file is made with the first answer; of lines with one key the last
+    counts.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -48,12 +51,17 @@ class WorkFile:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._refused(error) from error
-        if self.path.is_dir() or not os.access(self.path if self.path.exists() else folder, os.W_OK):
+        if self.path.is_dir() or not os.access(
+            self.path if self.path.exists() else folder, os.W_OK
+        ):
             raise self._refused("not allowed")
 
     def put(self, answers: Mapping[str, Generation]) -> None:
         """Keep answers; all of them are on the disk when this returns."""
-        lines = "".join(json.dumps({"version": _VERSION, "key": key, **asdict(answer)}) + "\n" for key, answer in answers.items())
+        lines = "".join(
+            json.dumps({"version": _VERSION, "key": key, **asdict(answer)}) + "\n"
+            for key, answer in answers.items()
+        )
         try:
             with open(self.path, "ab", opener=_private) as file:
                 file.write((lines if self._ends_whole else f"\n{lines}").encode())
@@ -71,13 +79,22 @@ class WorkFile:
 
     def _refused(self, error: OSError | str) -> DocumentError:
         reason = error.strerror or str(error) if isinstance(error, OSError) else error
-        return DocumentError(f"the work file {self.path} cannot be written ({reason}); name another place for it.")
+        return DocumentError(
+            f"the work file {self.path} cannot be written ({reason}); name another place for it."
+        )
 
 
 def identity(runner: Runner, params: SamplingParams) -> list[Any]:
     """What decides an answer besides text and prompt, ready for JSON."""
     model = runner.identity()
-    return [_VERSION, model.fingerprint, model.quantization, model.dtype, settings_of(runner.eviction), asdict(params)]
+    return [
+        _VERSION,
+        model.fingerprint,
+        model.quantization,
+        model.dtype,
+        settings_of(runner.eviction),
+        asdict(params),
+    ]
 
 
 def key_of(*values: Any) -> str:
@@ -86,7 +103,8 @@ def key_of(*values: Any) -> str:
 
 
 def work_path(runner: Runner, texts: Sequence[str], *options: Any) -> Path:
-    """Where the work of summarizing these texts lies by default, in the user's data folder; the same for the same call.
+    """Where the work of summarizing these texts lies by default, in the user's data folder; the
+    same for the same call.
 
     options: all else that makes two calls different, ready for JSON.
     """
@@ -106,11 +124,15 @@ def _read(path: Path) -> tuple[dict[str, Generation], bool]:
     except FileNotFoundError:
         return {}, True
     except OSError as error:
-        raise DocumentError(f"the work file {path} cannot be read ({error.strerror or error}); name another one.") from error
+        raise DocumentError(
+            f"the work file {path} cannot be read ({error.strerror or error}); name another one."
+        ) from error
     lines = content.split(b"\n")
     answers = [answer for line in lines if (answer := _answer(line)) is not None]
     if not content.startswith(_BEGINNING[: len(content)]):
-        raise DocumentError(f"{path} is no work file of a summary, and it would be removed at the end; name another one.")
+        raise DocumentError(
+            f"{path} is no work file of a summary, and it would be removed at the end; name another one."
+        )
     return dict(answers), not lines[-1]
 
 
@@ -120,7 +142,11 @@ def _answer(line: bytes) -> tuple[str, Generation] | None:
         if values.pop("version") != _VERSION:
             return None
         key = str(values.pop("key"))
-        parts = {"usage": Usage(**values["usage"]), "timings": Timings(**values["timings"]), "cache": CacheStats(**values["cache"])}
+        parts = {
+            "usage": Usage(**values["usage"]),
+            "timings": Timings(**values["timings"]),
+            "cache": CacheStats(**values["cache"]),
+        }
         return key, Generation(**{**values, **parts})
     except (ValueError, LookupError, TypeError, AttributeError):
         return None

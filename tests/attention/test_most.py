@@ -10,7 +10,7 @@ import torch
 from namm_llm.attention import observation as module
 from namm_llm.attention import precision
 from namm_llm.attention.observation import Observation
-from namm_llm.attention.rotation import Rotation
+from namm_llm.attention.rope import Rotation
 from namm_llm.attention.scratch import Scratch
 
 SIZE, COUNT, SEEN = 16, 40, 1000
@@ -20,7 +20,9 @@ def draw(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def observe(tokens: int, heads: int, dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Observation:
+def observe(
+    tokens: int, heads: int, dtype: torch.dtype = torch.float32, *, seed: int = 0
+) -> Observation:
     return Observation(
         queries=draw(heads, COUNT, SIZE, seed=seed).mul(3).to(dtype),
         lse=torch.full((heads, COUNT), torch.nan),  # a second reading has its own
@@ -34,9 +36,15 @@ def observe(tokens: int, heads: int, dtype: torch.dtype = torch.float32, *, seed
 
 
 def by_definition(observation: Observation) -> torch.Tensor:
-    """Written out in double precision: every query of the window behind the text, every token, the largest share of each."""
-    turned = observation.rotation.turn(observation.queries, observation.stop - observation.fresh).double()
-    return (turned @ observation.keys.double().T * observation.scale).softmax(-1).amax((0, 1)).float()
+    """Written out in double precision: every query of the window behind the text, every token, the
+    largest share of each.
+    """
+    turned = observation.rotation.turn(
+        observation.queries, observation.stop - observation.fresh
+    ).double()
+    return (
+        (turned @ observation.keys.double().T * observation.scale).softmax(-1).amax((0, 1)).float()
+    )
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
@@ -46,7 +54,10 @@ def products(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=[(8, 1), (60, 7), (2**18, 64)], ids=["rows of 1", "blocks that leave a rest", "one block"])
+@pytest.fixture(
+    params=[(8, 1), (60, 7), (2**18, 64)],
+    ids=["rows of 1", "blocks that leave a rest", "one block"],
+)
 def blocks(request, monkeypatch):
     """Small blocks, so that a few tokens need several."""
     floats, fewest = request.param
@@ -60,7 +71,7 @@ def blocks(request, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_most_again(tokens, heads, dtype, products):
     observation = observe(tokens, heads, dtype)
-    found = observation.most_again(SEEN - COUNT, SEEN)
+    found = observation.max_replayed_attention(SEEN - COUNT, SEEN)
     assert found.dtype == torch.float32
     again = torch.cat(list(observation.again(SEEN - COUNT, SEEN)), dim=1).amax((0, 1))
     torch.testing.assert_close(again, by_definition(observation), atol=1e-6, rtol=1e-4)
@@ -73,16 +84,23 @@ def test_most_again(tokens, heads, dtype, products):
 @pytest.mark.usefixtures("blocks")
 def test_only_the_queries_asked_for_count(products):
     observation = observe(37, 2)
-    one = observation.most_again(SEEN - 5, SEEN - 4)
-    assert (one <= observation.most_again(SEEN - COUNT, SEEN) + 1e-6).all()
-    assert one.sum() <= 2 + (1e-5 if products == torch.float32 else 0.02)  # two heads give one share of 1 each
-    assert torch.equal(observation.most_again(SEEN - 3 * COUNT, SEEN), observation.most_again(SEEN - COUNT, SEEN))  # no more is known
+    one = observation.max_replayed_attention(SEEN - 5, SEEN - 4)
+    assert (one <= observation.max_replayed_attention(SEEN - COUNT, SEEN) + 1e-6).all()
+    assert one.sum() <= 2 + (
+        1e-5 if products == torch.float32 else 0.02
+    )  # two heads give one share of 1 each
+    assert torch.equal(
+        observation.max_replayed_attention(SEEN - 3 * COUNT, SEEN),
+        observation.max_replayed_attention(SEEN - COUNT, SEEN),
+    )  # no more is known
 
 
 @pytest.mark.usefixtures("blocks", "products")
 def test_logits_of_any_size_are_finite():
     observation = observe(37, 3)
-    found = replace(observation, keys=observation.keys * 1e4).most_again(SEEN - COUNT, SEEN)
+    found = replace(observation, keys=observation.keys * 1e4).max_replayed_attention(
+        SEEN - COUNT, SEEN
+    )
     assert found.isfinite().all()
     assert ((found >= 0) & (found <= 1 + 1e-5)).all()
     assert found.max() > 0.99
@@ -91,20 +109,26 @@ def test_logits_of_any_size_are_finite():
 @pytest.mark.usefixtures("blocks", "products")
 def test_heads_that_share_memory_do_not_see_one_another():
     """The scratch is full of NaN, then of the numbers of a larger head."""
-    alone = [observe(tokens, 3, seed=tokens).most_again(SEEN - COUNT, SEEN) for tokens in (37, 5, 20)]
+    alone = [
+        observe(tokens, 3, seed=tokens).max_replayed_attention(SEEN - COUNT, SEEN)
+        for tokens in (37, 5, 20)
+    ]
     scratch = Scratch()
     scratch.numbers(10_000, torch.empty(0)).fill_(torch.nan)
     for tokens, expected in zip((37, 5, 20), alone, strict=True):
         shared = replace(observe(tokens, 3, seed=tokens), scratch=scratch)
-        assert torch.equal(shared.most_again(SEEN - COUNT, SEEN), expected)
+        assert torch.equal(shared.max_replayed_attention(SEEN - COUNT, SEEN), expected)
 
 
 @pytest.mark.usefixtures("blocks")
 def test_all_that_uses_the_scratch_can_take_turns():
-    shared, alone = replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0)), replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0))
+    shared, alone = (
+        replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0)),
+        replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0)),
+    )
     kept = shared.rows(SEEN - 9, SEEN - 2)
     total = shared.total(SEEN - 20, SEEN)
-    shared.most_again(SEEN - COUNT, SEEN)
+    shared.max_replayed_attention(SEEN - COUNT, SEEN)
     assert torch.equal(kept, alone.rows(SEEN - 9, SEEN - 2))
     torch.testing.assert_close(total, alone.rows(SEEN - 20, SEEN).sum(0))
 
@@ -120,15 +144,22 @@ def test_scratch_is_got_once_and_grows():
 
 @pytest.mark.parametrize("planes", [SIZE // 2, SIZE // 4])
 def test_turning_takes_a_factor_and_leaves_the_queries_as_they_are(planes):
-    rotation, queries = Rotation(tuple(0.1 * (i + 1) for i in range(planes))), draw(3, 5, SIZE, seed=4)
+    rotation, queries = (
+        Rotation(tuple(0.1 * (i + 1) for i in range(planes))),
+        draw(3, 5, SIZE, seed=4),
+    )
     before = queries.clone()
     torch.testing.assert_close(rotation.turn(queries, 7, 0.25), rotation.turn(queries, 7) * 0.25)
     assert torch.equal(queries, before)
-    torch.testing.assert_close(rotation.turn(rotation.turn(queries, 7), -7), queries, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        rotation.turn(rotation.turn(queries, 7), -7), queries, atol=1e-5, rtol=0
+    )
 
 
 def test_tokens_that_come_one_by_one_are_no_new_sizes_of_products(products, monkeypatch):
-    """In bfloat16 oneDNN compiles a kernel for each size and keeps it, so memory grew with every update that changed a head's length."""
+    """In bfloat16 oneDNN compiles a kernel for each size and keeps it, so memory grew with every
+    update that changed a head's length.
+    """
     sizes, multiply = set(), torch.mm
 
     def noted(left, right, **more):
@@ -137,5 +168,5 @@ def test_tokens_that_come_one_by_one_are_no_new_sizes_of_products(products, monk
 
     monkeypatch.setattr(torch, "mm", noted)
     for tokens in range(300, 400, 7):
-        observe(tokens, heads=2).most_again(SEEN - COUNT, SEEN)
+        observe(tokens, heads=2).max_replayed_attention(SEEN - COUNT, SEEN)
     assert len(sizes) == 1

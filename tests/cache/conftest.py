@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models import random_llama
+from tests.architectures import random_llama
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""Evicted = a dense cache with those keys masked out, however ragged; and one result however the text is cut and batched."""
+"""Evicted = a dense cache with those keys masked out, however ragged; and one result however the
+text is cut and batched.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from hypothesis import strategies as st
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
 from namm_llm.namm import Namm
-from namm_llm.policies import POLICIES, Eviction, NammPolicy, make_eviction
+from namm_llm.policies import POLICIES, CacheConfig, NammPolicy, make_cache_config
 from namm_llm.policies.base import EvictionPolicy
 from tests import dense
+from tests.architectures import random_ids, random_llama
 from tests.cache.test_no_eviction import left_padded
-from tests.models import random_ids, random_llama
 
 
 def random_namm(seed: int = 0) -> Namm:
@@ -32,40 +34,55 @@ def policy_of(name: str) -> EvictionPolicy:
 EVICTING = [name for name in POLICIES if name != "full"]
 
 
-@pytest.mark.parametrize("compete", ["head", "layer", "model"])
+@pytest.mark.parametrize("budget_scope", ["head", "layer", "model"])
 @pytest.mark.parametrize("policy", EVICTING)
-def test_evicted_equals_dense_with_a_mask(llama, policy, compete):
-    eviction = make_eviction(policy_of(policy), budget=0.3, interval=50, compete=compete)
+def test_evicted_equals_dense_with_a_mask(llama, policy, budget_scope):
+    eviction = make_cache_config(
+        policy_of(policy), budget=0.3, interval=50, budget_scope=budget_scope
+    )
     assert_equals_masked_dense(llama, eviction, random_ids(2, 333), chunk=25)
 
 
 def test_threshold_and_reference_mode_equal_dense_with_a_mask(llama):
-    for compete in ("head", "padded"):
-        eviction = make_eviction(NammPolicy(random_namm(), exact=True), interval=50, compete=compete)
+    for budget_scope in ("head", "padded"):
+        eviction = make_cache_config(
+            NammPolicy(random_namm(), exact=True), interval=50, budget_scope=budget_scope
+        )
         assert_equals_masked_dense(llama, eviction, random_ids(1, 333), chunk=50)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_any_shape_equals_dense_with_a_mask(data):
     kv_heads = data.draw(st.sampled_from([1, 2, 4]), "KV heads")
-    model = random_llama(heads=4, kv_heads=kv_heads, head_dim=data.draw(st.sampled_from([8, 20]), "head size"), layers=2)
-    eviction = make_eviction(
+    model = random_llama(
+        heads=4,
+        kv_heads=kv_heads,
+        head_dim=data.draw(st.sampled_from([8, 20]), "head size"),
+        layers=2,
+    )
+    eviction = make_cache_config(
         policy_of(data.draw(st.sampled_from(EVICTING), "policy")),
         budget=data.draw(st.sampled_from([0.05, 0.5, 1, 7, 33]), "budget"),
-        compete=data.draw(st.sampled_from(["head", "layer"]), "compete"),
+        budget_scope=data.draw(st.sampled_from(["head", "layer"]), "budget_scope"),
         interval=data.draw(st.integers(1, 40), "interval"),
         sinks=data.draw(st.integers(0, 5), "sinks"),
-        recent=data.draw(st.integers(0, 9), "recent"),
+        protect_recent=data.draw(st.integers(0, 9), "protect_recent"),
     )
     tokens = data.draw(st.integers(41, 120), "tokens")
-    assume(tokens // eviction.interval * eviction.interval > 33)  # else no update has more than the largest budget
+    assume(
+        tokens // eviction.interval * eviction.interval > 33
+    )  # else no update has more than the largest budget
     ids = random_ids(data.draw(st.integers(1, 3), "batch"), tokens)
     assert_equals_masked_dense(model, eviction, ids, chunk=eviction.interval)
 
 
-def assert_equals_masked_dense(model, eviction: Eviction, ids: torch.Tensor, chunk: int) -> None:
-    """Read in chunks, then decode 3 tokens one by one; the dense cache masks what the managed one had evicted before each call."""
+def assert_equals_masked_dense(model, eviction: CacheConfig, ids: torch.Tensor, chunk: int) -> None:
+    """Read in chunks, then decode 3 tokens one by one; the dense cache masks what the managed one
+    had evicted before each call.
+    """
     cache = ManagedCache.for_model(model, eviction=eviction)
     calls, before, got = [*ids[:, :-3].split(chunk, 1), *ids[:, -3:].split(1, 1)], [], []
     for call in calls:
@@ -77,7 +94,9 @@ def assert_equals_masked_dense(model, eviction: Eviction, ids: torch.Tensor, chu
             expected = model.model(call, past_key_values=reference).last_hidden_state
             torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
     slots = sum(cache.seen_tokens()) * len(cache.managed) * len(cache.kept_tokens()[0][0])
-    assert sum(sum(heads) for layer in cache.kept_tokens() for heads in layer) < slots  # something was evicted
+    assert (
+        sum(sum(heads) for layer in cache.kept_tokens() for heads in layer) < slots
+    )  # something was evicted
 
 
 @pytest.mark.parametrize("policy", EVICTING)
@@ -86,7 +105,9 @@ def test_chunks_do_not_change_the_result(llama, policy):
     results = []
     for chunk in (1, 16, 64, 100, 300):
         cache = ManagedCache.for_model(llama, policy=policy_of(policy), budget=0.25, interval=64)
-        logits = [llama(piece, past_key_values=cache).logits for piece in ids.split(chunk, 1)][-1][:, -1]
+        logits = [llama(piece, past_key_values=cache).logits for piece in ids.split(chunk, 1)][-1][
+            :, -1
+        ]
         results.append((logits, dense.stored_positions(cache)))
     for logits, stored in results[1:]:
         torch.testing.assert_close(logits, results[0][0], atol=1e-4, rtol=1e-4)
@@ -96,18 +117,29 @@ def test_chunks_do_not_change_the_result(llama, policy):
 @pytest.mark.parametrize("policy", EVICTING)
 def test_a_batch_gives_what_its_sequences_give_alone(llama, policy):
     ids, mask = left_padded(3, 333)
-    eviction = make_eviction(policy_of(policy), budget=0.25, interval=50)
+    eviction = make_cache_config(policy_of(policy), budget=0.25, interval=50)
     cache = ManagedCache.for_model(llama, eviction=eviction)
-    together = llama.generate(ids, attention_mask=mask, max_new_tokens=70, do_sample=False, past_key_values=cache)
+    together = llama.generate(
+        ids, attention_mask=mask, max_new_tokens=70, do_sample=False, past_key_values=cache
+    )
     for row in range(3):
         alone = ManagedCache.for_model(llama, eviction=eviction)
-        single = llama.generate(ids[row : row + 1, mask[row].bool()], max_new_tokens=70, do_sample=False, past_key_values=alone)
+        single = llama.generate(
+            ids[row : row + 1, mask[row].bool()],
+            max_new_tokens=70,
+            do_sample=False,
+            past_key_values=alone,
+        )
         assert together[row, 333:].tolist() == single[0, -70:].tolist()
-        assert [layer[row] for layer in cache.kept_tokens()] == [layer[0] for layer in alone.kept_tokens()]
+        assert [layer[row] for layer in cache.kept_tokens()] == [
+            layer[0] for layer in alone.kept_tokens()
+        ]
 
 
 class Recorder(EvictionPolicy):
-    """Random eviction that records, for layer after layer and head after head, the attention that it is shown."""
+    """Random eviction that records, for layer after layer and head after head, the attention that
+    it is shown.
+    """
 
     name = "recorder"
     observes = True
@@ -121,14 +153,16 @@ class Recorder(EvictionPolicy):
 
     def score(self, segment, observation: Observation):
         rows = torch.cat(list(observation.blocks(observation.first, observation.stop, self.block)))
-        self.seen.append((segment.positions.long(), range(observation.first, observation.stop), rows))
+        self.seen.append(
+            (segment.positions.long(), range(observation.first, observation.stop), rows)
+        )
         return (segment.positions * 7919 % 101).float()
 
 
 @pytest.mark.parametrize("block", [1, 7, 50, 71])
 def test_recomputed_attention_equals_eager(llama, block):
     recorder = Recorder(block)
-    eviction = make_eviction(recorder, budget=0.3, interval=50, compete="head")
+    eviction = make_cache_config(recorder, budget=0.3, interval=50, budget_scope="head")
     ids = random_ids(1, 250)
     cache = ManagedCache.for_model(llama, eviction=eviction)
     before = []
@@ -139,11 +173,15 @@ def test_recomputed_attention_equals_eager(llama, block):
         for call, table in zip(ids.split(50, 1), before, strict=True):
             dense.visible.update(table)
             llama(call, past_key_values=reference)
-    eager = {layer: whole_matrix(calls) for layer, calls in dense.probabilities.items()}  # [H, 250, 250]
+    eager = {
+        layer: whole_matrix(calls) for layer, calls in dense.probabilities.items()
+    }  # [H, 250, 250]
     assert len(recorder.seen) == 5 * 3 * 2  # updates x layers x KV heads
     for number, (positions, queries, rows) in enumerate(recorder.seen):
         layer, head = number // 2 % 3, number % 2
-        expected = eager[layer][2 * head : 2 * head + 2].mean(0)[queries.start : queries.stop][:, positions]
+        expected = eager[layer][2 * head : 2 * head + 2].mean(0)[queries.start : queries.stop][
+            :, positions
+        ]
         torch.testing.assert_close(rows, expected, atol=1e-5, rtol=0)
 
 
@@ -154,7 +192,9 @@ def whole_matrix(calls: list[torch.Tensor]) -> torch.Tensor:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nbytes_is_all_live_memory(llama, policy):
-    cache = ManagedCache.for_model(llama, policy=policy_of(policy), budget=None if policy == "full" else 0.25, interval=64)
+    cache = ManagedCache.for_model(
+        llama, policy=policy_of(policy), budget=None if policy == "full" else 0.25, interval=64
+    )
     for piece in [*random_ids(2, 290).split(96, 1), *random_ids(2, 20, seed=1).split(1, 1)]:
         llama(piece, past_key_values=cache)
         assert cache.nbytes == reachable_nbytes(cache)
@@ -163,11 +203,17 @@ def test_nbytes_is_all_live_memory(llama, policy):
 
 
 def reachable_nbytes(cache: ManagedCache) -> int:
-    """Bytes of every tensor that can be reached from the cache, its settings (the NAMM's weights) apart."""
+    """Bytes of every tensor that can be reached from the cache, its settings (the NAMM's weights)
+    apart.
+    """
     found, todo, done = {}, [cache], {id(cache.eviction)}
     while todo:
         thing = todo.pop()
-        if id(thing) in done or isinstance(thing, type) or (callable(thing) and not isinstance(thing, torch.Tensor)):
+        if (
+            id(thing) in done
+            or isinstance(thing, type)
+            or (callable(thing) and not isinstance(thing, torch.Tensor))
+        ):
             continue
         done.add(id(thing))
         if isinstance(thing, torch.Tensor):
@@ -180,19 +226,27 @@ def reachable_nbytes(cache: ManagedCache) -> int:
 
 def test_budget_in_tokens_and_bytes_is_respected(llama):
     ids = random_ids(1, 608)
-    for budget, compete in [(40, "head"), (40, "layer"), (40, "model"), ("120KB", "head"), ("120KB", "layer")]:
-        cache = ManagedCache.for_model(llama, policy=policy_of("namm"), budget=budget, interval=32, compete=compete)
+    for budget, budget_scope in [
+        (40, "head"),
+        (40, "layer"),
+        (40, "model"),
+        ("120KB", "head"),
+        ("120KB", "layer"),
+    ]:
+        cache = ManagedCache.for_model(
+            llama, policy=policy_of("namm"), budget=budget, interval=32, budget_scope=budget_scope
+        )
         most = 0
         for number, piece in enumerate(ids.split(16, 1), 1):
             llama(piece, past_key_values=cache)
             if number % 2 == 0 and isinstance(budget, int):
-                limit = {"head": 40, "layer": 2 * 40, "model": 3 * 2 * 40}[compete]
+                limit = {"head": 40, "layer": 2 * 40, "model": 3 * 2 * 40}[budget_scope]
                 kept = cache.kept_tokens()
                 counts = {
                     "head": [n for layer in kept for n in layer[0]],
                     "layer": [sum(layer[0]) for layer in kept],
                     "model": [sum(sum(layer[0]) for layer in kept)],
-                }[compete]
+                }[budget_scope]
                 assert counts == [min(limit, 16 * number * (limit // 40))] * len(counts)
             if isinstance(budget, str) and 16 * number > 64:
                 most = max(most, cache.nbytes)
@@ -200,7 +254,15 @@ def test_budget_in_tokens_and_bytes_is_respected(llama):
 
 
 def test_sinks_recent_and_protected_spans_stay(llama):
-    cache = ManagedCache.for_model(llama, policy="random", budget=0.1, interval=50, sinks=3, recent=5, protected=[(60, 70)])
+    cache = ManagedCache.for_model(
+        llama,
+        policy="random",
+        budget=0.1,
+        interval=50,
+        sinks=3,
+        protect_recent=5,
+        protected=[(60, 70)],
+    )
     llama(random_ids(1, 400), past_key_values=cache)
     must = torch.zeros(400, dtype=torch.bool)
     must[:3] = must[60:70] = must[395:] = True
@@ -232,7 +294,13 @@ def test_settling_at_any_length_carries_partial_hops(llama):
             llama(piece, past_key_values=cache)
             for row, layer in [(0, layer) for layer in cache.managed]:
                 cache._update([layer], row)
-        features.append([segment.state for layer in cache.managed for segment in layer.sequences[0].settled.segments()])
+        features.append(
+            [
+                segment.state
+                for layer in cache.managed
+                for segment in layer.sequences[0].retained.segments()
+            ]
+        )
     for other in features[1:]:
         for a, b in zip(features[0], other, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from namm_llm.cache import ManagedCache
-from namm_llm.policies import make_eviction
+from namm_llm.policies import make_cache_config
+from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import random_namm
-from tests.models import random_ids, random_llama
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,11 @@ class LargestAllocation(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        held = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        held = {
+            t.untyped_storage().data_ptr()
+            for t in tree_leaves((args, kwargs))
+            if isinstance(t, torch.Tensor)
+        }
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in held:
                 self.nbytes = max(self.nbytes, tensor.untyped_storage().nbytes())
@@ -49,16 +53,16 @@ class LargestAllocation(TorchDispatchMode):
 
 def test_decoding_between_two_updates_allocates_nothing_that_grows_with_the_cache():
     model = random_llama(layers=1)
-    eviction = make_eviction("namm", namm=random_namm(), budget=0.25)
+    eviction = make_cache_config("namm", namm=random_namm(), budget=0.25)
     largest = []
     for length in (1024, 8192):
         cache = ManagedCache.for_model(model, eviction=eviction)
         for piece in random_ids(1, length + 1).split(512, 1):
             model(piece, past_key_values=cache, logits_to_keep=1)
-        settled = cache.managed[0].sequences[0].settled
+        retained = cache.managed[0].sequences[0].retained
         with LargestAllocation() as allocation:
             for token in random_ids(1, 40, seed=1).split(1, 1):
                 model(token, past_key_values=cache)
-        assert cache.managed[0].sequences[0].settled is settled
+        assert cache.managed[0].sequences[0].retained is retained
         largest.append(allocation.nbytes)
     assert largest[0] == largest[1] > 0

@@ -13,7 +13,7 @@ from transformers.models.qwen3 import Qwen3Config
 
 from namm_llm.cache import ManagedCache
 from namm_llm.errors import ModelError
-from tests.models import VOCABULARY, random_ids
+from tests.architectures import VOCABULARY, random_ids
 
 SHAPE = {
     "vocab_size": VOCABULARY,
@@ -34,7 +34,9 @@ MODELS = {
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE),
     "phi3": Phi3Config(**SHAPE),
-    "gemma3, half of it sliding": Gemma3TextConfig(**SHAPE, sliding_window=32, layer_types=["sliding_attention", "full_attention"]),
+    "gemma3, half of it sliding": Gemma3TextConfig(
+        **SHAPE, sliding_window=32, layer_types=["sliding_attention", "full_attention"]
+    ),
 }
 
 
@@ -45,7 +47,10 @@ def test_nothing_evicted_equals_transformers_and_eviction_frees_memory(config):
     ids = random_ids(1, 150)
     expected = model.generate(ids, max_new_tokens=20, do_sample=False)
     cache = ManagedCache.for_model(model, interval=64)
-    assert model.generate(ids, max_new_tokens=20, do_sample=False, past_key_values=cache).tolist() == expected.tolist()
+    assert (
+        model.generate(ids, max_new_tokens=20, do_sample=False, past_key_values=cache).tolist()
+        == expected.tolist()
+    )
     evicting = ManagedCache.for_model(model, policy="h2o", budget=0.25, interval=64)
     model.generate(ids, max_new_tokens=20, do_sample=False, past_key_values=evicting)
     assert evicting.stats().kept_fraction < 0.6

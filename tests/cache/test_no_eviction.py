@@ -8,12 +8,17 @@ from transformers import DynamicCache
 
 from namm_llm.cache import ManagedCache
 from namm_llm.namm import Namm
-from tests.models import random_ids
+from tests.architectures import random_ids
 
 KEEPS_ALL = {
     "full": {"policy": "full"},
     "zero_namm": {"policy": "namm", "namm": Namm.zeros()},
-    "zero_namm_reference_mode": {"policy": "namm", "namm": Namm.zeros(), "compete": "padded", "interval": 64},
+    "zero_namm_reference_mode": {
+        "policy": "namm",
+        "namm": Namm.zeros(),
+        "budget_scope": "padded",
+        "interval": 64,
+    },
     "whole_budget": {"policy": "h2o", "budget": 1.0, "interval": 96},
 }
 PROMPT = 530  # no multiple of 16, and an update in between
@@ -40,7 +45,9 @@ def test_greedy_generate_equals_transformers(llama, settings, chunk):
     ids = random_ids(1, PROMPT)
     expected = llama.generate(ids, max_new_tokens=32, do_sample=False)
     cache = ManagedCache.for_model(llama, **settings)
-    got = llama.generate(ids, max_new_tokens=32, do_sample=False, past_key_values=cache, prefill_chunk_size=chunk)
+    got = llama.generate(
+        ids, max_new_tokens=32, do_sample=False, past_key_values=cache, prefill_chunk_size=chunk
+    )
     assert got.tolist() == expected.tolist()
 
 
@@ -49,7 +56,14 @@ def test_unequal_prompts_in_a_batch(llama, settings, chunk):
     ids, mask = left_padded(3, PROMPT)
     expected = llama.generate(ids, attention_mask=mask, max_new_tokens=24, do_sample=False)
     cache = ManagedCache.for_model(llama, **settings)
-    got = llama.generate(ids, attention_mask=mask, max_new_tokens=24, do_sample=False, past_key_values=cache, prefill_chunk_size=chunk)
+    got = llama.generate(
+        ids,
+        attention_mask=mask,
+        max_new_tokens=24,
+        do_sample=False,
+        past_key_values=cache,
+        prefill_chunk_size=chunk,
+    )
     assert got.tolist() == expected.tolist()
     assert cache.seen_tokens() == [int(row.sum()) + 23 for row in mask]
 

@@ -1,4 +1,6 @@
-"""A population in one batch: every sequence with settings of its own is what it would be in a cache alone."""
+"""A population in one batch: every sequence with settings of its own is what it would be in a cache
+alone.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +9,36 @@ import torch
 
 from namm_llm.cache import ManagedCache
 from namm_llm.errors import CacheError
-from namm_llm.policies import make_eviction
+from namm_llm.policies import make_cache_config
 from tests import dense
+from tests.architectures import random_ids
 from tests.cache.test_eviction import random_namm
-from tests.models import random_ids
 
 INTERVAL = 48
 SETTINGS = [
     {"policy": "full"},
     {"policy": "namm", "namm": random_namm(1)},
-    {"policy": "namm", "namm": random_namm(1), "budget": 0.3, "compete": "model"},
-    {"policy": "namm", "namm": random_namm(2), "budget": 0.3, "compete": "model"},
-    {"policy": "h2o", "budget": 20, "compete": "layer"},
+    {"policy": "namm", "namm": random_namm(1), "budget": 0.3, "budget_scope": "model"},
+    {"policy": "namm", "namm": random_namm(2), "budget": 0.3, "budget_scope": "model"},
+    {"policy": "h2o", "budget": 20, "budget_scope": "layer"},
     {"policy": "snapkv", "budget": 0.5},
 ]
 
 
 def population():
-    return [make_eviction(**settings, interval=INTERVAL) for settings in SETTINGS]
+    return [make_cache_config(**settings, interval=INTERVAL) for settings in SETTINGS]
 
 
 def read(model, cache, ids):
-    return torch.cat([model(piece, past_key_values=cache).logits for piece in ids.split(INTERVAL, 1)], 1)
+    return torch.cat(
+        [model(piece, past_key_values=cache).logits for piece in ids.split(INTERVAL, 1)], 1
+    )
 
 
 def assert_row_is(cache, row, alone):
-    assert [layer[row] for layer in cache.kept_tokens()] == [layer[0] for layer in alone.kept_tokens()]
+    assert [layer[row] for layer in cache.kept_tokens()] == [
+        layer[0] for layer in alone.kept_tokens()
+    ]
     together, single = dense.stored_positions(cache), dense.stored_positions(alone)
     assert all(torch.equal(together[layer][row], single[layer][0]) for layer in single)
 
@@ -46,12 +52,24 @@ def test_each_row_is_what_it_is_alone(llama):
     asked = read(llama, cache, question.expand(len(SETTINGS), -1))
     for row, eviction in enumerate(population()):
         alone = ManagedCache.for_model(llama, eviction=eviction)
-        torch.testing.assert_close(logits[row], read(llama, alone, document)[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            logits[row], read(llama, alone, document)[0], atol=1e-4, rtol=1e-4
+        )
         alone.settle()
         alone.protect([(310, 340)])
-        torch.testing.assert_close(asked[row], read(llama, alone, question)[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            asked[row], read(llama, alone, question)[0], atol=1e-4, rtol=1e-4
+        )
         assert_row_is(cache, row, alone)
-    assert len({tuple(map(tuple, (layer[row] for layer in cache.kept_tokens()))) for row in range(len(SETTINGS))}) >= 4
+    assert (
+        len(
+            {
+                tuple(map(tuple, (layer[row] for layer in cache.kept_tokens())))
+                for row in range(len(SETTINGS))
+            }
+        )
+        >= 4
+    )
 
 
 def test_settings_go_with_their_sequence(llama):

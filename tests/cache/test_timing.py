@@ -10,7 +10,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.cache.timing import STAGES, measured, stage
 from namm_llm.namm import Memory, Namm, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
-from tests.models import random_ids
+from tests.architectures import random_ids
 
 
 def ticking(step: int = 1):
@@ -20,7 +20,7 @@ def ticking(step: int = 1):
 
 
 def test_every_stage_is_counted_once_per_layer_or_head(llama):
-    cache = ManagedCache.for_model(llama, policy="reread", budget=0.25, interval=64)
+    cache = ManagedCache.for_model(llama, policy="replay", budget=0.25, interval=64)
     with measured(ticking()) as totals:
         llama(random_ids(1, 128), past_key_values=cache)
     updates, layers, heads = 2, 3, 2
@@ -34,7 +34,13 @@ def test_every_stage_is_counted_once_per_layer_or_head(llama):
 
 
 def test_heads_that_are_scored_together_are_one_score(llama):
-    namm = Namm.zeros(0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(reread=True, reach=2), units=3)
+    namm = Namm.zeros(
+        0,
+        spectrogram=Spectrogram(lowest=0),
+        recency=Recency(0),
+        memory=Memory(replay=True, reach=2),
+        units=3,
+    )
     cache = ManagedCache.for_model(llama, policy=NammPolicy(namm), budget=0.25, interval=64)
     with measured(ticking()) as totals:
         llama(random_ids(1, 128), past_key_values=cache)

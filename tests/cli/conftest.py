@@ -15,7 +15,9 @@ from tests.cli.fake import FakeRunner
 
 
 class FakeCommandLine:
-    """Calls a command with replies queued; `runner` is the fake of the last call, `settings` what it was loaded with."""
+    """Calls a command with replies queued; `runner` is the fake of the last call, `settings` what
+    it was loaded with.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -23,7 +25,11 @@ class FakeCommandLine:
         self.settings: Settings | None = None
 
     def __call__(
-        self, replies: list[str | NammError], *arguments: str, stdin: str = "", between: Callable[[], None] = lambda: None
+        self,
+        replies: list[str | NammError],
+        *arguments: str,
+        stdin: str = "",
+        between: Callable[[], None] = lambda: None,
     ) -> Result:
         self.runner = FakeRunner(list(replies), between)
 

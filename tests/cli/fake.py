@@ -8,15 +8,20 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from namm_llm.engine.sampling import SamplingParams
 from namm_llm.errors import NammError
-from namm_llm.policies import Eviction, make_eviction
-from namm_llm.runner.sampling import SamplingParams
+from namm_llm.policies import CacheConfig, make_cache_config
 
 CONTRACT = {
     "text": "Yes.",
     "finish_reason": "stop",
     "usage": {"input_tokens": 1203, "cached_tokens": 1150, "output_tokens": 142},
-    "timings": {"load_seconds": 0.5, "prefill_seconds": 0.3, "first_token_seconds": 0.41, "decode_seconds": 7.76},
+    "timings": {
+        "load_seconds": 0.5,
+        "prefill_seconds": 0.3,
+        "first_token_seconds": 0.41,
+        "decode_seconds": 7.76,
+    },
     "cache": {
         "seen_tokens": 2048,
         "stored_tokens": 512,
@@ -81,7 +86,7 @@ class FakeRunner:
     read_texts: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     fingerprint: str = "fake"
-    eviction: Eviction = field(default_factory=make_eviction)
+    eviction: CacheConfig = field(default_factory=make_cache_config)
     context_window: int | None = 4096
     footprint_bytes: int = 34_100_000
 
@@ -91,7 +96,9 @@ class FakeRunner:
     def render_chat(self, messages: Any) -> str:
         return ""
 
-    def read_ahead(self, messages: Any, *, cancel: Event, on_progress: Callable[[int, int], None]) -> FakeResult:
+    def read_ahead(
+        self, messages: Any, *, cancel: Event, on_progress: Callable[[int, int], None]
+    ) -> FakeResult:
         on_progress(1, 2)
         self.between()
         self.read_texts.append(messages[-1]["content"])
@@ -100,7 +107,14 @@ class FakeRunner:
     def remember(self, messages: Any) -> None:
         return None
 
-    def stream(self, prompt: Any, params: SamplingParams, *, cancel: Event, on_progress: Callable[[int, int], None]) -> FakeStream:
+    def stream(
+        self,
+        prompt: Any,
+        params: SamplingParams,
+        *,
+        cancel: Event,
+        on_progress: Callable[[int, int], None],
+    ) -> FakeStream:
         self.asked.append(list(prompt) if isinstance(prompt, list) else prompt)
         self.params.append(params)
         reply = self.replies.pop(0)
@@ -123,7 +137,9 @@ class FakeDocument:
     runner: FakeRunner
 
     def stream(self, question: str, params: SamplingParams, *, cancel: Event) -> FakeStream:
-        return self.runner.stream(question, params, cancel=cancel, on_progress=lambda done, total: None)
+        return self.runner.stream(
+            question, params, cancel=cancel, on_progress=lambda done, total: None
+        )
 
     def save(self, path: Path, *, extra: Mapping[str, str] | None = None) -> None:
         Path(path).write_text("memory")

@@ -16,7 +16,10 @@ import pytest
 pexpect = pytest.importorskip("pexpect")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 SECONDS = 120
-READY, TAKEN = "\x1b[?2004h", "\x1b[?2004l"  # the editor switches bracketed paste on when it waits, and off when it has a line
+READY, TAKEN = (
+    "\x1b[?2004h",
+    "\x1b[?2004l",
+)  # the editor switches bracketed paste on when it waits, and off when it has a line
 COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 
 
@@ -25,10 +28,22 @@ class Terminal:
 
     def __init__(self, folder: Path, model: Path, *options: str, dumb: bool = False) -> None:
         arguments = ["-m", "namm_llm", "chat", "--model", str(model), *options]
-        environment = {**os.environ, "TERM": "dumb" if dumb else "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+        environment = {
+            **os.environ,
+            "TERM": "dumb" if dumb else "xterm",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
         self.dumb = dumb
         self.child = pexpect.spawn(
-            sys.executable, arguments, timeout=SECONDS, encoding="utf-8", cwd=folder, env=environment, dimensions=(50, 200)
+            sys.executable,
+            arguments,
+            timeout=SECONDS,
+            encoding="utf-8",
+            cwd=folder,
+            env=environment,
+            dimensions=(50, 200),
         )
         self.shown = ""
         self.see("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
@@ -86,7 +101,14 @@ def test_every_command_and_key_until_a_kill(tiny_folder: Path, tmp_path: Path, h
     chat.command("/retry", "At temperature 0 the same answer comes again", "4 tok · ")
     chat.command("/stats off", "Statistics off.")
     chat.command("//etc is what?")
-    chat.command("/show", "System: Be brief.", "[note.txt, 18 characters]", "What colour?", "User: /etc is what?", "Assistant: ")
+    chat.command(
+        "/show",
+        "System: Be brief.",
+        "[note.txt, 18 characters]",
+        "What colour?",
+        "User: /etc is what?",
+        "Assistant: ",
+    )
     chat.command("/undo", "Taken back: /etc is what?")
     chat.command("/save talk.json", "Saved as talk.json.")
     chat.command("/save talk.json", "Error: talk.json exists already")
@@ -134,7 +156,9 @@ def edit(chat: Terminal) -> None:
 def stop_an_answer(chat: Terminal) -> None:
     chat.command("/set max_tokens 3000", "max_tokens is 3000.")
     chat.type("Talk.")
-    chat.see_match(r"(?s).{150}" if chat.dumb else r"(?s).{50}")  # the answer is well under way (a plain terminal echoes the line)
+    chat.see_match(
+        r"(?s).{150}" if chat.dumb else r"(?s).{50}"
+    )  # the answer is well under way (a plain terminal echoes the line)
     chat.child.sendintr()
     chat.see("(stopped; /undo takes it back)")
     chat.ready()
@@ -172,19 +196,41 @@ def kill_and_go_on(chat: Terminal, folder: Path, model: Path) -> None:
     again.ready()
     prompt, cached = map(int, re.findall(r"prompt (\d+) \((\d+) cached\)", line)[0])
     assert prompt - cached < 40  # all but the last message came from the cache's file
-    again.command("/show", "User: one line", "Assistant: ", "User: first", "User: Go on.", "Assistant: ")
+    again.command(
+        "/show", "User: one line", "Assistant: ", "User: first", "User: Go on.", "Assistant: "
+    )
     again.leave()
     assert "Saved as " in again.shown
 
 
-def piped(folder: Path, text: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def piped(
+    folder: Path, text: str, *options: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     arguments = [sys.executable, "-m", "namm_llm", "chat", *options]
     settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": SECONDS}
-    return subprocess.run(arguments, input=text, cwd=folder, env={**os.environ, **environment}, check=False, **settings)
+    return subprocess.run(
+        arguments,
+        input=text,
+        cwd=folder,
+        env={**os.environ, **environment},
+        check=False,
+        **settings,
+    )
 
 
-def test_a_pipe_in_and_out_and_one_that_closes(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
-    done = piped(tmp_path, "Hi\nAnd?\n", "--model", str(tiny_folder), "--max-tokens", "4", "--json", TERM="xterm")
+def test_a_pipe_in_and_out_and_one_that_closes(
+    tiny_folder: Path, tmp_path: Path, home: Path
+) -> None:
+    done = piped(
+        tmp_path,
+        "Hi\nAnd?\n",
+        "--model",
+        str(tiny_folder),
+        "--max-tokens",
+        "4",
+        "--json",
+        TERM="xterm",
+    )
     assert (done.stderr, done.returncode) == ("", 0)
     first, second = map(json.loads, done.stdout.splitlines())
     assert second["usage"]["cached_tokens"] >= first["usage"]["input_tokens"]

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from namm_llm.cli.output import size
+from namm_llm.engine.sampling import SamplingParams
 from namm_llm.errors import ContextError
-from namm_llm.runner.sampling import SamplingParams
 from tests.cli.conftest import FakeCommandLine
 from tests.cli.fake import CONTRACT
 
@@ -25,7 +25,20 @@ def test_ask_prints_one_answer_for_each_question(cli: FakeCommandLine, handbook:
 
 
 def test_only_given_options_are_passed_on(cli: FakeCommandLine, handbook: str) -> None:
-    cli(["Yes."], "ask", handbook, "Green?", "--policy", "h2o", "--budget", "0.25", "--max-tokens", "7", "--seed", "0")
+    cli(
+        ["Yes."],
+        "ask",
+        handbook,
+        "Green?",
+        "--policy",
+        "h2o",
+        "--budget",
+        "0.25",
+        "--max-tokens",
+        "7",
+        "--seed",
+        "0",
+    )
     assert cli.settings is not None
     assert cli.settings.runner == {"policy": "h2o", "budget": "0.25"}
     assert cli.runner.params == [SamplingParams(max_tokens=7, seed=0)]
@@ -58,7 +71,11 @@ def test_piped_text_goes_before_the_question(cli: FakeCommandLine, handbook: str
 
 def test_errors_are_one_line_and_their_exit_code(cli: FakeCommandLine, handbook: str) -> None:
     done = cli([ContextError("4 096 positions, 9 000 tokens")], "ask", handbook, "Green?")
-    assert (done.stdout, done.stderr, done.exit_code) == ("", "Error: 4 096 positions, 9 000 tokens\n", 1)
+    assert (done.stdout, done.stderr, done.exit_code) == (
+        "",
+        "Error: 4 096 positions, 9 000 tokens\n",
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +98,9 @@ def test_wrong_use_exits_2(cli: FakeCommandLine, arguments: list[str], ending: s
 def test_an_unexpected_exception_keeps_its_traceback(cli: FakeCommandLine, handbook: str) -> None:
     done = cli([], "ask", handbook, "Green?")
     assert done.exit_code == 1
-    assert isinstance(done.exception, IndexError)  # the fake's queue is empty: a bug, not a user's mistake
+    assert isinstance(
+        done.exception, IndexError
+    )  # the fake's queue is empty: a bug, not a user's mistake
 
 
 def test_ctrl_c_keeps_what_was_said_and_exits_130(cli: FakeCommandLine, handbook: str) -> None:
@@ -98,7 +117,14 @@ def test_ctrl_c_keeps_what_was_said_and_exits_130(cli: FakeCommandLine, handbook
 
 @pytest.mark.parametrize(
     ("nbytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (34_100_000, "34 MB"), (2_500_000_000, "2.5 GB"), (4e13, "40000 GB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (34_100_000, "34 MB"),
+        (2_500_000_000, "2.5 GB"),
+        (4e13, "40000 GB"),
+    ],
 )
 def test_sizes(nbytes: float, text: str) -> None:
     assert size(nbytes) == text

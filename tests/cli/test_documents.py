@@ -1,4 +1,6 @@
-"""`namm-llm documents`: what is kept, as a table, as columns, as JSON; what is broken is said and disturbs nothing."""
+"""`namm-llm documents`: what is kept, as a table, as columns, as JSON; what is broken is said and
+disturbs nothing.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def test_list_has_columns_in_a_pipe(store: MemoryStore, tiny_folder: Path) -> No
         str(entry.nbytes),
         first[5],
         str(tiny_folder.resolve()),
-        "reread, budget 0.5, model",
+        "replay, budget 0.5, model",
         "35.txt",
         "",
     ]
@@ -65,16 +67,27 @@ def test_list_has_columns_in_a_pipe(store: MemoryStore, tiny_folder: Path) -> No
 
 def test_list_as_json(store: MemoryStore) -> None:
     first, second = map(json.loads, call("list", "--json").stdout.splitlines())
-    assert (first["names"], first["sources"], first["settings"]["budget"]) == (["my notes"], "35.txt", 0.5)
+    assert (first["names"], first["sources"], first["settings"]["budget"]) == (
+        ["my notes"],
+        "35.txt",
+        0.5,
+    )
     assert second["names"] == []
     assert first == json.loads(call("show", "my notes", "--json").stdout)
 
 
 def test_show(store: MemoryStore) -> None:
     entry = store.entry("my notes")
-    shown = dict(line.split("  ", 1) for line in call("show", "MY notes").stdout.splitlines() if "  " in line)
+    shown = dict(
+        line.split("  ", 1) for line in call("show", "MY notes").stdout.splitlines() if "  " in line
+    )
     shown = {name: value.strip() for name, value in shown.items()}
-    assert (shown["id"], shown["names"], shown["path"], shown["sources"]) == (entry.id, "my notes", str(entry.path), "35.txt")
+    assert (shown["id"], shown["names"], shown["path"], shown["sources"]) == (
+        entry.id,
+        "my notes",
+        str(entry.path),
+        "35.txt",
+    )
     assert call("show", entry.id[:5]).stdout == call("show", "my notes").stdout
 
 
@@ -88,7 +101,10 @@ def test_forget_one_of_two_names_then_all(store: MemoryStore) -> None:
     assert call("forget", "my notes").exit_code == 0
     assert store.entries() == []
     again = call("forget", "my notes")
-    assert (again.exit_code, again.stderr) == (1, "Error: there is no memory 'my notes'; `namm-llm documents list` shows all.\n")
+    assert (again.exit_code, again.stderr) == (
+        1,
+        "Error: there is no memory 'my notes'; `namm-llm documents list` shows all.\n",
+    )
 
 
 def test_broken_files_are_reported_and_the_rest_is_listed(store: MemoryStore) -> None:
@@ -108,7 +124,10 @@ def test_broken_files_are_reported_and_the_rest_is_listed(store: MemoryStore) ->
 def test_a_bad_limit_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAMM_LLM_STORE_SIZE", "lots")
     done = call("list")
-    assert (done.exit_code, done.stderr) == (2, "Error: NAMM_LLM_STORE_SIZE must be a size such as 20GB, not 'lots'.\n")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "Error: NAMM_LLM_STORE_SIZE must be a size such as 20GB, not 'lots'.\n",
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
@@ -118,7 +137,14 @@ def test_list_is_a_table_on_a_terminal(store: MemoryStore) -> None:
     store.entries()[1].path.write_bytes(b"nothing")  # which makes it the newest
     environment = {**os.environ, "COLUMNS": "160", "TERM": "xterm"}
     arguments = ["-m", "namm_llm", "documents", "list"]
-    terminal = pexpect.spawn(sys.executable, arguments, timeout=120, encoding="utf-8", env=environment, dimensions=(30, 160))
+    terminal = pexpect.spawn(
+        sys.executable,
+        arguments,
+        timeout=120,
+        encoding="utf-8",
+        env=environment,
+        dimensions=(30, 160),
+    )
     screen = terminal.read()
     terminal.close()
     assert terminal.exitstatus == 0
@@ -126,5 +152,5 @@ def test_list_is_a_table_on_a_terminal(store: MemoryStore) -> None:
     assert header.split("  ")[0].strip("\x1b[0123456789;m ") == "name"
     assert "broken" in broken
     assert whole.startswith("my notes")
-    assert "reread, budget 0.5, model" in whole
+    assert "replay, budget 0.5, model" in whole
     assert "2 memories, " in screen

@@ -29,17 +29,38 @@ def note(tmp_path: Path) -> str:
 def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
     """A process, its stdout and its stderr."""
     pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         yield process, process.stdout, process.stderr
 
 
-def test_stdout_has_the_answer_alone_and_piped_text_reaches_the_model(tiny_folder: Path, note: str) -> None:
-    arguments = ["ask", note, "What colour?", "--model", str(tiny_folder), "--max-tokens", "5", "--json", "--stats"]
+def test_stdout_has_the_answer_alone_and_piped_text_reaches_the_model(
+    tiny_folder: Path, note: str
+) -> None:
+    arguments = [
+        "ask",
+        note,
+        "What colour?",
+        "--model",
+        str(tiny_folder),
+        "--max-tokens",
+        "5",
+        "--json",
+        "--stats",
+    ]
     lengths = []
     for piped in ("", "a much longer question"):
-        done = subprocess.run([*COMMAND, *arguments], input=piped, capture_output=True, text=True, timeout=SECONDS, check=True)
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            input=piped,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        )
         answer = json.loads(done.stdout)
         assert list(answer) == ["text", "finish_reason", "usage", "timings", "cache", "model"]
         assert done.stderr.count("\n") == 1
@@ -50,7 +71,11 @@ def test_stdout_has_the_answer_alone_and_piped_text_reaches_the_model(tiny_folde
 
 
 def test_a_reader_that_leaves_is_no_traceback(tiny_folder: Path, note: str) -> None:
-    with running("ask", note, "Talk.", "--model", str(tiny_folder), "--max-tokens", "500") as (process, stdout, stderr):
+    with running("ask", note, "Talk.", "--model", str(tiny_folder), "--max-tokens", "500") as (
+        process,
+        stdout,
+        stderr,
+    ):
         stdout.read(1)
         stdout.close()
         assert process.wait(SECONDS) == 1
@@ -59,7 +84,11 @@ def test_a_reader_that_leaves_is_no_traceback(tiny_folder: Path, note: str) -> N
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c_ends_an_answer_with_130(tiny_folder: Path, note: str) -> None:
-    with running("ask", note, "Talk.", "--model", str(tiny_folder), "--max-tokens", "3000") as (process, stdout, stderr):
+    with running("ask", note, "Talk.", "--model", str(tiny_folder), "--max-tokens", "3000") as (
+        process,
+        stdout,
+        stderr,
+    ):
         first = stdout.read(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130

@@ -1,4 +1,6 @@
-"""Read once, ask by name, ID, content or file: what is read, what is not, and what is said about it."""
+"""Read once, ask by name, ID, content or file: what is read, what is not, and what is said about
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,7 @@ from tests.documents.pdf import pdf
 from tests.tiny import save_tiny
 
 BUDGET = ("--model", "./model", "--budget", "0.5", "--interval", "8")
-CHOSEN = (
-    "Tokens are chosen by: reread, budget 0.5, model (--policy chooses another way; `namm-llm train distil` makes a NAMM for this model).\n"
-)
+CHOSEN = "Tokens are chosen by: replay, budget 0.5, model (--policy chooses another way; `namm-llm train distil` makes a NAMM for this model).\n"
 
 
 @pytest.fixture
@@ -64,18 +64,32 @@ def ask(document: str, *options: str) -> str:
     return done("ask", document, "What colour?", "--max-tokens", "12", *options).stdout
 
 
-def test_read_prints_the_id_and_everything_leads_to_the_same_answer(folder: Path, reads: list[str]) -> None:
+def test_read_prints_the_id_and_everything_leads_to_the_same_answer(
+    folder: Path, reads: list[str]
+) -> None:
     read = done("read", "note.txt", *BUDGET)
     id = read.stdout.strip()
     assert (read.stdout, read.stderr) == (f"{id}\n", CHOSEN)
     assert MemoryStore().find(id) == id
-    direct = Runner.load("./model", budget=0.5, interval=8).read(Path("note.txt").read_text()).ask("What colour?", max_tokens=12).text
+    direct = (
+        Runner.load("./model", budget=0.5, interval=8)
+        .read(Path("note.txt").read_text())
+        .ask("What colour?", max_tokens=12)
+        .text
+    )
     del reads[:]
-    assert {ask(id), ask(id[:6]), ask("note.txt", *BUDGET), ask(str(MemoryStore().path_of(id)))} == {direct + "\n"}
+    assert {
+        ask(id),
+        ask(id[:6]),
+        ask("note.txt", *BUDGET),
+        ask(str(MemoryStore().path_of(id))),
+    } == {direct + "\n"}
     assert reads == []
 
 
-def test_the_same_content_with_the_same_settings_is_not_read_again(folder: Path, reads: list[str]) -> None:
+def test_the_same_content_with_the_same_settings_is_not_read_again(
+    folder: Path, reads: list[str]
+) -> None:
     first = json.loads(done("read", "note.txt", *BUDGET, "--json").stdout)
     Path("copy.md").write_text(Path("note.txt").read_text())
     again = done("read", "copy.md", *BUDGET, "--json")
@@ -92,11 +106,13 @@ def test_the_same_content_with_the_same_settings_is_not_read_again(folder: Path,
         ("--budget", "0.25"),
         ("--interval", "4"),
         ("--policy", "keydiff"),
-        ("--compete", "head"),
+        ("--budget-scope", "head"),
         ("--kv-bits", "8"),
         ("--dtype", "bfloat16"),
     ):
-        assert not json.loads(done("read", "note.txt", *BUDGET, *other, "--json").stdout)["cached"], other
+        assert not json.loads(done("read", "note.txt", *BUDGET, *other, "--json").stdout)[
+            "cached"
+        ], other
     assert len(reads) == 7
     assert len(MemoryStore().entries()) == 7
 
@@ -115,12 +131,24 @@ def test_names(folder: Path) -> None:
     assert MemoryStore().find("also") == id
     moved = done("read", "plan.pdf", *BUDGET, "--name", "also")
     assert moved.stdout == "also\n"
-    assert moved.stderr.endswith(f"also was the name of {id} before, which stays under this ID until the store is full.\n")
+    assert moved.stderr.endswith(
+        f"also was the name of {id} before, which stays under this ID until the store is full.\n"
+    )
     assert MemoryStore().find("my notes") == id != MemoryStore().find("also")
 
 
 def test_several_files_are_one_memory(folder: Path, reads: list[str]) -> None:
-    both = done("read", "note.txt", "-", "plan.pdf", "--model", "./model", "--name", "both", stdin="The roof is grey.")
+    both = done(
+        "read",
+        "note.txt",
+        "-",
+        "plan.pdf",
+        "--model",
+        "./model",
+        "--name",
+        "both",
+        stdin="The roof is grey.",
+    )
     assert reads == [
         "Document: note.txt\n\nThe lamp is green. The door is red.\n\nDocument: standard input\n\nThe roof is grey.\n\n"
         "Document: plan.pdf\n\nThe wall is blue.\n"
@@ -139,18 +167,37 @@ def test_o_writes_a_file_that_brings_its_model_and_settings(folder: Path, reads:
     Path("elsewhere").mkdir()
     shutil.move("note.namm", "elsewhere/n.namm")
     assert ask("elsewhere/n.namm") == expected
-    assert ask("elsewhere/n.namm", *BUDGET, "--policy", "reread", "--compete", "model", "--device", "cpu") == expected
     assert (
-        json.loads(done("ask", "elsewhere/n.namm", "Why?", "--max-tokens", "2", "--json").stdout)["cache"]["policy"]
-        == "reread, budget 0.5, model"
+        ask(
+            "elsewhere/n.namm",
+            *BUDGET,
+            "--policy",
+            "replay",
+            "--budget-scope",
+            "model",
+            "--device",
+            "cpu",
+        )
+        == expected
+    )
+    assert (
+        json.loads(done("ask", "elsewhere/n.namm", "Why?", "--max-tokens", "2", "--json").stdout)[
+            "cache"
+        ]["policy"]
+        == "replay, budget 0.5, model"
     )
     header = read_header("elsewhere/n.namm")
-    assert (header.model.name, header.extra) == (str((folder / "model").resolve()), {"sources": "note.txt"})
+    assert (header.model.name, header.extra) == (
+        str((folder / "model").resolve()),
+        {"sources": "note.txt"},
+    )
 
 
 def test_what_the_store_has_is_not_read_for_a_file(folder: Path, reads: list[str]) -> None:
     done("read", "note.txt", *BUDGET)
-    assert json.loads(done("read", "note.txt", *BUDGET, "-o", "note.namm", "--json").stdout)["cached"]
+    assert json.loads(done("read", "note.txt", *BUDGET, "-o", "note.namm", "--json").stdout)[
+        "cached"
+    ]
     assert len(reads) == 1
     assert ask("note.namm") == ask("note.txt", *BUDGET)
 
@@ -163,21 +210,34 @@ def test_other_settings_than_those_of_the_memory_are_refused(folder: Path) -> No
     for memory, option, value, was in [
         ("note.namm", "--budget", "0.25", "was read with --budget 0.5, not 0.25"),
         ("note.namm", "--budget", "99", "was read with --budget 0.5, not 99"),
-        ("note.namm", "--policy", "h2o", "was read with --policy reread, not h2o"),
+        ("note.namm", "--policy", "h2o", "was read with --policy replay, not h2o"),
         ("note.namm", "--interval", "16", "was read with --interval 8, not 16"),
-        ("note.namm", "--compete", "head", "was read with --compete model, not head"),
+        ("note.namm", "--budget-scope", "head", "was read with --budget-scope model, not head"),
         ("note.namm", "--namm", "0.safetensors", "was not read with the NAMM 0.safetensors"),
         ("full.namm", "--budget", "0.25", "was read without --budget, not 0.25"),
         ("full.namm", "--kv-bits", "8", "was read without --kv-bits, not 8"),
     ]:
         refused = call("ask", memory, "Why?", option, value)
         assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
-        assert refused.stderr.startswith(f"Error: {memory} {was}; leave the option out, or read the document again with it.")
+        assert refused.stderr.startswith(
+            f"Error: {memory} {was}; leave the option out, or read the document again with it."
+        )
 
 
 def test_a_memory_with_a_namm_needs_no_namm_file_any_more(folder: Path) -> None:
     Namm.zeros().save("a.safetensors")
-    namm = ("--model", "./model", "--policy", "namm", "--namm", "a.safetensors", "--budget", "0.5", "--interval", "8")
+    namm = (
+        "--model",
+        "./model",
+        "--policy",
+        "namm",
+        "--namm",
+        "a.safetensors",
+        "--budget",
+        "0.5",
+        "--interval",
+        "8",
+    )
     done("read", "note.txt", *namm, "-o", "note.namm")
     expected = ask("note.txt", *namm)
     assert ask("note.namm", "--namm", "a.safetensors") == expected
@@ -200,12 +260,16 @@ def test_a_model_that_moved_or_is_another(folder: Path) -> None:
     assert "was saved with the weights of" in other.stderr
 
 
-def test_asking_a_long_file_keeps_its_memory_and_says_so(folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_a_long_file_keeps_its_memory_and_says_so(
+    folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     short = done("ask", "note.txt", "Why?", "--max-tokens", "3", *BUDGET)
     assert short.stderr == CHOSEN
     assert MemoryStore().entries() == []
     monkeypatch.setattr(memories, "KEEP_TOKENS", 10)
-    assert done("ask", "note.txt", "Why?", "--max-tokens", "3", "--no-keep", *BUDGET).stderr == CHOSEN
+    assert (
+        done("ask", "note.txt", "Why?", "--max-tokens", "3", "--no-keep", *BUDGET).stderr == CHOSEN
+    )
     assert MemoryStore().entries() == []
     kept = done("ask", "note.txt", "Why?", "--max-tokens", "3", *BUDGET)
     (entry,) = MemoryStore().entries()
@@ -220,7 +284,9 @@ def test_asking_a_long_file_keeps_its_memory_and_says_so(folder: Path, reads: li
     assert len(reads) == 3
 
 
-def test_a_disk_that_refuses_costs_no_answer(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_costs_no_answer(
+    folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memories, "KEEP_TOKENS", 10)
     (home / "memories").write_text("a file in the place of the folder")
     expected = done("ask", "note.txt", "Why?", "--max-tokens", "3", "--no-keep", *BUDGET).stdout
@@ -253,7 +319,10 @@ def test_making_room_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     first = done("read", "note.txt", *BUDGET).stdout.strip()
     monkeypatch.setenv("NAMM_LLM_STORE_SIZE", f"{MemoryStore().entry(first).nbytes + 10}B")
     second = done("read", "plan.pdf", *BUDGET)
-    assert f"Removed to make room, as the least recently used: the memory {first} (note.txt, " in second.stderr
+    assert (
+        f"Removed to make room, as the least recently used: the memory {first} (note.txt, "
+        in second.stderr
+    )
     assert [entry.id for entry in MemoryStore().entries()] == [second.stdout.strip()]
     MemoryStore().name(second.stdout.strip(), "kept")
     third = done("read", "note.txt", *BUDGET)
@@ -265,21 +334,32 @@ def test_making_room_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["read", "x.namm"], "x.namm is a memory already; ask it with: namm-llm ask x.namm QUESTION"),
+        (
+            ["read", "x.namm"],
+            "x.namm is a memory already; ask it with: namm-llm ask x.namm QUESTION",
+        ),
         (["read", "-", "-"], "- stands for standard input and can be given only once"),
-        (["read", "note.txt", "-o", "x.bin"], "x.bin must end in .namm, so that `namm-llm ask` knows it for a memory"),
+        (
+            ["read", "note.txt", "-o", "x.bin"],
+            "x.bin must end in .namm, so that `namm-llm ask` knows it for a memory",
+        ),
         (
             ["read", "note.txt", "-o", "no/x.namm"],
             f"{Path('no/x.namm')} cannot be written: name a file in a folder that exists and may be written to",
         ),
-        (["read", "note.txt", "-o", "x.namm", "--name", "x"], "--name is for memories in the store; leave out one of --name and -o"),
+        (
+            ["read", "note.txt", "-o", "x.namm", "--name", "x"],
+            "--name is for memories in the store; leave out one of --name and -o",
+        ),
         (
             ["read", "note.txt", "--name", "a/b"],
             "'a/b' looks like an option or a file: a name begins with no -, has no slash and does not end in .namm.",
         ),
     ],
 )
-def test_wrong_use_is_refused_before_anything_is_read(folder: Path, reads: list[str], arguments: list[str], message: str) -> None:
+def test_wrong_use_is_refused_before_anything_is_read(
+    folder: Path, reads: list[str], arguments: list[str], message: str
+) -> None:
     refused = call(*arguments)
     assert (refused.exit_code, refused.stdout, refused.stderr) == (2, "", f"Error: {message}\n")
     assert reads == []
@@ -288,30 +368,53 @@ def test_wrong_use_is_refused_before_anything_is_read(folder: Path, reads: list[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ask", "handbok", "Why?"], "there is no file handbok and no memory of this name; `namm-llm documents list` shows the memories."),
+        (
+            ["ask", "handbok", "Why?"],
+            "there is no file handbok and no memory of this name; `namm-llm documents list` shows the memories.",
+        ),
         (["ask", "nowhere.txt", "Why?"], "there is no file nowhere.txt."),
         (["read", "model"], "model is a folder; name the files in it."),
         (["read", "note.txt", "nowhere.pdf"], "there is no file nowhere.pdf."),
-        (["ask", "nowhere.namm", "Why?"], "nowhere.namm is not there; save one with DocumentMemory.save or `namm-llm read`."),
+        (
+            ["ask", "nowhere.namm", "Why?"],
+            "nowhere.namm is not there; save one with Document.save or `namm-llm read`.",
+        ),
     ],
 )
-def test_what_is_not_there(folder: Path, reads: list[str], arguments: list[str], message: str) -> None:
+def test_what_is_not_there(
+    folder: Path, reads: list[str], arguments: list[str], message: str
+) -> None:
     refused = call(*arguments)
     assert (refused.exit_code, refused.stdout, refused.stderr) == (1, "", f"Error: {message}\n")
     assert reads == []
 
 
 def test_real_processes_share_the_store(folder: Path) -> None:
-    """Another process finds what one has kept, with no option given; two that read the same at once leave one whole memory."""
+    """Another process finds what one has kept, with no option given; two that read the same at once
+    leave one whole memory.
+    """
     command = [sys.executable, "-m", "namm_llm"]
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": dict(os.environ)}
-    readers = [subprocess.Popen([*command, "read", "note.txt", *BUDGET, "--name", name], **options) for name in ("one", "two")]  # type: ignore[call-overload]
+    options = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": dict(os.environ),
+    }
+    readers = [
+        subprocess.Popen([*command, "read", "note.txt", *BUDGET, "--name", name], **options)
+        for name in ("one", "two")
+    ]  # type: ignore[call-overload]
     for reader, name in zip(readers, ("one", "two"), strict=True):
         out, err = reader.communicate(timeout=120)
         assert (reader.returncode, out) == (0, f"{name}\n"), err
     (entry,) = MemoryStore().entries()
     assert (sorted(entry.names), entry.problem) == (["one", "two"], "")
     asked = subprocess.run(
-        [*command, "ask", "two", "What colour?", "--max-tokens", "12"], capture_output=True, text=True, timeout=120, check=True
+        [*command, "ask", "two", "What colour?", "--max-tokens", "12"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert (asked.stdout, asked.stderr) == (ask("note.txt", *BUDGET), "")

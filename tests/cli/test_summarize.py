@@ -1,4 +1,6 @@
-"""`namm-llm summarize` with a tiny random model: whole output, exit codes, and going on after a kill."""
+"""`namm-llm summarize` with a tiny random model: whole output, exit codes, and going on after a
+kill.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NAMM_LLM_HOME", str(tmp_path / "home"))
     Path("note.txt").write_text("The lamp is green.\n")
     Path("door.md").write_text("# Door\n\nThe door is red.\n")
-    Path("long.txt").write_text("\n\n".join(f"Room {number}. The lamp is green, and the door is red." for number in range(24)))
+    Path("long.txt").write_text(
+        "\n\n".join(
+            f"Room {number}. The lamp is green, and the door is red." for number in range(24)
+        )
+    )
     return tmp_path
 
 
 def call(model: str, *arguments: str, stdin: str = "") -> Result:
     options = ("--model", model, "--max-tokens", "9")
-    return CliRunner().invoke(main, ["summarize", *arguments, *options], input=stdin, prog_name="namm-llm")
+    return CliRunner().invoke(
+        main, ["summarize", *arguments, *options], input=stdin, prog_name="namm-llm"
+    )
 
 
 def told(name: str, runner: Runner, **options: object) -> str:
@@ -67,8 +75,14 @@ def test_standard_input(folder: Path, model: str, runner: Runner) -> None:
 
 def test_several_files_have_a_summary_each(folder: Path, model: str, runner: Runner) -> None:
     done = call(model, "note.txt", "door.md", "--length", "short", "--focus", "red")
-    note, door = (told(name, runner, length="short", focus="red") for name in ("note.txt", "door.md"))
-    assert (done.stdout, done.stderr, done.exit_code) == (f"note.txt:\n{note}\n\ndoor.md:\n{door}\n\n", "", 0)
+    note, door = (
+        told(name, runner, length="short", focus="red") for name in ("note.txt", "door.md")
+    )
+    assert (done.stdout, done.stderr, done.exit_code) == (
+        f"note.txt:\n{note}\n\ndoor.md:\n{door}\n\n",
+        "",
+        0,
+    )
     assert list(Path("home/summaries").iterdir()) == []
 
 
@@ -83,7 +97,18 @@ def test_several_files_together(folder: Path, model: str, runner: Runner) -> Non
 def test_json_has_an_object_for_each_file(folder: Path, model: str) -> None:
     done = call(model, "note.txt", "long.txt", "--json")
     first, second = map(json.loads, done.stdout.splitlines())
-    common = ["text", "finish_reason", "method", "parts", "calls", "resumed", "usage", "timings", "cache", "model"]
+    common = [
+        "text",
+        "finish_reason",
+        "method",
+        "parts",
+        "calls",
+        "resumed",
+        "usage",
+        "timings",
+        "cache",
+        "model",
+    ]
     assert list(first) == list(second) == ["files", *common]
     assert (first["method"], second["method"]) == ("one-pass", "map-reduce")
     assert second["parts"][0]["start"] == 0
@@ -91,13 +116,19 @@ def test_json_has_an_object_for_each_file(folder: Path, model: str) -> None:
 
 
 @pytest.mark.parametrize("method", [None, "refine"])
-def test_stderr_says_how_a_text_that_does_not_fit_is_gone_through(folder: Path, model: str, runner: Runner, method: str | None) -> None:
+def test_stderr_says_how_a_text_that_does_not_fit_is_gone_through(
+    folder: Path, model: str, runner: Runner, method: str | None
+) -> None:
     done = call(model, "long.txt", *(("--method", method) if method else ()), "--stats")
-    plan = stream_summary(Path("long.txt").read_text(), runner, method=method or "auto", max_tokens=9).plan
+    plan = stream_summary(
+        Path("long.txt").read_text(), runner, method=method or "auto", max_tokens=9
+    ).plan
     why = "" if method else f", too many for one pass of {model} (320 positions)"
     how, statistics = done.stderr.splitlines()
     assert how == f"long.txt: {plan.tokens} tokens{why}: {plan.method} in {len(plan.spans)} parts."
-    assert re.fullmatch(rf"\d+ tok · .* · KV .* · {plan.method}, {len(plan.spans)} parts, \d+ answers", statistics)
+    assert re.fullmatch(
+        rf"\d+ tok · .* · KV .* · {plan.method}, {len(plan.spans)} parts, \d+ answers", statistics
+    )
     assert done.exit_code == 0
 
 
@@ -107,7 +138,9 @@ def test_sampling_options_reach_the_model(folder: Path, model: str, runner: Runn
     assert done.stdout != call(model, "note.txt").stdout
 
 
-def test_an_output_file_is_written_whole_or_not_at_all(folder: Path, model: str, runner: Runner) -> None:
+def test_an_output_file_is_written_whole_or_not_at_all(
+    folder: Path, model: str, runner: Runner
+) -> None:
     done = call(model, "note.txt", "-o", "summary.txt")
     assert (done.stdout, done.stderr, done.exit_code) == ("", "", 0)
     assert Path("summary.txt").read_text(encoding="utf-8") == told("note.txt", runner) + "\n"
@@ -130,7 +163,11 @@ def test_a_saved_memory(folder: Path, model: str, runner: Runner) -> None:
         (["long.txt", "--max-tokens", "300"], 1, "too few for a part of the text"),
         (["long.txt", "--work", "note.txt"], 1, "note.txt is no work file of a summary"),
         (["note.txt", "door.md", "--work", "long.txt"], 1, "long.txt is no work file of a summary"),
-        (["note.txt", "--method", "quick"], 2, "method must be one of auto, one-pass, map-reduce, refine"),
+        (
+            ["note.txt", "--method", "quick"],
+            2,
+            "method must be one of auto, one-pass, map-reduce, refine",
+        ),
         (["note.txt", "--length", "tiny"], 2, "length must be a number of words or one of"),
         (["note.txt", "--focus", ""], 2, "the focus is empty"),
         (["note.txt", "--part-tokens", "0"], 2, "part_tokens must be"),
@@ -141,9 +178,13 @@ def test_a_saved_memory(folder: Path, model: str, runner: Runner) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_line_and_change_nothing(folder: Path, model: str, arguments: list[str], exit_code: int, message: str) -> None:
+def test_mistakes_are_one_line_and_change_nothing(
+    folder: Path, model: str, arguments: list[str], exit_code: int, message: str
+) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    done = CliRunner().invoke(main, ["summarize", "--max-tokens", "9", "--model", model, *arguments], prog_name="namm-llm")
+    done = CliRunner().invoke(
+        main, ["summarize", "--max-tokens", "9", "--model", model, *arguments], prog_name="namm-llm"
+    )
     assert isinstance(done.exception, SystemExit), done.exception
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
@@ -160,26 +201,46 @@ def test_no_file_is_wrong_use() -> None:
 
 
 def test_the_help_states_the_real_defaults() -> None:
-    real = {name: parameter.default for name, parameter in inspect.signature(stream_summary).parameters.items()}
+    real = {
+        name: parameter.default
+        for name, parameter in inspect.signature(stream_summary).parameters.items()
+    }
     command = main.get_command(click.Context(main), "summarize")
     assert command is not None
-    helps = {option.name: option.help or "" for option in command.params if isinstance(option, click.Option)}
+    helps = {
+        option.name: option.help or ""
+        for option in command.params
+        if isinstance(option, click.Option)
+    }
     for name in ("method", "length", "part_tokens"):
         assert f"[default: {real[name]}]" in helps[name]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-def test_after_a_kill_the_same_command_goes_on(folder: Path, model: str, way: signal.Signals) -> None:
-    Path("long.txt").write_text("\n\n".join(f"Room {number}. The lamp is green, and the door is red." for number in range(200)))
+def test_after_a_kill_the_same_command_goes_on(
+    folder: Path, model: str, way: signal.Signals
+) -> None:
+    Path("long.txt").write_text(
+        "\n\n".join(
+            f"Room {number}. The lamp is green, and the door is red." for number in range(200)
+        )
+    )
     command = ["long.txt", "--part-tokens", "60", "--method", "refine", "--json"]
     options = ["--model", model, "--max-tokens", "9"]
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-m", "namm_llm", "summarize", *command, *options], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, "-m", "namm_llm", "summarize", *command, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
     ) as process:
         deadline = time.monotonic() + SECONDS
-        while not (kept := list(Path("home").rglob("*.jsonl"))) or kept[0].read_bytes().count(b"\n") < 3:
+        while (
+            not (kept := list(Path("home").rglob("*.jsonl")))
+            or kept[0].read_bytes().count(b"\n") < 3
+        ):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -188,10 +249,16 @@ def test_after_a_kill_the_same_command_goes_on(folder: Path, model: str, way: si
     assert stdout == ""
     if way == signal.SIGINT:
         assert process.returncode == 130
-        assert re.search(r"\n\d+ answers are kept in .*\.jsonl: the same command goes on from there\.\n\nInterrupted\.\n$", stderr)
+        assert re.search(
+            r"\n\d+ answers are kept in .*\.jsonl: the same command goes on from there\.\n\nInterrupted\.\n$",
+            stderr,
+        )
     again = call(model, *command)
     answer = json.loads(again.stdout)
-    assert re.search(rf"Going on from {re.escape(str(kept[0].resolve()))}, which holds {answer['resumed']} answers\.", again.stderr)
+    assert re.search(
+        rf"Going on from {re.escape(str(kept[0].resolve()))}, which holds {answer['resumed']} answers\.",
+        again.stderr,
+    )
     assert answer["resumed"] >= 2
     assert not kept[0].exists()
     whole = json.loads(call(model, *command).stdout)

@@ -1,4 +1,6 @@
-"""The commands with a real model, and what a user can get wrong: one clear line on stderr, exit code 1 or 2, nothing half-written."""
+"""The commands with a real model, and what a user can get wrong: one clear line on stderr, exit
+code 1 or 2, nothing half-written.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,22 @@ def refused(folder: Path, exit_code: int, message: str, *arguments: str, stdin: 
 
 
 def ask(*options: str) -> tuple[str, ...]:
-    return ("ask", "note.txt", "What colour is the lamp?", "--model", "./model", "--max-tokens", "3", *options)
+    return (
+        "ask",
+        "note.txt",
+        "What colour is the lamp?",
+        "--model",
+        "./model",
+        "--max-tokens",
+        "3",
+        *options,
+    )
 
 
 def test_the_same_call_works_without_a_mistake(folder: Path) -> None:
-    done = call(*ask("--policy", "streaming_llm", "--budget", "8", "--interval", "4", "--seed", "1"))
+    done = call(
+        *ask("--policy", "streaming_llm", "--budget", "8", "--interval", "4", "--seed", "1")
+    )
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.endswith("\n")
 
@@ -61,8 +74,11 @@ def test_the_same_call_works_without_a_mistake(folder: Path) -> None:
         (["--policy", "h2o", "--budget", "lots"], "'lots' is not a budget: give a fraction"),
         (["--policy", "h2o", "--budget", "nan"], "is not a budget: give a fraction"),
         (["--policy", "h2o"], "policy h2o needs a budget, for example 0.25"),
-        (["--policy", "h20", "--budget", "0.25"], "there is no policy 'h20' (did you mean h2o?); choose one of full, "),
-        (["--compete", "everybody"], "compete must be one of "),
+        (
+            ["--policy", "h20", "--budget", "0.25"],
+            "there is no policy 'h20' (did you mean h2o?); choose one of full, ",
+        ),
+        (["--budget-scope", "everybody"], "budget_scope must be one of "),
         (["--interval", "0"], "the update interval must be at least 1 token, not 0"),
         (["--quantization", "q4"], "quantization must be one of nf4, fp4, int8"),
         (["--dtype", "float8"], "dtype must be auto, float32"),
@@ -93,9 +109,20 @@ def cut(path: Path, share: float = 0.5) -> None:
         (lambda: cut(Path("model/tokenizer.json")), "damaged or cut short"),
         (lambda: Path("model/tokenizer.json").unlink(), "tokenizer"),
     ],
-    ids=["no folder", "no config", "broken config", "cut weights", "empty weights", "no weights", "cut tokenizer", "no tokenizer"],
+    ids=[
+        "no folder",
+        "no config",
+        "broken config",
+        "cut weights",
+        "empty weights",
+        "no weights",
+        "cut tokenizer",
+        "no tokenizer",
+    ],
 )
-def test_a_missing_or_broken_model(folder: Path, damage: Callable[[], object], message: str) -> None:
+def test_a_missing_or_broken_model(
+    folder: Path, damage: Callable[[], object], message: str
+) -> None:
     damage()
     refused(folder, ONE, message, *ask())
 
@@ -116,8 +143,12 @@ def write(name: str, content: bytes) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
-@pytest.mark.parametrize("command", [["ask", "{}", "What colour?"], ["summarize", "{}"]], ids=["ask", "summarize"])
-def test_bad_documents(folder: Path, command: list[str], name: str, content: bytes, message: str) -> None:
+@pytest.mark.parametrize(
+    "command", [["ask", "{}", "What colour?"], ["summarize", "{}"]], ids=["ask", "summarize"]
+)
+def test_bad_documents(
+    folder: Path, command: list[str], name: str, content: bytes, message: str
+) -> None:
     write(name, content)
     refused(folder, ONE, message, *(part.format(name) for part in command), "--model", "./model")
 
@@ -129,10 +160,14 @@ def test_documents_that_are_no_files(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("stdin", ["", "  \n"])
 def test_an_empty_standard_input(folder: Path, stdin: str) -> None:
-    refused(folder, ONE, "standard input is empty", "summarize", "-", "--model", "./model", stdin=stdin)
+    refused(
+        folder, ONE, "standard input is empty", "summarize", "-", "--model", "./model", stdin=stdin
+    )
 
 
-@pytest.mark.parametrize("command", [["read", "long.txt"], ["ask", "long.txt", "What colour?"]], ids=["read", "ask"])
+@pytest.mark.parametrize(
+    "command", [["read", "long.txt"], ["ask", "long.txt", "What colour?"]], ids=["read", "ask"]
+)
 def test_a_document_that_is_too_long_is_refused(folder: Path, command: list[str]) -> None:
     write("long.txt", b"green lamp " * 60_000)
     refused(folder, ONE, "positions", *command, "--model", "./model")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from namm_llm.runner.loading import LoadedModel, load_model
+from namm_llm.models.loading import LoadedModel, load_model
 
 
 @pytest.fixture(scope="session", autouse=True)

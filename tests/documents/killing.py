@@ -1,8 +1,10 @@
-"""Saves that are killed, or meet a full disk: a program of its own, so that it can fork. Prints what was found as one JSON line.
+"""Saves that are killed, or meet a full disk: a program of its own, so that it can fork. Prints
+what was found as one JSON line.
 
     python -m tests.documents.killing FOLDER
 
-Every case starts with the old file in place; a fork writes the new one; then the file is read, every bit of it checked.
+Every case starts with the old file in place; a fork writes the new one; then the file is read,
+every bit of it checked.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def memory(number: int, rows: int = 64) -> tuple[dict[str, torch.Tensor], SavedH
     """Tensors that are all `number`, and a header that says so."""
     tensors = {f"{layer}.0.keys": torch.full((rows, 32), float(number)) for layer in range(3)}
     model = SavedModel("none", None, None, "float32", "0")
-    header = SavedHeader(VERSION, model, {}, "full", rows, rows, "", {"number": str(number)}, {}, checksum(tensors))
+    header = SavedHeader(
+        VERSION, model, {}, "full", rows, rows, "", {"number": str(number)}, {}, checksum(tensors)
+    )
     return tensors, header
 
 
@@ -58,7 +62,9 @@ def killed(path: Path, rows: int, *, at: int | None = None, seconds: float | Non
 
 
 class Killer:
-    """A profiler that kills its own process before or behind a call of a C function; it counts from the first that writes."""
+    """A profiler that kills its own process before or behind a call of a C function; it counts from
+    the first that writes.
+    """
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -116,8 +122,8 @@ def writers(path: Path) -> list[int]:
 
 
 def full_disk(path: Path) -> list[tuple[str, int, int]]:
-    """The error of a save, what is in the file and how many files there are, under ever higher limits on the size of files: the system
-    stops a write in its middle, as it does on a full disk.
+    """The error of a save, what is in the file and how many files there are, under ever higher
+    limits on the size of files: the system stops a write in its middle, as it does on a full disk.
     """
     write(path, *memory(OLD))
     size, found = path.stat().st_size, []
@@ -137,5 +143,8 @@ if __name__ == "__main__":
     for case in (steps, moments, writers, full_disk):
         folder = Path(sys.argv[1]) / case.__name__
         folder.mkdir()
-        found[case.__name__] = {"seen": case(folder / "memory.namm"), "left": [path.name for path in folder.iterdir()]}
+        found[case.__name__] = {
+            "seen": case(folder / "memory.namm"),
+            "left": [path.name for path in folder.iterdir()],
+        }
     print(json.dumps(found))

@@ -1,4 +1,6 @@
-"""A stream is cut where tokenizers begin anew, so that its ids are those of the whole text: for the common kinds of tokenizers."""
+"""A stream is cut where tokenizers begin anew, so that its ids are those of the whole text: for the
+common kinds of tokenizers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from namm_llm.documents import blocks as blocks_module
 from namm_llm.documents.blocks import TextBlocks
-from namm_llm.runner.prompt import PromptFormat
+from namm_llm.models.prompt import PromptFormat
 from tests.tiny import TEMPLATE, TEXT, tiny_tokenizer
 
 LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -32,7 +34,9 @@ def byte_level(pattern: str | None) -> PreTrainedTokenizerFast:
         return tiny_tokenizer()
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     return trained(tokenizer, pre_tokenizers.ByteLevel.alphabet())
 
 
@@ -41,7 +45,9 @@ def sentencepiece(*, prefix: bool) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     steps = [normalizers.Prepend("▁")] if prefix else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
-    tokenizer.pre_tokenizer = WORDS  # for the training alone: their vocabularies hold words with the space before them
+    tokenizer.pre_tokenizer = (
+        WORDS  # for the training alone: their vocabularies hold words with the space before them
+    )
     fast = trained(tokenizer, [])
     fast.backend_tokenizer.pre_tokenizer = None
     return fast
@@ -60,7 +66,12 @@ def metaspace() -> PreTrainedTokenizerFast:
 def trained(tokenizer: Tokenizer, alphabet: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(
         [TEXT * 3, PROSE, CODE],
-        trainers.BpeTrainer(vocab_size=700, special_tokens=["<unk>", "<s>"], initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=700,
+            special_tokens=["<unk>", "<s>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
     fast.chat_template = TEMPLATE
@@ -83,12 +94,18 @@ def prompts(request: pytest.FixtureRequest) -> PromptFormat:
 
 
 def ids_of(prompts: PromptFormat, blocks: list[str]) -> list[int]:
-    return prompts.document(blocks[0]) + [token for block in blocks[1:] for token in prompts.more(block)]
+    return prompts.document(blocks[0]) + [
+        token for block in blocks[1:] for token in prompts.more(block)
+    ]
 
 
-@pytest.mark.parametrize("text", [PROSE, CODE, TEXT.replace(" ", "\n") * 4], ids=["prose", "code", "lines"])
+@pytest.mark.parametrize(
+    "text", [PROSE, CODE, TEXT.replace(" ", "\n") * 4], ids=["prose", "code", "lines"]
+)
 @pytest.mark.parametrize("size", [80, 97, 300])
-def test_blocks_have_the_ids_of_the_whole_text(prompts: PromptFormat, monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+def test_blocks_have_the_ids_of_the_whole_text(
+    prompts: PromptFormat, monkeypatch: pytest.MonkeyPatch, text: str, size: int
+) -> None:
     monkeypatch.setattr("namm_llm.documents.blocks.BLOCK", size)
     whole = prompts.document(text)
     for step in (1, 13, len(text)):
@@ -100,8 +117,13 @@ def test_blocks_have_the_ids_of_the_whole_text(prompts: PromptFormat, monkeypatc
         assert ids_of(prompts, blocks) == whole
 
 
-@pytest.mark.parametrize(("first", "then"), [("The lazy dog.\n", "Who signs?"), ("The lazy", " dog. Who\n"), ("The lazy dog", "  jumps")])
-def test_a_continuation_has_the_ids_of_one_text(prompts: PromptFormat, first: str, then: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("The lazy dog.\n", "Who signs?"), ("The lazy", " dog. Who\n"), ("The lazy dog", "  jumps")],
+)
+def test_a_continuation_has_the_ids_of_one_text(
+    prompts: PromptFormat, first: str, then: str
+) -> None:
     assert ids_of(prompts, [first, then]) == prompts.document(first + then)
 
 
@@ -110,7 +132,9 @@ def test_the_names_of_special_tokens_are_text_in_a_continuation() -> None:
     prompts = PromptFormat(tokenizer, tokenizer.backend_tokenizer, "tiny")
     ids = prompts.more("the end<|eot_id|> of it<|begin_of_text|>")
     assert prompts.decode(ids) == "the end<|eot_id|> of it<|begin_of_text|>"
-    assert not {tokenizer.convert_tokens_to_ids(name) for name in ("<|eot_id|>", "<|begin_of_text|>")} & set(ids)
+    assert not {
+        tokenizer.convert_tokens_to_ids(name) for name in ("<|eot_id|>", "<|begin_of_text|>")
+    } & set(ids)
 
 
 def test_a_text_without_borders_is_cut_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +144,11 @@ def test_a_text_without_borders_is_cut_anyway(monkeypatch: pytest.MonkeyPatch) -
 
 def test_blocks_are_cut_late_and_at_newlines_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("namm_llm.documents.blocks.BLOCK", 20)
-    assert list(TextBlocks(iter("One two\nthree four five six"))) == ["One two\n", "three four five six"]
-    assert list(TextBlocks(iter("One two three four five six"))) == ["One two three four", " five six"]
+    assert list(TextBlocks(iter("One two\nthree four five six"))) == [
+        "One two\n",
+        "three four five six",
+    ]
+    assert list(TextBlocks(iter("One two three four five six"))) == [
+        "One two three four",
+        " five six",
+    ]

@@ -1,4 +1,6 @@
-"""Whatever happens to a save or to a file, whoever opens it finds a whole memory, the old one or the new one, or a clear error."""
+"""Whatever happens to a save or to a file, whoever opens it finds a whole memory, the old one or
+the new one, or a clear error.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from namm_llm.documents import DocumentMemory, read_header
+from namm_llm.document import Document
+from namm_llm.documents import read_header
 from namm_llm.documents.saved import read
 from namm_llm.errors import DocumentError
 from tests.documents.vaults import SETTINGS, TEXT, load
@@ -30,7 +33,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     """What `killing.py` found."""
     if not hasattr(os, "fork"):
         pytest.skip("kills forks")
-    command = [sys.executable, "-m", "tests.documents.killing", str(tmp_path_factory.mktemp("killing"))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.documents.killing",
+        str(tmp_path_factory.mktemp("killing")),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -73,7 +81,7 @@ def test_cut_anywhere(saved: bytes, tmp_path: Path, tiny_folder: Path) -> None:
     for length in lengths:
         path.write_bytes(saved[:length])
         with pytest.raises(DocumentError):
-            DocumentMemory.load(path, runner)
+            Document.load(path, runner)
         with pytest.raises(DocumentError):
             read_header(path)
 
@@ -83,7 +91,11 @@ def test_flipped_bits(saved: bytes, tmp_path: Path) -> None:
     path.write_bytes(saved)
     assert read(path)[0].seen_tokens > 500
     tensors_at = 8 + int.from_bytes(saved[:8], "little")
-    places = [*range(64), *draw.sample(range(tensors_at * 8), 400), *draw.sample(range(tensors_at * 8, len(saved) * 8), 150)]
+    places = [
+        *range(64),
+        *draw.sample(range(tensors_at * 8), 400),
+        *draw.sample(range(tensors_at * 8, len(saved) * 8), 150),
+    ]
     for place in places:
         data = bytearray(saved)
         data[place // 8] ^= 1 << place % 8
@@ -92,9 +104,14 @@ def test_flipped_bits(saved: bytes, tmp_path: Path) -> None:
             read(path)
 
 
-def test_what_killed_saves_left_is_removed_in_time(saved: bytes, tmp_path: Path, tiny_folder: Path) -> None:
+def test_what_killed_saves_left_is_removed_in_time(
+    saved: bytes, tmp_path: Path, tiny_folder: Path
+) -> None:
     path = tmp_path / "fox[1].namm"
-    left, fresh, other = (tmp_path / name for name in (".fox[1].namm.00.part", ".fox[1].namm.11.part", ".fox1.namm.00.part"))
+    left, fresh, other = (
+        tmp_path / name
+        for name in (".fox[1].namm.00.part", ".fox[1].namm.11.part", ".fox1.namm.00.part")
+    )
     for part in (left, fresh, other):
         part.write_bytes(b"half")
     for part in (left, other):

@@ -103,14 +103,23 @@ def test_a_word_documents_footnotes_are_read(write: Write) -> None:
         for name in source.namelist():
             data = source.read(name).decode("latin-1")
             if name == "word/document.xml":
-                data = data.replace("<w:t>signed</w:t>", '<w:t>signed</w:t><w:footnoteReference w:id="2"/>')
+                data = data.replace(
+                    "<w:t>signed</w:t>", '<w:t>signed</w:t><w:footnoteReference w:id="2"/>'
+                )
                 assert "footnoteReference" in data
             if name == "word/_rels/document.xml.rels":
-                kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
-                data = data.replace("</Relationships>", f'<Relationship Id="rId99" Type="{kind}" Target="footnotes.xml"/></Relationships>')
+                kind = (
+                    "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+                )
+                data = data.replace(
+                    "</Relationships>",
+                    f'<Relationship Id="rId99" Type="{kind}" Target="footnotes.xml"/></Relationships>',
+                )
             archive.writestr(name, data.encode("latin-1"))
         note = '<w:footnote w:id="2"><w:p><w:r><w:t>Below the line.</w:t></w:r></w:p></w:footnote>'
-        archive.writestr("word/footnotes.xml", f'<w:footnotes xmlns:w="{main}">{note}</w:footnotes>')
+        archive.writestr(
+            "word/footnotes.xml", f'<w:footnotes xmlns:w="{main}">{note}</w:footnotes>'
+        )
     text = read_file(write("a.docx", file.getvalue())).text
     assert "signed[1]" in text.replace(" ", "")
     assert "Below the line." in text
@@ -118,10 +127,15 @@ def test_a_word_documents_footnotes_are_read(write: Write) -> None:
 
 def test_pdf_pages_without_text_are_counted_and_named(write: Write) -> None:
     path = write("a.pdf", pdf("First.", "", "Gr\xfcn.", ""))
-    assert read_file(path) == FileText("a.pdf", "First.\n\nGrün.", (f"{path}: no text could be read on 2 of 4 pages (2, 4).",))
+    assert read_file(path) == FileText(
+        "a.pdf", "First.\n\nGrün.", (f"{path}: no text could be read on 2 of 4 pages (2, 4).",)
+    )
     assert read_file(write("b.pdf", pdf("One.", "Two."))) == FileText("b.pdf", "One.\n\nTwo.")
     assert read_file(write("c.pdf", b"junk before\n" + pdf("One."))).text == "One."
-    assert "9 of 10 pages (2, 3, 4, 5, 6, 7, 8, 9, ...)" in read_file(write("d.pdf", pdf("One.", *[""] * 9))).warnings[0]
+    assert (
+        "9 of 10 pages (2, 3, 4, 5, 6, 7, 8, 9, ...)"
+        in read_file(write("d.pdf", pdf("One.", *[""] * 9))).warnings[0]
+    )
 
 
 def test_a_pdf_that_only_its_owner_may_change_is_read(write: Write) -> None:
@@ -130,35 +144,59 @@ def test_a_pdf_that_only_its_owner_may_change_is_read(write: Write) -> None:
 
 BAD: list[tuple[str, bytes, str]] = [
     ("a.pdf", encrypted("key", "owner"), "{} is encrypted; save it without its password first."),
-    ("a.pdf", pdf("", ""), "none of the 2 pages of {} holds text; if they are scanned, run OCR on them first."),
+    (
+        "a.pdf",
+        pdf("", ""),
+        "none of the 2 pages of {} holds text; if they are scanned, run OCR on them first.",
+    ),
     ("a.pdf", pdf("One.")[:200], "{} is a broken PDF ("),
     ("a.pdf", b"%PDF-1.4\n", "{} is a broken PDF ("),
     ("a.pdf", b"words", "{} is no PDF, although its name says so."),
     ("a.txt", pdf("One."), "{} is a PDF; give it as a file whose name ends in .pdf."),
-    ("a", word(), "{} is a zip archive, perhaps a Word document; give it as a file whose name ends in .docx."),
+    (
+        "a",
+        word(),
+        "{} is a zip archive, perhaps a Word document; give it as a file whose name ends in .docx.",
+    ),
     ("a.docx", pdf("One."), "{} is a PDF; give it as a file whose name ends in .pdf."),
     ("a.docx", b"words", "{} is no Word document, or one that was cut short."),
     ("a.docx", word()[:3000], "{} is no Word document, or one that was cut short."),
     ("a.docx", zipped(), "{} is a zip archive, but no whole Word document ("),
-    ("a.docx", zipped("word/document.xml", "<w"), "{} is a zip archive, but no whole Word document ("),
+    (
+        "a.docx",
+        zipped("word/document.xml", "<w"),
+        "{} is a zip archive, but no whole Word document (",
+    ),
     (
         "a.docx",
         b"\xd0\xcf\x11\xe0\xa1",
         "{} is an old Office document or one with a password; save it as .docx, .pdf or text, without a password.",
     ),
     ("a.rtf", b"{\\rtf1 words}", "{} is RTF; save it as .docx, .pdf or text, without a password."),
-    ("a.html", b"<html><body><script>words()</script></body></html>", "{} holds no text; if the page is made by JavaScript, save it from"),
+    (
+        "a.html",
+        b"<html><body><script>words()</script></body></html>",
+        "{} holds no text; if the page is made by JavaScript, save it from",
+    ),
     ("a.html", b"", "{} cannot be read as HTML (Document is empty)."),
     ("a.html", b"<p>\x00\x01", "{} is binary, not HTML."),
     ("a.html", pdf("One."), "{} is a PDF; give it as a file whose name ends in .pdf."),
-    ("a.png", b"\x89PNG\r\n\x1a\n\x00\x00", "{} is binary (byte 0 of 10); convert it to UTF-8 text first."),
+    (
+        "a.png",
+        b"\x89PNG\r\n\x1a\n\x00\x00",
+        "{} is binary (byte 0 of 10); convert it to UTF-8 text first.",
+    ),
     ("a.txt", b"caf\xe9", "{} is not UTF-8 text (byte 3 of 4); convert it to UTF-8 text first."),
     ("a.md", b" \n", "{} is empty; there is nothing to read."),
 ]
 
 
-@pytest.mark.parametrize(("name", "data", "message"), BAD, ids=[f"{number}-{case[0]}" for number, case in enumerate(BAD)])
-def test_what_cannot_be_read_is_one_clear_line(write: Write, name: str, data: bytes, message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "data", "message"), BAD, ids=[f"{number}-{case[0]}" for number, case in enumerate(BAD)]
+)
+def test_what_cannot_be_read_is_one_clear_line(
+    write: Write, name: str, data: bytes, message: str
+) -> None:
     path = write(name, data)
     with pytest.raises(DocumentError) as caught:
         read_file(path)
@@ -174,7 +212,9 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "data", "times"), [(".pdf", pdf(*["The lamp is green."] * 3), 100), (".docx", word(), 12)], ids=["pdf", "docx"]
+    ("suffix", "data", "times"),
+    [(".pdf", pdf(*["The lamp is green."] * 3), 100), (".docx", word(), 12)],
+    ids=["pdf", "docx"],
 )
 def test_damage_is_a_typed_error_or_still_text(suffix: str, data: bytes, times: int) -> None:
     """Cut and flipped bytes: never another exception, and nothing on the terminal."""
@@ -193,7 +233,9 @@ def test_damage_is_a_typed_error_or_still_text(suffix: str, data: bytes, times: 
 
 
 @pytest.mark.parametrize("name", ["a.pdf", "a.docx", "a.html"])
-def test_a_missing_extra_names_the_command(write: Write, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_extra_names_the_command(
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     real = builtins.__import__
 
     def no_extra(module: str, *rest: Any) -> Any:
@@ -205,10 +247,16 @@ def test_a_missing_extra_names_the_command(write: Write, monkeypatch: pytest.Mon
     path = write(name, {"a.pdf": pdf("One."), "a.docx": word(), "a.html": PAGE.encode()}[name])
     with pytest.raises(UsageError) as caught:
         read_file(path)
-    assert str(caught.value) == f"{path} needs libraries that are not installed: pip install 'namm-llm[documents]'"
+    assert (
+        str(caught.value)
+        == f"{path} needs libraries that are not installed: pip install 'namm-llm[documents]'"
+    )
 
 
 def test_several_documents_are_introduced_by_their_names() -> None:
     one, two = FileText("a.txt", "The lamp\nis green.\n"), FileText("b.pdf", "\nThe door is red.")
     assert join_texts([one]) == one.text
-    assert join_texts([one, two]) == "Document: a.txt\n\nThe lamp\nis green.\n\nDocument: b.pdf\n\nThe door is red.\n"
+    assert (
+        join_texts([one, two])
+        == "Document: a.txt\n\nThe lamp\nis green.\n\nDocument: b.pdf\n\nThe door is red.\n"
+    )

@@ -1,4 +1,6 @@
-"""The file of a memory brings all it needs: whoever opens it, wherever, gets the answers of the memory that was saved."""
+"""The file of a memory brings all it needs: whoever opens it, wherever, gets the answers of the
+memory that was saved.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from namm_llm.documents import DocumentMemory, SavedHeader, read_header
+from namm_llm.document import Document
+from namm_llm.documents import SavedHeader, read_header
 from namm_llm.documents.saved import VERSION
 from namm_llm.errors import DocumentError, PolicyError, UsageError
-from namm_llm.policies import POLICIES, Eviction, eviction_of, make_eviction, settings_of, tensors_of
+from namm_llm.policies import (
+    POLICIES,
+    CacheConfig,
+    config_of,
+    make_cache_config,
+    settings_of,
+    tensors_of,
+)
 from namm_llm.policies.budget import Budget, ByteBudget, FractionBudget, Room, TokenBudget
 from namm_llm.policies.snapkv import SnapKV
 from tests.documents.vaults import IDS, QUESTIONS, REMEMBERING, SETTINGS, TEXT, load, random_namm
@@ -46,7 +56,8 @@ def saved(tiny_folder: Path, tmp_path: Path) -> Path:
     return path
 
 
-# -- what comes back ------------------------------------------------------------------------------------------------------------------
+# -- what comes back -------------------------------------------------------------------------------
+# -----------------------------------
 
 
 def test_a_new_process_answers_as_if_never_saved(tiny_folder: Path, tmp_path: Path) -> None:
@@ -57,28 +68,44 @@ def test_a_new_process_answers_as_if_never_saved(tiny_folder: Path, tmp_path: Pa
         memory.save(files[-1])
         for sampling in ({}, {"temperature": 1.0, "seed": 5}):
             answers = [memory.ask(question, max_tokens=40, **sampling) for question in QUESTIONS]
-            expected.append([[answer.text, answer.usage.output_tokens, answer.cache.stored_tokens] for answer in answers])
+            expected.append(
+                [
+                    [answer.text, answer.usage.output_tokens, answer.cache.stored_tokens]
+                    for answer in answers
+                ]
+            )
     command = [sys.executable, "-c", ASK, str(tiny_folder), json.dumps(QUESTIONS), *files]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == expected
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
-def test_a_loaded_memory_is_the_one_that_was_saved(tiny_folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_a_loaded_memory_is_the_one_that_was_saved(
+    tiny_folder: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     document = load(tiny_folder, **settings).read(TEXT)
     document.save(tmp_path / "vaults.namm")
     opened = load(tiny_folder).open(tmp_path / "vaults.namm")
     (mine, numbers), (other, expected_numbers) = opened.cache.state(), document.cache.state()
     assert numbers == expected_numbers
     assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items())
-    assert {**opened.info(), "nbytes": 0} == {**document.info(), "nbytes": 0}  # loaded buffers have no empty room
+    assert {**opened.info(), "nbytes": 0} == {
+        **document.info(),
+        "nbytes": 0,
+    }  # loaded buffers have no empty room
     opened.save(tmp_path / "again.namm")
     assert (tmp_path / "again.namm").read_bytes() == (tmp_path / "vaults.namm").read_bytes()
 
 
-def test_a_memory_keeps_its_settings_whatever_the_runner_has(saved: Path, tiny_folder: Path) -> None:
+def test_a_memory_keeps_its_settings_whatever_the_runner_has(
+    saved: Path, tiny_folder: Path
+) -> None:
     expected = load(tiny_folder, **SETTINGS[1]).open(saved).ask(QUESTIONS[1], max_tokens=40)
-    for settings in ({}, {"policy": "snapkv", "budget": 8}, {"policy": "reread", "budget": 0.9, "interval": 16}):
+    for settings in (
+        {},
+        {"policy": "snapkv", "budget": 8},
+        {"policy": "replay", "budget": 0.9, "interval": 16},
+    ):
         memory = load(tiny_folder, **settings).open(saved)
         assert memory.info()["policy"] == "h2o, budget 0.25, head"
         found = memory.ask(QUESTIONS[1], max_tokens=40)
@@ -89,17 +116,27 @@ def test_a_memory_keeps_its_settings_whatever_the_runner_has(saved: Path, tiny_f
         )
 
 
-def test_a_loaded_memory_is_extended_as_the_one_that_was_saved(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_loaded_memory_is_extended_as_the_one_that_was_saved(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     document = load(tiny_folder, **SETTINGS[3]).read(TEXT)
     document.save(tmp_path / "vaults.namm")
     more = " A newer vault holds 17 coins." * 9
-    expected, found = document.extend(more), load(tiny_folder).open(tmp_path / "vaults.namm").extend(more)
+    expected, found = (
+        document.extend(more),
+        load(tiny_folder).open(tmp_path / "vaults.namm").extend(more),
+    )
     assert found.info() == expected.info()
-    assert all(torch.equal(tensor, expected.cache.state()[0][name]) for name, tensor in found.cache.state()[0].items())
+    assert all(
+        torch.equal(tensor, expected.cache.state()[0][name])
+        for name, tensor in found.cache.state()[0].items()
+    )
 
 
 def test_memories_of_several_policies_are_asked_at_once(tiny_folder: Path, tmp_path: Path) -> None:
-    """What one batch decodes may come from documents that were read with other settings; each gets what it would alone."""
+    """What one batch decodes may come from documents that were read with other settings; each gets
+    what it would alone.
+    """
     runner, memories = load(tiny_folder, interval=16), []
     for name, settings in zip(IDS, SETTINGS, strict=True):
         load(tiny_folder, **{**settings, "interval": 16}).read(TEXT).save(tmp_path / f"{name}.namm")
@@ -117,46 +154,61 @@ def test_the_namm_comes_from_the_file(tiny_folder: Path, tmp_path: Path) -> None
         eviction = other.open(tmp_path / "vaults.namm").cache.eviction
         assert eviction.policy.namm == namm
         assert eviction.policy.namm.memory == namm.memory
-    assert read_header(tmp_path / "vaults.namm").eviction["policy"]["namm"]["fingerprint"] == namm.fingerprint
+    assert (
+        read_header(tmp_path / "vaults.namm").eviction["policy"]["namm"]["fingerprint"]
+        == namm.fingerprint
+    )
 
 
 EVICTIONS = [
-    make_eviction("full"),
-    make_eviction("h2o", budget=0.123456789),
-    make_eviction("streaming_llm", budget=2048, sinks=7, recent=100, protected=[(0, 5), (9, 12)]),
-    make_eviction("tova", budget="1.5MiB", compete="layer", interval=77),
-    make_eviction(SnapKV(window=5, kernel=3), budget=1.0),
-    make_eviction("random", budget=1),
-    make_eviction("namm", namm=random_namm(1), compete="padded"),
-    make_eviction("namm", namm=random_namm(2, **REMEMBERING), budget=0.5, compete="model"),
+    make_cache_config("full"),
+    make_cache_config("h2o", budget=0.123456789),
+    make_cache_config(
+        "streaming_llm", budget=2048, sinks=7, protect_recent=100, protected=[(0, 5), (9, 12)]
+    ),
+    make_cache_config("tova", budget="1.5MiB", budget_scope="layer", interval=77),
+    make_cache_config(SnapKV(window=5, kernel=3), budget=1.0),
+    make_cache_config("random", budget=1),
+    make_cache_config("namm", namm=random_namm(1), budget_scope="padded"),
+    make_cache_config("namm", namm=random_namm(2, **REMEMBERING), budget=0.5, budget_scope="model"),
 ]
 
 
 @pytest.mark.parametrize("eviction", EVICTIONS, ids=lambda eviction: eviction.describe())
-def test_all_settings_survive_the_way_through_json(eviction: Eviction) -> None:
-    restored = eviction_of(json.loads(json.dumps(settings_of(eviction))), tensors_of(eviction))
+def test_all_settings_survive_the_way_through_json(eviction: CacheConfig) -> None:
+    restored = config_of(json.loads(json.dumps(settings_of(eviction))), tensors_of(eviction))
     assert restored == eviction
     assert repr(restored) == repr(eviction)
 
 
 def test_every_policy_can_be_saved() -> None:
     for name in POLICIES:
-        eviction = make_eviction(name, budget=None if name == "full" else 0.5, namm=random_namm() if name == "namm" else None)
-        assert eviction_of(settings_of(eviction), tensors_of(eviction)) == eviction
+        eviction = make_cache_config(
+            name,
+            budget=None if name == "full" else 0.5,
+            namm=random_namm() if name == "namm" else None,
+        )
+        assert config_of(settings_of(eviction), tensors_of(eviction)) == eviction
     for budget in (FractionBudget(0.5), TokenBudget(3), ByteBudget(10**6, "1MB")):
-        eviction = make_eviction("tova", budget=budget)
-        assert eviction_of(settings_of(eviction), {}).budget == budget
+        eviction = make_cache_config("tova", budget=budget)
+        assert config_of(settings_of(eviction), {}).budget == budget
 
 
 def test_equal_settings_have_equal_values_and_others_have_not() -> None:
     values = [json.dumps(settings_of(eviction), sort_keys=True) for eviction in EVICTIONS]
     assert len(set(values)) == len(EVICTIONS)
     assert values[-1] == json.dumps(
-        settings_of(make_eviction("namm", namm=random_namm(2, **REMEMBERING), budget=0.5, compete="model")), sort_keys=True
+        settings_of(
+            make_cache_config(
+                "namm", namm=random_namm(2, **REMEMBERING), budget=0.5, budget_scope="model"
+            )
+        ),
+        sort_keys=True,
     )
 
 
-# -- the header -----------------------------------------------------------------------------------------------------------------------
+# -- the header ------------------------------------------------------------------------------------
+# -----------------------------------
 
 
 def test_the_header_says_what_the_file_holds(saved: Path, tiny_folder: Path) -> None:
@@ -165,12 +217,19 @@ def test_the_header_says_what_the_file_holds(saved: Path, tiny_folder: Path) -> 
     assert isinstance(header, SavedHeader)
     assert header.version == VERSION
     assert header.model == runner.identity()
-    assert (header.model.name, header.model.quantization, header.model.dtype) == (str(tiny_folder.resolve()), None, "float32")
+    assert (header.model.name, header.model.quantization, header.model.dtype) == (
+        str(tiny_folder.resolve()),
+        None,
+        "float32",
+    )
     assert header.eviction["policy"]["name"] == "h2o"
     assert (header.eviction["budget"], header.eviction["interval"]) == (0.25, 32)
     assert header.eviction["protected"] == [[0, runner._format.head_tokens]]
     assert header.policy == info["policy"] == "h2o, budget 0.25, head"
-    assert (header.seen_tokens, header.stored_tokens) == (info["seen_tokens"], info["stored_tokens"])
+    assert (header.seen_tokens, header.stored_tokens) == (
+        info["seen_tokens"],
+        info["stored_tokens"],
+    )
     assert header.text_sha256 == info["text_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
     assert header.extra == {}
 
@@ -179,7 +238,11 @@ def test_strings_of_whoever_saves_go_along(tiny_folder: Path, tmp_path: Path) ->
     runner, path = load(tiny_folder), tmp_path / "fox.namm"
     document = runner.read("The fox.")
     document.save(path, extra={"name": "Füchse", "sources": '["fox.txt"]'})
-    assert read_header(path).extra == runner.open(path).extra == {"name": "Füchse", "sources": '["fox.txt"]'}
+    assert (
+        read_header(path).extra
+        == runner.open(path).extra
+        == {"name": "Füchse", "sources": '["fox.txt"]'}
+    )
     runner.open(path).extend(" It runs.").save(tmp_path / "more.namm")
     assert read_header(tmp_path / "more.namm").extra["name"] == "Füchse"
     runner.open(path).save(path, extra={})
@@ -202,13 +265,22 @@ def test_the_file_is_as_large_as_the_cache(tiny_folder: Path, tmp_path: Path) ->
     assert 0.97 * nbytes < size < 1.03 * nbytes, (size, nbytes)
 
 
-# -- what is refused ------------------------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
+# -----------------------------------
 
 
-def test_an_unquantised_memory_is_not_one_of_a_quantised_model(saved: Path, tiny_folder: Path) -> None:
-    with pytest.raises(DocumentError, match=r"\(float32\), this runner has .*tiny-llama \(nf4, float32\)\. Load that model, or read the"):
+def test_an_unquantised_memory_is_not_one_of_a_quantised_model(
+    saved: Path, tiny_folder: Path
+) -> None:
+    with pytest.raises(
+        DocumentError,
+        match=r"\(float32\), this runner has .*tiny-llama \(nf4, float32\)\. Load that model, or read the",
+    ):
         load(tiny_folder, quantization="nf4").open(saved)
-    with pytest.raises(DocumentError, match=r"\(float32\), this runner has .*tiny-llama \(bfloat16\)\. Load that model, or read the"):
+    with pytest.raises(
+        DocumentError,
+        match=r"\(float32\), this runner has .*tiny-llama \(bfloat16\)\. Load that model, or read the",
+    ):
         load(tiny_folder, dtype="bfloat16").open(saved)
 
 
@@ -219,14 +291,27 @@ def test_a_memory_of_the_first_format_opens(tiny_folder: Path, tmp_path: Path) -
     memory.save(path)
     saved = asdict(read_header(path))
     assert saved["model"].pop("template")
-    rewrite(path, checked=True, version=2, model=saved["model"], cache={**saved["cache"], "eviction": "Eviction(policy=NammPolicy(...))"})
+    rewrite(
+        path,
+        checked=True,
+        version=2,
+        model=saved["model"],
+        cache={**saved["cache"], "eviction": "CacheConfig(policy=NammPolicy(...))"},
+    )
     assert read_header(path).model.template is None
-    expected, found = (document.ask(QUESTIONS[1], max_tokens=40).text for document in (memory, load(tiny_folder).open(path)))
+    expected, found = (
+        document.ask(QUESTIONS[1], max_tokens=40).text
+        for document in (memory, load(tiny_folder).open(path))
+    )
     assert found == expected
 
 
-def test_a_memory_read_through_another_chat_template_is_refused(saved: Path, tmp_path: Path) -> None:
-    other = load(save_tiny(tmp_path / "other", template="{{ bos_token }}{{ messages[-1]['content'] }}"))
+def test_a_memory_read_through_another_chat_template_is_refused(
+    saved: Path, tmp_path: Path
+) -> None:
+    other = load(
+        save_tiny(tmp_path / "other", template="{{ bos_token }}{{ messages[-1]['content'] }}")
+    )
     assert other.fingerprint == read_header(saved).model.fingerprint
     with pytest.raises(DocumentError) as error:
         other.open(saved)
@@ -236,7 +321,9 @@ def test_a_memory_read_through_another_chat_template_is_refused(saved: Path, tmp
     )
 
 
-def test_the_memory_of_another_model_is_refused(saved: Path, tmp_path: Path, tiny_folder: Path) -> None:
+def test_the_memory_of_another_model_is_refused(
+    saved: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
     other = load(save_tiny(tmp_path / "other", seed=1))
     with pytest.raises(DocumentError) as error:
         other.open(saved)
@@ -247,12 +334,19 @@ def test_the_memory_of_another_model_is_refused(saved: Path, tmp_path: Path, tin
     )
 
 
-def test_a_policy_of_ones_own_is_put_into_the_table_first(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_of_ones_own_is_put_into_the_table_first(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Mine(SnapKV):
         name = "mine"
 
-    load(tiny_folder, policy=Mine(window=4), budget=0.5, interval=32).read(TEXT).save(tmp_path / "mine.namm")
-    with pytest.raises(DocumentError, match=r"mine\.namm cannot be asked: policy 'mine' is not known here; .*POLICIES first\.$"):
+    load(tiny_folder, policy=Mine(window=4), budget=0.5, interval=32).read(TEXT).save(
+        tmp_path / "mine.namm"
+    )
+    with pytest.raises(
+        DocumentError,
+        match=r"mine\.namm cannot be asked: policy 'mine' is not known here; .*POLICIES first\.$",
+    ):
         load(tiny_folder).open(tmp_path / "mine.namm")
     monkeypatch.setitem(POLICIES, "mine", Mine)
     assert load(tiny_folder).open(tmp_path / "mine.namm").cache.eviction.policy == Mine(window=4)
@@ -265,25 +359,29 @@ class Grown(SnapKV):
     reach: int = 3
 
 
-def test_a_setting_that_came_later_leaves_old_files_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = settings_of(make_eviction(SnapKV(), budget=0.5))
-    assert settings_of(make_eviction(Grown(), budget=0.5)) == before  # so a memory in the store is still found
+def test_a_setting_that_came_later_leaves_old_files_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = settings_of(make_cache_config(SnapKV(), budget=0.5))
+    assert (
+        settings_of(make_cache_config(Grown(), budget=0.5)) == before
+    )  # so a memory in the store is still found
     monkeypatch.setitem(POLICIES, "snapkv", Grown)
-    assert eviction_of(before, {}).policy == Grown()
-    changed = make_eviction(Grown(reach=4), budget=0.5)
+    assert config_of(before, {}).policy == Grown()
+    changed = make_cache_config(Grown(reach=4), budget=0.5)
     assert settings_of(changed)["policy"]["reach"] == 4
-    assert eviction_of(settings_of(changed), {}) == changed
+    assert config_of(settings_of(changed), {}) == changed
 
 
 def test_what_the_first_files_name_is_named_for_ever() -> None:
     """IDs in the store follow from it."""
-    assert settings_of(make_eviction("h2o", budget=0.25)) == {
+    assert settings_of(make_cache_config("h2o", budget=0.25)) == {
         "policy": {"name": "h2o", "recent_share": 0.5},
         "budget": 0.25,
-        "compete": "head",
+        "budget_scope": "head",
         "interval": 512,
         "sinks": None,
-        "recent": None,
+        "protect_recent": None,
         "protected": [],
         "kv_bits": None,
     }
@@ -292,23 +390,32 @@ def test_what_the_first_files_name_is_named_for_ever() -> None:
         "streaming_llm": {"num_sinks": 4},
         "snapkv": {"window": 32, "kernel": 7},
         "random": {"seed": 0},
-        "reread": {"border": 16},
+        "replay": {"border": 16},
         "namm": {"namm": random_namm().parts()[0], "exact": False},
     }
     for name, named in expected.items():
-        eviction = make_eviction(name, budget=None if name == "full" else 0.5, namm=random_namm() if name == "namm" else None)
+        eviction = make_cache_config(
+            name,
+            budget=None if name == "full" else 0.5,
+            namm=random_namm() if name == "namm" else None,
+        )
         assert settings_of(eviction)["policy"] == {"name": name, **named}
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"policy": {"name": "h2o", "recent_share": 0.5, "reach": 3}}, "policy h2o has the setting reach"),
+        (
+            {"policy": {"name": "h2o", "recent_share": 0.5, "reach": 3}},
+            "policy h2o has the setting reach",
+        ),
         ({"depth": 2}, "the cache has the setting depth"),
     ],
     ids=["policy", "cache"],
 )
-def test_a_setting_of_a_newer_program_is_named(saved: Path, tiny_folder: Path, settings: dict[str, Any], message: str) -> None:
+def test_a_setting_of_a_newer_program_is_named(
+    saved: Path, tiny_folder: Path, settings: dict[str, Any], message: str
+) -> None:
     rewrite(saved, checked=True, eviction=read_header(saved).eviction | settings)
     with pytest.raises(DocumentError) as error:
         load(tiny_folder).open(saved)
@@ -318,40 +425,89 @@ def test_a_setting_of_a_newer_program_is_named(saved: Path, tiny_folder: Path, s
 
 
 def rewrite(path: Path, *, checked: bool = False, **header: Any) -> None:
-    """Another header; with `checked` one that carries its own checksum, as only a program could write it."""
+    """Another header; with `checked` one that carries its own checksum, as only a program could
+    write it.
+    """
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["namm_document"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     metadata |= header
     if checked:
         metadata.pop("header_sha256")
-        metadata["header_sha256"] = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+        metadata["header_sha256"] = hashlib.sha256(
+            json.dumps(metadata, sort_keys=True).encode()
+        ).hexdigest()
     save_file(tensors, path, {"namm_document": json.dumps(metadata)})
 
 
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "vaults.namm is damaged or cut short ("),
-        (lambda path: path.write_bytes(path.read_bytes()[:5]), "vaults.namm is damaged or cut short (5 bytes)"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-100]),
+            "vaults.namm is damaged or cut short (",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:5]),
+            "vaults.namm is damaged or cut short (5 bytes)",
+        ),
         (lambda path: path.write_bytes(b""), "vaults.namm is damaged or cut short (0 bytes)"),
         (lambda path: path.write_text("hello"), "vaults.namm is damaged or cut short (5 bytes)"),
-        (lambda path: save_file({"a": torch.zeros(1)}, path), "is a safetensors file, but no saved memory of a document."),
-        (lambda path: rewrite(path, version=99), f"has format version 99, this program knows version {VERSION}. Read the document again."),
-        (lambda path: rewrite(path, version=1), f"has format version 1, this program knows version {VERSION}. Read the document again."),
-        (lambda path: rewrite(path, seen_tokens=3), "is damaged: its header is not the one that was saved. Read the document again."),
-        (lambda path: rewrite(path, checked=True, more=1), "is a safetensors file, but no saved memory of a document."),
-        (lambda path: rewrite(path, checked=True, tensors_sha256="0"), "is damaged: its numbers are not those that were saved. Read the"),
-        (lambda path: rewrite(path, checked=True, cache={}), "vaults.namm is of no use to this program ("),
-        (lambda path: path.unlink(), "vaults.namm is not there; save one with DocumentMemory.save or `namm-llm read`."),
+        (
+            lambda path: save_file({"a": torch.zeros(1)}, path),
+            "is a safetensors file, but no saved memory of a document.",
+        ),
+        (
+            lambda path: rewrite(path, version=99),
+            f"has format version 99, this program knows version {VERSION}. Read the document again.",
+        ),
+        (
+            lambda path: rewrite(path, version=1),
+            f"has format version 1, this program knows version {VERSION}. Read the document again.",
+        ),
+        (
+            lambda path: rewrite(path, seen_tokens=3),
+            "is damaged: its header is not the one that was saved. Read the document again.",
+        ),
+        (
+            lambda path: rewrite(path, checked=True, more=1),
+            "is a safetensors file, but no saved memory of a document.",
+        ),
+        (
+            lambda path: rewrite(path, checked=True, tensors_sha256="0"),
+            "is damaged: its numbers are not those that were saved. Read the",
+        ),
+        (
+            lambda path: rewrite(path, checked=True, cache={}),
+            "vaults.namm is of no use to this program (",
+        ),
+        (
+            lambda path: path.unlink(),
+            "vaults.namm is not there; save one with Document.save or `namm-llm read`.",
+        ),
     ],
-    ids=["cut", "5 bytes", "empty", "no file of ours", "other tensors", "newer", "older", "header", "more", "numbers", "cache", "none"],
+    ids=[
+        "cut",
+        "5 bytes",
+        "empty",
+        "no file of ours",
+        "other tensors",
+        "newer",
+        "older",
+        "header",
+        "more",
+        "numbers",
+        "cache",
+        "none",
+    ],
 )
-def test_a_broken_memory_is_explained(saved: Path, tiny_folder: Path, break_it: Callable[[Path], Any], message: str) -> None:
+def test_a_broken_memory_is_explained(
+    saved: Path, tiny_folder: Path, break_it: Callable[[Path], Any], message: str
+) -> None:
     runner = load(tiny_folder)
     break_it(saved)
     with pytest.raises(DocumentError) as error:
-        DocumentMemory.load(saved, runner)
+        Document.load(saved, runner)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -362,7 +518,9 @@ def test_a_folder_is_no_memory(tiny_folder: Path, tmp_path: Path) -> None:
             look(tmp_path)
 
 
-def test_saving_where_nothing_can_be_written_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+def test_saving_where_nothing_can_be_written_leaves_nothing(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     document = load(tiny_folder).read("The fox.")
     with pytest.raises(DocumentError, match="cannot be written: "):
         document.save(tmp_path / "no" / "folder.namm")
@@ -372,7 +530,9 @@ def test_saving_where_nothing_can_be_written_leaves_nothing(tiny_folder: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_a_budget_of_ones_own_is_refused_before_anything_is_written(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_budget_of_ones_own_is_refused_before_anything_is_written(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
     class Odd(Budget):
         def tokens(self, seen: int, room: Room) -> int:
             return 31

@@ -1,4 +1,6 @@
-"""The store of memories: what is put is found, by anybody, after anything; what has to go is the least used, and it is said."""
+"""The store of memories: what is put is found, by anybody, after anything; what has to go is the
+least used, and it is said.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from namm_llm.documents import DocumentMemory, MemoryStore
+from namm_llm.document import Document
+from namm_llm.documents import MemoryStore
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.policies import settings_of
 from namm_llm.runner import Runner
@@ -54,16 +57,26 @@ def fill(store: MemoryStore, *ids: str, nbytes: int = 100) -> None:
         os.utime(store.path_of(id), (1e9 - age, 1e9 - age))
 
 
-def test_what_is_put_is_found_by_name_by_id_and_by_content(store: MemoryStore, runner: Runner) -> None:
+def test_what_is_put_is_found_by_name_by_id_and_by_content(
+    store: MemoryStore, runner: Runner
+) -> None:
     id = put(store, runner, name="Lamp handbook")
-    assert [store.find(wanted) for wanted in ("lamp HANDBOOK", id, id[:4], "Lamp", id[:3], "0" * 16)] == [id, id, id, None, None, None]
+    assert [
+        store.find(wanted) for wanted in ("lamp HANDBOOK", id, id[:4], "Lamp", id[:3], "0" * 16)
+    ] == [id, id, id, None, None, None]
     assert store.holds(id, TEXT)
     assert not store.holds(id, TEXT + " ")
     assert not store.holds("0" * 16, TEXT)
-    again = DocumentMemory.load(store.path_of(id), runner)
-    assert again.ask("Green?", max_tokens=8).text == runner.read(TEXT).ask("Green?", max_tokens=8).text
+    again = Document.load(store.path_of(id), runner)
+    assert (
+        again.ask("Green?", max_tokens=8).text == runner.read(TEXT).ask("Green?", max_tokens=8).text
+    )
     entry = store.entry("lamp handbook")
-    assert (entry.names, entry.title, entry.nbytes) == (("Lamp handbook",), "Lamp handbook", store.path_of(id).stat().st_size)
+    assert (entry.names, entry.title, entry.nbytes) == (
+        ("Lamp handbook",),
+        "Lamp handbook",
+        store.path_of(id).stat().st_size,
+    )
     assert entry.header is not None
     assert entry.header.extra == {"sources": "lamp.txt"}
 
@@ -74,11 +87,19 @@ def test_the_id_follows_from_text_weights_and_settings(runner: Runner) -> None:
         MemoryStore.id_of(TEXT, runner.fingerprint, eviction),
         MemoryStore.id_of(TEXT + " ", runner.fingerprint, eviction),
         MemoryStore.id_of(TEXT, "other", eviction),
-        MemoryStore.id_of(TEXT, runner.fingerprint, settings_of(runner.with_cache(budget=0.25, interval=8).eviction)),
-        MemoryStore.id_of(TEXT, runner.fingerprint, settings_of(runner.with_cache(budget=0.5).eviction)),
+        MemoryStore.id_of(
+            TEXT,
+            runner.fingerprint,
+            settings_of(runner.with_cache(budget=0.25, interval=8).eviction),
+        ),
+        MemoryStore.id_of(
+            TEXT, runner.fingerprint, settings_of(runner.with_cache(budget=0.5).eviction)
+        ),
     ]
     assert len(set(ids)) == len(ids)
-    assert ids[0] == MemoryStore.id_of(TEXT, runner.fingerprint, settings_of(runner.with_cache(budget=0.5, interval=8).eviction))
+    assert ids[0] == MemoryStore.id_of(
+        TEXT, runner.fingerprint, settings_of(runner.with_cache(budget=0.5, interval=8).eviction)
+    )
 
 
 def test_a_name_may_move_and_a_memory_may_have_several(store: MemoryStore) -> None:
@@ -107,7 +128,9 @@ def test_forgetting_a_name_keeps_a_memory_that_has_another(store: MemoryStore) -
     gone = store.forget("Y")
     assert (gone.names, gone.nbytes) == ((), 100)
     assert store.entries() == []
-    with pytest.raises(DocumentError, match=r"^there is no memory 'y'; `namm-llm documents list` shows all\.$"):
+    with pytest.raises(
+        DocumentError, match=r"^there is no memory 'y'; `namm-llm documents list` shows all\.$"
+    ):
         store.forget("y")
 
 
@@ -115,13 +138,18 @@ def test_forgetting_an_id_takes_its_names_along(store: MemoryStore) -> None:
     fill(store, "a" * 16, "aaaab" + "0" * 11)
     store.name("a" * 16, "x")
     store.name("a" * 16, "y")
-    with pytest.raises(UsageError, match=r"^aaaa is the beginning of 2 memories: aaaaaaaaaaaaaaaa, aaaab00000000000; give more of it\.$"):
+    with pytest.raises(
+        UsageError,
+        match=r"^aaaa is the beginning of 2 memories: aaaaaaaaaaaaaaaa, aaaab00000000000; give more of it\.$",
+    ):
         store.forget("aaaa")
     assert store.forget("aaaaa").names == ()
     assert store.names.all() == {}
 
 
-@pytest.mark.parametrize("name", ["Handbuch für Reisen", "con", "a:b*c?", "漢字.", "x" * 100, ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["Handbuch für Reisen", "con", "a:b*c?", "漢字.", "x" * 100, ".hidden"]
+)
 def test_names_may_hold_what_files_may_not(store: MemoryStore, name: str) -> None:
     fill(store, "a" * 16)
     store.name("a" * 16, name)
@@ -129,7 +157,9 @@ def test_names_may_hold_what_files_may_not(store: MemoryStore, name: str) -> Non
     assert all(path.name.isascii() and path.stem.isalnum() for path in store.names.folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\nb", "a/b", "a\\b", "-a", "a.namm", "a.NAMM"])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "x" * 101, "a\nb", "a/b", "a\\b", "-a", "a.namm", "a.NAMM"]
+)
 def test_names_that_could_be_something_else_are_refused(store: MemoryStore, name: str) -> None:
     fill(store, "a" * 16)
     with pytest.raises(UsageError, match="a name "):
@@ -162,7 +192,9 @@ def test_what_was_just_put_stays_even_if_it_is_too_large(tmp_path: Path) -> None
     assert len(store.entries()) == 2
 
 
-def test_broken_files_are_listed_with_what_is_wrong_and_can_be_forgotten(store: MemoryStore, runner: Runner) -> None:
+def test_broken_files_are_listed_with_what_is_wrong_and_can_be_forgotten(
+    store: MemoryStore, runner: Runner
+) -> None:
     good = put(store, runner)
     whole = store.path_of(good).read_bytes()
     store.path_of("1" * 16).write_bytes(whole[: len(whole) // 2])
@@ -193,7 +225,9 @@ def test_what_killed_processes_left_is_removed_after_an_hour(store: MemoryStore)
     assert [entry.id for entry in store.entries()] == ["c" * 16, "a" * 16]  # a part is no memory
 
 
-def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_limit_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("NAMM_LLM_HOME", str(tmp_path))
     assert MemoryStore().limit == 20_000_000_000
     assert MemoryStore().folder == tmp_path / "memories"
@@ -201,7 +235,9 @@ def test_the_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert MemoryStore().limit == 3 * 2**29
     for wrong in ("much", "12", "0.5", "0GB"):
         monkeypatch.setenv("NAMM_LLM_STORE_SIZE", wrong)
-        with pytest.raises(UsageError, match=f"NAMM_LLM_STORE_SIZE must be a size such as 20GB, not '{wrong}'"):
+        with pytest.raises(
+            UsageError, match=f"NAMM_LLM_STORE_SIZE must be a size such as 20GB, not '{wrong}'"
+        ):
             MemoryStore()
 
 
@@ -209,11 +245,15 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     store = MemoryStore(tmp_path / "file" / "memories")
     assert store.entries() == []
-    with pytest.raises(DocumentError, match=r"^the store of memories .* cannot be written: .*; NAMM_LLM_HOME names another place\.$"):
+    with pytest.raises(
+        DocumentError,
+        match=r"^the store of memories .* cannot be written: .*; NAMM_LLM_HOME names another place\.$",
+    ):
         store.put("a" * 16, Bytes())
 
 
-# -- several processes --------------------------------------------------------------------------------------------------------------------
+# -- several processes -----------------------------------------------------------------------------
+# ---------------------------------------
 
 WRITER = """
 import sys
@@ -241,7 +281,7 @@ SLOW_WRITER = """
 import sys
 from pathlib import Path
 from namm_llm.documents import MemoryStore
-from namm_llm.documents.atomic import replacing
+from namm_llm.io import replacing
 
 class Endless:
     def save(self, path, *, extra=None):
@@ -259,13 +299,25 @@ MemoryStore(sys.argv[1]).put("a" * 16, Endless(), name="lamp")
 def child(code: str, *arguments: str) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=root)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        cwd=root,
+    )
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
-    """Both put, name and forget in one folder with little room; neither fails, and what is left is whole and within the limit."""
+    """Both put, name and forget in one folder with little room; neither fails, and what is left is
+    whole and within the limit.
+    """
     limit = 1000
-    with child(WRITER, str(tmp_path), "a", str(limit)) as first, child(WRITER, str(tmp_path), "b", str(limit)) as second:
+    with (
+        child(WRITER, str(tmp_path), "a", str(limit)) as first,
+        child(WRITER, str(tmp_path), "b", str(limit)) as second,
+    ):
         for process in (first, second):
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -280,7 +332,11 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     entries = store.entries()
     assert {entry.nbytes for entry in entries} == {100}
     assert 500 <= sum(entry.nbytes for entry in entries) <= limit
-    assert {name for entry in entries for name in entry.names} == {"shared 0", "shared 1", "shared 2"}
+    assert {name for entry in entries for name in entry.names} == {
+        "shared 0",
+        "shared 1",
+        "shared 2",
+    }
     assert list(store.folder.glob(".*.part")) == []
 
 
@@ -302,4 +358,7 @@ def test_killed_in_the_middle_of_a_put(store: MemoryStore, runner: Runner, befor
         assert store.path_of("a" * 16).read_bytes() == old
     id = put(store, runner, name="lamp")  # the lock of the dead process holds nobody up
     assert store.find("lamp") == id
-    assert json.loads(next(store.names.folder.glob("*.json")).read_text()) == {"name": "lamp", "id": id}
+    assert json.loads(next(store.names.folder.glob("*.json")).read_text()) == {
+        "name": "lamp",
+        "id": id,
+    }

@@ -15,10 +15,22 @@ from namm_llm.errors import DocumentError
     [
         (b"", "notes.txt is empty; there is nothing to read."),
         (b" \n\t", "notes.txt is empty; there is nothing to read."),
-        (b"\x7fELF\x00\x01\xff", "notes.txt is binary (byte 6 of 7); convert it to UTF-8 text first."),
-        (b"text\x00more", "notes.txt is binary (a zero byte at position 4); convert it to text first."),
-        ("é".encode("latin-1"), "notes.txt is not UTF-8 text (byte 0 of 1); convert it to UTF-8 text first."),
-        ("text".encode("utf-16"), "notes.txt is binary (byte 0 of 10); convert it to UTF-8 text first."),
+        (
+            b"\x7fELF\x00\x01\xff",
+            "notes.txt is binary (byte 6 of 7); convert it to UTF-8 text first.",
+        ),
+        (
+            b"text\x00more",
+            "notes.txt is binary (a zero byte at position 4); convert it to text first.",
+        ),
+        (
+            "é".encode("latin-1"),
+            "notes.txt is not UTF-8 text (byte 0 of 1); convert it to UTF-8 text first.",
+        ),
+        (
+            "text".encode("utf-16"),
+            "notes.txt is binary (byte 0 of 10); convert it to UTF-8 text first.",
+        ),
     ],
 )
 def test_files_that_are_no_text_are_explained(tmp_path: Path, data: bytes, message: str) -> None:

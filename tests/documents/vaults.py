@@ -11,15 +11,19 @@ from namm_llm.namm import Memory, Namm
 from namm_llm.runner import Runner
 
 TEXT = " ".join(f"The vault {n} holds {n * 7919 % 1000} coins and a fox." for n in range(10))
-QUESTIONS = ["Who signs?", "How many coins does vault 3 hold, and is there a fox in it or not?", "Why?"]
+QUESTIONS = [
+    "Who signs?",
+    "How many coins does vault 3 hold, and is there a fox in it or not?",
+    "Why?",
+]
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"policy": "h2o", "budget": 0.25, "interval": 32},
-    {"policy": "namm", "budget": 0.5, "interval": 32, "compete": "model"},
-    {"policy": "reread", "budget": 0.25, "interval": 32},
+    {"policy": "namm", "budget": 0.5, "interval": 32, "budget_scope": "model"},
+    {"policy": "replay", "budget": 0.25, "interval": 32},
     {"policy": "knorm", "budget": 0.5, "interval": 32, "kv_bits": 8},
 ]
-IDS = ["full", "h2o", "namm", "reread", "8-bit"]
+IDS = ["full", "h2o", "namm", "replay", "8-bit"]
 
 
 def random_namm(seed: int = 0, **settings: Any) -> Namm:
@@ -37,7 +41,7 @@ def random_namm(seed: int = 0, **settings: Any) -> Namm:
     )
 
 
-REMEMBERING = {"memory": Memory(peak=True, reread=True, reach=2), "units": 3, "hidden": 0}
+REMEMBERING = {"memory": Memory(peak=True, replay=True, reach=2), "units": 3, "hidden": 0}
 
 
 def load(folder: Path, **settings: Any) -> Runner:

@@ -13,13 +13,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-PATH = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+PATH = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
 PATIENCE_SECONDS = 120.0
 _FLAGS = (
     "--headless --remote-debugging-pipe --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars "
     "--disable-background-networking --disable-component-update --disable-sync --disable-quic --disable-extensions"
 ).split()
-# Chromium reads commands from handle 3 and writes to handle 4; the two are first moved out of each other's way
+# Chromium reads commands from handle 3 and writes to handle 4; the two are first moved out of each
+# other's way
 _LAUNCH = """
 import fcntl, os, sys
 commands, events = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
@@ -30,16 +38,26 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Page:
-    """One open page. problems: console errors and exceptions so far. requests: the addresses that were asked for."""
+    """One open page. problems: console errors and exceptions so far. requests: the addresses that
+    were asked for.
+    """
 
     def __init__(self, folder: Path, *, width: int = 1400, height: int = 900) -> None:
         assert PATH is not None
         commands, self._write = os.pipe()
         self._read, events = os.pipe()
-        arguments = [PATH, *_FLAGS, f"--user-data-dir={folder}", f"--window-size={width},{height}", "about:blank"]
+        arguments = [
+            PATH,
+            *_FLAGS,
+            f"--user-data-dir={folder}",
+            f"--window-size={width},{height}",
+            "about:blank",
+        ]
         launch = [sys.executable, "-ISc", _LAUNCH, str(commands), str(events), *arguments]
         log = (folder.parent / "chromium.log").open("wb")
-        self._process = subprocess.Popen(launch, pass_fds=(commands, events), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._process = subprocess.Popen(
+            launch, pass_fds=(commands, events), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
         log.close()
         os.close(commands)
         os.close(events)
@@ -48,15 +66,23 @@ class Page:
         self._session: str | None = None
         self.problems: list[str] = []
         self.requests: list[str] = []
-        target = next(found for found in self.call("Target.getTargets")["targetInfos"] if found["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        target = next(
+            found
+            for found in self.call("Target.getTargets")["targetInfos"]
+            if found["type"] == "page"
+        )
+        self._session = self.call(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )["sessionId"]
         for domain in ("Runtime", "Log", "Network", "Page", "DOM"):
             self.call(f"{domain}.enable")
 
     def open(self, path: Path) -> None:
         """Show a file, and wait until it says that it is drawn."""
         self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && document.documentElement.dataset.ready !== undefined")
+        self.wait(
+            "document.readyState === 'complete' && document.documentElement.dataset.ready !== undefined"
+        )
 
     def wait(self, condition: str) -> None:
         """Until an expression is true."""
@@ -67,7 +93,9 @@ class Page:
 
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript gives."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -79,7 +107,9 @@ class Page:
         """Click on the middle of an element."""
         where = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{where}.scrollIntoView({{block: 'center'}})")
-        x, y = self.value(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({where}.getBoundingClientRect())")
+        x, y = self.value(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({where}.getBoundingClientRect())"
+        )
         self.move(x, y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
@@ -116,7 +146,11 @@ class Page:
         if method == "Runtime.exceptionThrown":
             details = told["exceptionDetails"]
             self.problems.append(details.get("exception", {}).get("description") or details["text"])
-        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
+        elif method == "Runtime.consoleAPICalled" and told["type"] in (
+            "error",
+            "warning",
+            "assert",
+        ):
             self.problems.append(json.dumps(told["args"]))
         elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
             self.problems.append(told["entry"]["text"])

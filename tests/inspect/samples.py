@@ -10,9 +10,16 @@ LAYERS, HEADS = 3, 2
 
 
 def inspection_of(
-    pieces: list[str], *, shares: tuple[float, ...] = (0.5,), layers: int = LAYERS, heads: int = HEADS, name: str = "note.txt"
+    pieces: list[str],
+    *,
+    shares: tuple[float, ...] = (0.5,),
+    layers: int = LAYERS,
+    heads: int = HEADS,
+    name: str = "note.txt",
 ) -> Inspection:
-    """One side for each share of places that are held at random; nothing holds tokens 4 to 8, and everything token 2."""
+    """One side for each share of places that are held at random; nothing holds tokens 4 to 8, and
+    everything token 2.
+    """
     text = "".join(pieces)
     kinds = character_kinds(text, name)
     spans, at = [], 0
@@ -21,12 +28,17 @@ def inspection_of(
         at += len(piece)
     sides = []
     for number, share in enumerate(shares):
-        held = torch.rand(layers, heads, len(pieces), generator=torch.Generator().manual_seed(number)) < share
+        held = (
+            torch.rand(layers, heads, len(pieces), generator=torch.Generator().manual_seed(number))
+            < share
+        )
         held[:, :, 4:9] = False
         held[:, :, 2] = True
         sides.append(Side(f"policy {number}", held, 1_000_000, 4_000_000))
     found = [token_kind(text, kinds, start, stop) for start, stop in spans]
-    return Inspection(name, "a model", pieces, found, name.endswith(".py"), list(range(1, layers + 1)), sides)
+    return Inspection(
+        name, "a model", pieces, found, name.endswith(".py"), list(range(1, layers + 1)), sides
+    )
 
 
 def long_pieces(tokens: int) -> list[str]:

@@ -11,10 +11,31 @@ from namm_llm.inspect import Inspection, write_page
 from tests.inspect import chromium
 from tests.inspect.samples import HEADS, LAYERS, inspection_of, long_pieces
 
-pytestmark = pytest.mark.skipif(chromium.PATH is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    chromium.PATH is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
+)
 LONG = 32_000
-HOSTILE = ["</script>", "<script>alert(1)</script>", "<!--", "<img src=x onerror=alert(2)>", "'\"&amp;", "%DATA%", "\\u003c"]
-HOSTILE += ["\u2028", "🙂", "", "漢字", "\u202eabc\u202c", "\0", "\r\n", "\x1b[31m", "e\u0301", "\ufeff"]
+HOSTILE = [
+    "</script>",
+    "<script>alert(1)</script>",
+    "<!--",
+    "<img src=x onerror=alert(2)>",
+    "'\"&amp;",
+    "%DATA%",
+    "\\u003c",
+]
+HOSTILE += [
+    "\u2028",
+    "🙂",
+    "",
+    "漢字",
+    "\u202eabc\u202c",
+    "\0",
+    "\r\n",
+    "\x1b[31m",
+    "e\u0301",
+    "\ufeff",
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +67,9 @@ def no_problems(page: chromium.Page) -> Iterator[None]:
 
 def shades(page: chromium.Page, side: int) -> list[int]:
     """The shade of each token, as it is in the document."""
-    found = page.value(f"[...document.querySelectorAll('p.{'ab'[side]} i')].map((cell) => +cell.classList[0].slice(1))")
+    found = page.value(
+        f"[...document.querySelectorAll('p.{'ab'[side]} i')].map((cell) => +cell.classList[0].slice(1))"
+    )
     assert isinstance(found, list)
     return found
 
@@ -59,9 +82,13 @@ def expected(held: object) -> list[int]:
     return [math.ceil(8 * count / len(held)) for count in counts]  # type: ignore[arg-type]
 
 
-def test_the_document_is_shown_and_shaded_by_how_many_hold_a_token(page: chromium.Page, small: Inspection) -> None:
+def test_the_document_is_shown_and_shaded_by_how_many_hold_a_token(
+    page: chromium.Page, small: Inspection
+) -> None:
     for number, side in enumerate(small.sides):
-        assert page.value(f"[...document.querySelectorAll('p.{'ab'[number]}')].map((p) => p.textContent).join('')") == "".join(small.pieces)
+        assert page.value(
+            f"[...document.querySelectorAll('p.{'ab'[number]}')].map((p) => p.textContent).join('')"
+        ) == "".join(small.pieces)
         assert shades(page, number) == expected(side.held.flatten(0, 1))
     colours = "[2, 4].map((t) => { const s = getComputedStyle(cells[0][t]); return [s.backgroundColor, s.color]; })"
     (held, text), (gone, faded) = page.value(colours)
@@ -78,7 +105,9 @@ def test_a_layer_a_head_and_all_of_them(page: chromium.Page, small: Inspection) 
     page.click("#switch [data-layer='2'][data-head='1']")
     assert shades(page, 0) == expected(held[2, 1:])
     assert shades(page, 1) == expected(small.sides[1].held[2, 1:])
-    assert page.value("document.getElementById('shown').textContent").startswith(f"Shown: layer {LAYERS}, head 2; ")
+    assert page.value("document.getElementById('shown').textContent").startswith(
+        f"Shown: layer {LAYERS}, head 2; "
+    )
     page.click("#all")
     assert shades(page, 0) == everywhere
     page.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
@@ -87,15 +116,27 @@ def test_a_layer_a_head_and_all_of_them(page: chromium.Page, small: Inspection) 
 
 def test_hovering_tells_what_holds_a_token(page: chromium.Page, small: Inspection) -> None:
     for token in (2, 4, 11):
-        x, y = page.value(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(cells[0][{token}].getClientRects()[0])")
+        x, y = page.value(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(cells[0][{token}].getClientRects()[0])"
+        )
         page.move(x, y)
-        page.wait(f"!document.getElementById('tip').hidden && document.getElementById('tip').textContent.includes('token {token} ')")
+        page.wait(
+            f"!document.getElementById('tip').hidden && document.getElementById('tip').textContent.includes('token {token} ')"
+        )
         told = page.value("document.getElementById('tip').textContent")
         assert small.pieces[token].strip() in told
         for number, side in enumerate(small.sides):
-            places, layers = int(side.held[:, :, token].sum()), int(side.held[:, :, token].any(1).sum())
-            assert f"policy {number}: kept by {places} of {LAYERS * HEADS} heads in {layers} of {LAYERS} layers" in told
-            marks = page.value(f"[...document.querySelectorAll('#tip .{'ab'[number]} td')].map((cell) => cell.className === 'on')")
+            places, layers = (
+                int(side.held[:, :, token].sum()),
+                int(side.held[:, :, token].any(1).sum()),
+            )
+            assert (
+                f"policy {number}: kept by {places} of {LAYERS * HEADS} heads in {layers} of {LAYERS} layers"
+                in told
+            )
+            marks = page.value(
+                f"[...document.querySelectorAll('#tip .{'ab'[number]} td')].map((cell) => cell.className === 'on')"
+            )
             assert marks == side.held[:, :, token].flatten().tolist()
     page.move(5, 5)
     page.wait("document.getElementById('tip').hidden")
@@ -119,13 +160,20 @@ def test_nothing_in_a_document_becomes_code(page: chromium.Page, tmp_path: Path)
     write_page(inspection_of(HOSTILE, name=name), tmp_path / "page.html")
     page.open(tmp_path / "page.html")
     assert page.value("pieces") == HOSTILE
-    assert page.value("[...document.querySelectorAll('p.a i')].map((cell) => cell.textContent)") == HOSTILE
+    assert (
+        page.value("[...document.querySelectorAll('p.a i')].map((cell) => cell.textContent)")
+        == HOSTILE
+    )
     assert page.value("[document.scripts.length, document.images.length]") == [2, 0]
     assert page.value("document.title").startswith(name)
 
 
-def test_bitmaps_and_ages_and_kinds_are_those_of_the_inspection(page: chromium.Page, small: Inspection) -> None:
-    told = page.value("sides.map((_, s) => [...Array(L * heads).keys()].map((p) => pieces.map((_, t) => holds(s, p, t))))")
+def test_bitmaps_and_ages_and_kinds_are_those_of_the_inspection(
+    page: chromium.Page, small: Inspection
+) -> None:
+    told = page.value(
+        "sides.map((_, s) => [...Array(L * heads).keys()].map((p) => pieces.map((_, t) => holds(s, p, t))))"
+    )
     assert told == [side.held.flatten(0, 1).int().tolist() for side in small.sides]
     words = [number for number, kind in enumerate(small.kinds) if kind == "other word"]
     share = float(small.sides[0].shares[words].mean())
@@ -135,14 +183,25 @@ def test_bitmaps_and_ages_and_kinds_are_those_of_the_inspection(page: chromium.P
 
 
 def test_both_colour_schemes_can_be_read(page: chromium.Page, small: Inspection) -> None:
-    """Text against its ground by the rule of the WCAG, 4.5 to 1, for forgotten and for fully kept tokens."""
+    """Text against its ground by the rule of the WCAG, 4.5 to 1, for forgotten and for fully kept
+    tokens.
+    """
     for scheme in ("light", "dark"):
-        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        ground = rgb(page.value("getComputedStyle(document.querySelector('article')).backgroundColor"))
+        page.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
+        ground = rgb(
+            page.value("getComputedStyle(document.querySelector('article')).backgroundColor")
+        )
         for token in (2, 4):
-            over, text = page.value(f"(({{ backgroundColor, color }}) => [backgroundColor, color])(getComputedStyle(cells[0][{token}]))")
+            over, text = page.value(
+                f"(({{ backgroundColor, color }}) => [backgroundColor, color])(getComputedStyle(cells[0][{token}]))"
+            )
             *colour, alpha = (*rgb(over), 1.0)[:4]
-            seen = [alpha * c + (1 - alpha) * below for c, below in zip(colour, ground, strict=False)]
+            seen = [
+                alpha * c + (1 - alpha) * below for c, below in zip(colour, ground, strict=False)
+            ]
             assert contrast(seen, rgb(text)) >= 4.5, (scheme, token, over, text)
     page.call("Emulation.setEmulatedMedia", features=[])
 
@@ -153,7 +212,10 @@ def rgb(colour: str) -> list[float]:
 
 def contrast(first: list[float], second: list[float]) -> float:
     def luminance(colour: list[float]) -> float:
-        parts = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+        parts = [
+            c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4
+            for c in colour[:3]
+        ]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     low, high = sorted((luminance(first), luminance(second)))
@@ -162,13 +224,17 @@ def contrast(first: list[float], second: list[float]) -> float:
 
 @pytest.fixture
 def long(page: chromium.Page, tmp_path: Path) -> Path:
-    write_page(inspection_of(long_pieces(LONG), shares=(0.25, 0.0625), layers=5), tmp_path / "long.html")
+    write_page(
+        inspection_of(long_pieces(LONG), shares=(0.25, 0.0625), layers=5), tmp_path / "long.html"
+    )
     page.open(tmp_path / "long.html")
     return tmp_path / "long.html"
 
 
 def test_a_long_document_costs_little_for_each_token(page: chromium.Page, long: Path) -> None:
-    """What keeps it quick, counted, so that a busy machine cannot fail it: see the next test for seconds."""
+    """What keeps it quick, counted, so that a busy machine cannot fail it: see the next test for
+    seconds.
+    """
     assert page.value("document.querySelectorAll('p i').length") == 2 * LONG
     assert page.value("document.querySelectorAll('*').length") < 2.1 * LONG
     assert long.stat().st_size < 20 * LONG
@@ -183,7 +249,9 @@ def test_a_long_document_costs_little_for_each_token(page: chromium.Page, long: 
 
 @pytest.mark.slow
 def test_a_long_document_is_drawn_within_three_seconds(page: chromium.Page, long: Path) -> None:
-    """From the asking for the page until two frames after everything was built; the best of five, because others may be at work."""
+    """From the asking for the page until two frames after everything was built; the best of five,
+    because others may be at work.
+    """
     best = min(_opened(page, long) for _ in range(5))
     switched = page.value(
         "(() => { const start = performance.now(); show(2, 1); document.body.offsetHeight; return performance.now() - start; })()"

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from namm_llm import DocumentError, Runner
-from namm_llm.inspect import character_kinds, forgotten_spans, inspect_memories, is_code, kept_places, rows_of, token_kind
+from namm_llm.inspect import (
+    character_kinds,
+    forgotten_spans,
+    inspect_memories,
+    is_code,
+    kept_entries,
+    rows_of,
+    token_kind,
+)
 from namm_llm.inspect.terminal import shade, table_lines
 from tests.inspect.samples import HEADS, LAYERS, inspection_of, long_pieces
 
@@ -21,8 +29,14 @@ def runner(tiny_folder: Path) -> Runner:
     return Runner.load(tiny_folder, policy="streaming_llm", budget=0.5)
 
 
-@pytest.mark.parametrize("text", [TEXT, ODD, "  \n The lamp", "🙂🙂"], ids=["plain", "odd", "white space first", "no word"])
-def test_the_tokens_are_those_that_are_read_and_their_texts_the_document(runner: Runner, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [TEXT, ODD, "  \n The lamp", "🙂🙂"],
+    ids=["plain", "odd", "white space first", "no word"],
+)
+def test_the_tokens_are_those_that_are_read_and_their_texts_the_document(
+    runner: Runner, text: str
+) -> None:
     memory = runner.read(text)
     starts = runner.document_starts(text)
     assert len(starts) == memory.cache.seen_tokens()[0]
@@ -40,7 +54,7 @@ def test_the_tokens_are_those_that_are_read_and_their_texts_the_document(runner:
 
 def test_places_are_those_of_the_cache(runner: Runner) -> None:
     cache = runner.read(TEXT).cache
-    held = kept_places(cache)
+    held = kept_entries(cache)
     assert held.sum(2).tolist() == [layer[0] for layer in cache.kept_tokens()]
     assert held[:, :, 0].all()  # the first tokens and the newest stay, the ones after the first go
     assert held[:, :, -1].all()
@@ -49,15 +63,15 @@ def test_places_are_those_of_the_cache(runner: Runner) -> None:
 
 def test_each_head_has_its_own_places(tiny_folder: Path) -> None:
     cache = Runner.load(tiny_folder, policy="knorm", budget=0.3).read(TEXT).cache
-    held = kept_places(cache)
+    held = kept_entries(cache)
     sequence = cache.managed[1].sequences[0]
-    start = sequence.settled.lengths[0]
-    assert held[1, 1].nonzero().flatten().tolist() == sequence.settled.positions[start:].tolist()
+    start = sequence.retained.lengths[0]
+    assert held[1, 1].nonzero().flatten().tolist() == sequence.retained.positions[start:].tolist()
     assert not held[0, 0].equal(held[0, 1])
 
 
 def test_what_is_not_judged_yet_is_kept(runner: Runner) -> None:
-    assert kept_places(runner.read("The quick brown fox.").cache).all()
+    assert kept_entries(runner.read("The quick brown fox.").cache).all()
 
 
 def test_a_memory_of_another_text_is_refused(runner: Runner) -> None:
@@ -66,7 +80,15 @@ def test_a_memory_of_another_text_is_refused(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("a.py", True), ("a.c", True), ("a.md", False), ("a.txt", False), ("standard input", False), ("a.xyz", False)]
+    ("name", "code"),
+    [
+        ("a.py", True),
+        ("a.c", True),
+        ("a.md", False),
+        ("a.txt", False),
+        ("standard input", False),
+        ("a.xyz", False),
+    ],
 )
 def test_a_file_s_suffix_says_whether_it_is_code(name: str, code: bool) -> None:
     assert is_code(name) is code
@@ -80,16 +102,43 @@ def kinds_of(text: str, name: str, *pieces: str) -> list[set[str]]:
 
 def test_kinds_of_code() -> None:
     text = 'def area(x):\n    """Of a\n    disk."""\n    return 3.14 * x  # about\ny = "z"\n'
-    pieces = ("def", "area", "(", '"""Of a\n    disk."""', "return", "3.14", "# about", "    return"[:4], '"z"')
-    expected = ["keyword", "name", "punctuation", "docstring", "keyword", "number", "comment", "white space", "string"]
+    pieces = (
+        "def",
+        "area",
+        "(",
+        '"""Of a\n    disk."""',
+        "return",
+        "3.14",
+        "# about",
+        "    return"[:4],
+        '"z"',
+    )
+    expected = [
+        "keyword",
+        "name",
+        "punctuation",
+        "docstring",
+        "keyword",
+        "number",
+        "comment",
+        "white space",
+        "string",
+    ]
     assert kinds_of(text, "a.py", *pieces) == [{kind} for kind in expected]
-    assert kinds_of("int x; // why\n", "a.c", "int", "x", ";", "// why") == [{"keyword"}, {"name"}, {"punctuation"}, {"comment"}]
+    assert kinds_of("int x; // why\n", "a.c", "int", "x", ";", "// why") == [
+        {"keyword"},
+        {"name"},
+        {"punctuation"},
+        {"comment"},
+    ]
 
 
 def test_kinds_of_prose() -> None:
     text = "Since 1991, the lamp is green.\n"
     expected = ["other word", "number", "punctuation", "function word", "other word", "white space"]
-    assert kinds_of(text, "a.txt", "Since", "1991", ",", "the", "lamp", "\n") == [{kind} for kind in expected]
+    assert kinds_of(text, "a.txt", "Since", "1991", ",", "the", "lamp", "\n") == [
+        {kind} for kind in expected
+    ]
 
 
 def test_a_token_is_what_it_shows_first() -> None:
@@ -104,7 +153,12 @@ def test_a_token_is_what_it_shows_first() -> None:
 
 def test_forgotten_spans_are_the_longest_runs_first() -> None:
     held = torch.tensor([0, 1, 0, 0, 0, 1, 1, 0, 1, 0], dtype=torch.bool)
-    assert [(span.start, span.stop) for span in forgotten_spans(held)] == [(2, 5), (0, 1), (7, 8), (9, 10)]
+    assert [(span.start, span.stop) for span in forgotten_spans(held)] == [
+        (2, 5),
+        (0, 1),
+        (7, 8),
+        (9, 10),
+    ]
     assert len(forgotten_spans(held, most=2)) == 2
     assert forgotten_spans(torch.ones(3, dtype=torch.bool)) == []
 

@@ -10,7 +10,9 @@ from namm_llm.namm import Namm
 
 @pytest.fixture
 def make_namm() -> Callable[..., Namm]:
-    """A random NAMM of a seed: parameters of the size that evolution starts with, plausible statistics."""
+    """A random NAMM of a seed: parameters of the size that evolution starts with, plausible
+    statistics.
+    """
 
     def make(seed: int = 0, hidden: int = 32) -> Namm:
         generator = torch.Generator().manual_seed(seed)

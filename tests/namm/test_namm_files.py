@@ -1,4 +1,6 @@
-"""Saving and loading: bit for bit, all or nothing, and a clear line for every file that does not serve."""
+"""Saving and loading: bit for bit, all or nothing, and a clear line for every file that does not
+serve.
+"""
 
 import json
 from collections.abc import Callable
@@ -15,7 +17,9 @@ from namm_llm.namm import Namm, Recency, Spectrogram, files
 VECTORS = {"theta": torch.zeros(4172), "mean": torch.zeros(17), "variance": torch.ones(17)}
 
 
-def write_bad(path: Path, *, without: str = "", tensors: dict[str, Any] | None = None, **header: Any) -> None:
+def write_bad(
+    path: Path, *, without: str = "", tensors: dict[str, Any] | None = None, **header: Any
+) -> None:
     """A file of ours with something wrong in its tensors or header."""
     namm = Namm.zeros()
     header = {"version": 1, "fingerprint": namm.fingerprint, **namm.settings, **header}
@@ -42,7 +46,9 @@ def test_round_trip_is_bit_exact(make_namm: Callable[..., Namm], tmp_path: Path,
     again = Namm.load(tmp_path / "a.safetensors")
 
     for name in ("theta", "mean", "variance"):
-        assert torch.equal(getattr(again, name).view(torch.int32), getattr(namm, name).view(torch.int32))
+        assert torch.equal(
+            getattr(again, name).view(torch.int32), getattr(namm, name).view(torch.int32)
+        )
     assert again == namm
 
 
@@ -58,7 +64,9 @@ def test_round_trip_of_other_settings_and_a_parameter_in_training(tmp_path: Path
     assert again == namm
 
 
-def test_the_file_is_small_and_always_the_same(make_namm: Callable[..., Namm], tmp_path: Path) -> None:
+def test_the_file_is_small_and_always_the_same(
+    make_namm: Callable[..., Namm], tmp_path: Path
+) -> None:
     for name in "ab":
         make_namm().save(tmp_path / name)
 
@@ -67,7 +75,9 @@ def test_the_file_is_small_and_always_the_same(make_namm: Callable[..., Namm], t
     assert data == (tmp_path / "b").read_bytes()
 
 
-def test_saving_replaces_and_leaves_nothing_else(make_namm: Callable[..., Namm], tmp_path: Path) -> None:
+def test_saving_replaces_and_leaves_nothing_else(
+    make_namm: Callable[..., Namm], tmp_path: Path
+) -> None:
     path = tmp_path / "a.safetensors"
     Namm.zeros().save(path)
 
@@ -77,7 +87,9 @@ def test_saving_replaces_and_leaves_nothing_else(make_namm: Callable[..., Namm],
     assert Namm.load(path) == make_namm(1)
 
 
-def test_nothing_points_into_the_file_afterwards(make_namm: Callable[..., Namm], tmp_path: Path) -> None:
+def test_nothing_points_into_the_file_afterwards(
+    make_namm: Callable[..., Namm], tmp_path: Path
+) -> None:
     path = tmp_path / "a.safetensors"
     make_namm().save(path)
     loaded = Namm.load(path)
@@ -87,7 +99,9 @@ def test_nothing_points_into_the_file_afterwards(make_namm: Callable[..., Namm],
     assert loaded == make_namm()
 
 
-def test_a_failed_save_keeps_the_old_file(make_namm: Callable[..., Namm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_file(
+    make_namm: Callable[..., Namm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.safetensors"
     Namm.zeros().save(path)
 
@@ -153,7 +167,9 @@ def test_other_version(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_bad(path, version=2)
 
-    assert message_of(path) == "format version 2, but this namm-llm reads version 1: update namm-llm."
+    assert (
+        message_of(path) == "format version 2, but this namm-llm reads version 1: update namm-llm."
+    )
 
 
 @pytest.mark.parametrize("missing", ["theta", "mean", "variance"])
@@ -161,20 +177,31 @@ def test_missing_numbers(tmp_path: Path, missing: str) -> None:
     path = tmp_path / "a.safetensors"
     write_bad(path, without=missing)
 
-    assert message_of(path) == f"it has no {missing}: train it again, or save it with its statistics."
+    assert (
+        message_of(path) == f"it has no {missing}: train it again, or save it with its statistics."
+    )
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"tensors": {"theta": torch.zeros(4171)}}, "wrong number of parameters: got 4171, expected 4172 (hidden 32)."),
+        (
+            {"tensors": {"theta": torch.zeros(4171)}},
+            "wrong number of parameters: got 4171, expected 4172 (hidden 32).",
+        ),
         ({"hidden": 16}, "wrong number of parameters: got 4172, expected 2124 (hidden 16)."),
         (
             {"tensors": {"mean": torch.zeros(16)}},
             "wrong number of means and variances: got 16 and 17, expected 17 each.",
         ),
-        ({"tensors": {"mean": torch.full((17,), torch.nan)}}, "mean has numbers that are not finite."),
-        ({"tensors": {"theta": torch.full((4172,), torch.inf)}}, "theta has numbers that are not finite."),
+        (
+            {"tensors": {"mean": torch.full((17,), torch.nan)}},
+            "mean has numbers that are not finite.",
+        ),
+        (
+            {"tensors": {"theta": torch.full((4172,), torch.inf)}},
+            "theta has numbers that are not finite.",
+        ),
         (
             {"spectrogram": {"n_fft": 32, "hop": 8, "decay": 0.99}},
             "The spectrogram needs n_fft = 2 * hop, got n_fft 32 and hop 8.",
@@ -184,8 +211,14 @@ def test_missing_numbers(tmp_path: Path, missing: str) -> None:
             {"spectrogram": {"pages": 3}},
             "it was made with spectrogram.pages, which this namm-llm does not know: update namm-llm.",
         ),
-        ({"charm": 1}, "it was made with charm, which this namm-llm does not know: update namm-llm."),
-        ({"memory": {"past": 1.0}}, "past must be at least 0 and below 1, it is what is left of a token's past scores, got 1.0."),
+        (
+            {"charm": 1},
+            "it was made with charm, which this namm-llm does not know: update namm-llm.",
+        ),
+        (
+            {"memory": {"past": 1.0}},
+            "past must be at least 0 and below 1, it is what is left of a token's past scores, got 1.0.",
+        ),
         ({"recency": None}, "its header is damaged."),
         ({"hidden": "many"}, "its header is damaged."),
         (

@@ -29,7 +29,9 @@ def test_zero_parameters_score_exactly_zero(tokens: int) -> None:
     assert torch.equal(scores, torch.zeros(3, tokens))
 
 
-def test_features_are_recency_then_the_normalised_spectrogram(make_namm: Callable[..., Namm]) -> None:
+def test_features_are_recency_then_the_normalised_spectrogram(
+    make_namm: Callable[..., Namm],
+) -> None:
     namm, (ema, ages) = make_namm(), random_state(50)
 
     features = namm.features(ema, ages)
@@ -52,7 +54,9 @@ def test_the_layout_of_the_vector(make_namm: Callable[..., Namm]) -> None:
     """The slices that the published parameters use, written out."""
     namm, features = make_namm(), torch.randn(30, 25, generator=torch.Generator().manual_seed(3))
     theta = namm.vector
-    weights = BamWeights(theta[:2400].view(25, 96), theta[2400:2496], theta[2496:4096].view(32, 50), theta[4096:4146])
+    weights = BamWeights(
+        theta[:2400].view(25, 96), theta[2400:2496], theta[2496:4096].view(32, 50), theta[4096:4146]
+    )
 
     expected = bam(features, weights) @ theta[4146:4171] + theta[4171]
 
@@ -94,7 +98,9 @@ def test_a_batch_scores_as_its_documents(make_namm: Callable[..., Namm]) -> None
             torch.testing.assert_close(together[document, head], alone, rtol=0, atol=1e-4)
 
 
-def test_half_precision_state_and_autocast_still_score_in_float32(make_namm: Callable[..., Namm]) -> None:
+def test_half_precision_state_and_autocast_still_score_in_float32(
+    make_namm: Callable[..., Namm],
+) -> None:
     namm, (ema, ages) = make_namm(), random_state(64)
 
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
@@ -138,7 +144,9 @@ def test_the_gradient_is_the_slope(make_namm: Callable[..., Namm]) -> None:
 
 
 def test_a_training_step_learns(make_namm: Callable[..., Namm]) -> None:
-    """What distillation does: the parameters follow a target by gradient, through one Namm for all the steps."""
+    """What distillation does: the parameters follow a target by gradient, through one Namm for all
+    the steps.
+    """
     start, (ema, ages) = make_namm(), random_state(4, 64)
     theta = torch.nn.Parameter(0.1 * start.vector)
     student, teacher = Namm.from_vector(theta, start.mean, start.variance), start
@@ -190,7 +198,9 @@ def test_fingerprint_tells_every_difference_apart(make_namm: Callable[..., Namm]
         Namm.from_vector(nudged, namm.mean, namm.variance),
         Namm.from_vector(namm.vector, namm.mean + 1e-6, namm.variance),
         Namm.from_vector(namm.vector, namm.mean, namm.variance + 1e-6),
-        Namm.from_vector(namm.vector, namm.mean, namm.variance, spectrogram=Spectrogram(decay=0.98)),
+        Namm.from_vector(
+            namm.vector, namm.mean, namm.variance, spectrogram=Spectrogram(decay=0.98)
+        ),
         Namm.from_vector(namm.vector, namm.mean, namm.variance, recency=Recency(max_freq=10_000.0)),
     ]
 
@@ -206,19 +216,36 @@ def test_identity_is_stable_and_short() -> None:
 
 @pytest.mark.parametrize("missing", ["theta", "mean", "variance"])
 def test_missing_numbers_are_refused(missing: str) -> None:
-    vectors = {"theta": torch.zeros(4172), "mean": torch.zeros(17), "variance": torch.ones(17), missing: None}
+    vectors = {
+        "theta": torch.zeros(4172),
+        "mean": torch.zeros(17),
+        "variance": torch.ones(17),
+        missing: None,
+    }
 
     with pytest.raises(NammFileError) as error:
         Namm.from_vector(**vectors)  # type: ignore[arg-type]
 
-    assert str(error.value) == (f"no {missing}: a NAMM needs its parameters and the statistics that they were trained with.")
+    assert str(error.value) == (
+        f"no {missing}: a NAMM needs its parameters and the statistics that they were trained with."
+    )
 
 
 @pytest.mark.parametrize(
     ("theta", "mean", "variance", "message"),
     [
-        (4171, 17, 17, "wrong number of parameters: got 4171, expected 4172 (25 features, hidden 32)."),
-        (2026, 17, 17, "wrong number of parameters: got 2026, expected 4172 (25 features, hidden 32)."),
+        (
+            4171,
+            17,
+            17,
+            "wrong number of parameters: got 4171, expected 4172 (25 features, hidden 32).",
+        ),
+        (
+            2026,
+            17,
+            17,
+            "wrong number of parameters: got 2026, expected 4172 (25 features, hidden 32).",
+        ),
         (76, 17, 17, "wrong number of parameters: got 76, expected 4172 (25 features, hidden 32)."),
         (0, 17, 17, "wrong number of parameters: got 0, expected 4172 (25 features, hidden 32)."),
         (4172, 16, 17, "wrong number of means and variances: got 16 and 17, expected 17 each."),
@@ -246,7 +273,11 @@ def test_other_bad_vectors_are_refused() -> None:
     zeros, ones = torch.zeros(17), torch.ones(17)
     with pytest.raises(NammFileError, match=r"^variance has negative numbers.$"):
         Namm.from_vector(torch.zeros(4172), zeros, -ones)
-    with pytest.raises(NammFileError, match=r"^theta must be a float32 vector, got torch.float32 \[2, 2086\].$"):
+    with pytest.raises(
+        NammFileError, match=r"^theta must be a float32 vector, got torch.float32 \[2, 2086\].$"
+    ):
         Namm.from_vector(torch.zeros(2, 2086), zeros, ones)
-    with pytest.raises(NammFileError, match=r"^mean must be a float32 vector, got torch.float64 \[17\].$"):
+    with pytest.raises(
+        NammFileError, match=r"^mean must be a float32 vector, got torch.float64 \[17\].$"
+    ):
         Namm(torch.zeros(4172), zeros.double(), ones)

@@ -24,7 +24,9 @@ def test_any_age_equals_float64(age: int) -> None:
 
 def test_the_frequencies_of_the_paper() -> None:
     """Independent of the formula: the numbers themselves, seen through a small age."""
-    assert torch.asin(recency(torch.tensor([1]))[0, :4]).tolist() == pytest.approx([1.0, 0.0668740, 0.00447214, 0.000299070], rel=1e-5)
+    assert torch.asin(recency(torch.tensor([1]))[0, :4]).tolist() == pytest.approx(
+        [1.0, 0.0668740, 0.00447214, 0.000299070], rel=1e-5
+    )
 
 
 def test_leading_dimensions_and_settings() -> None:
@@ -35,14 +37,19 @@ def test_leading_dimensions_and_settings() -> None:
 
     assert embedding.shape == (2, 3, 4, 4)
     assert torch.equal(embedding[1, 2], recency(ages[1, 2], settings))
-    assert embedding[1, 2, 3].tolist() == pytest.approx([math.sin(23), math.sin(2.3), math.cos(23), math.cos(2.3)])
+    assert embedding[1, 2, 3].tolist() == pytest.approx(
+        [math.sin(23), math.sin(2.3), math.cos(23), math.cos(2.3)]
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"size": 7}, "The recency embedding needs an even size, got 7."),
-        ({"max_freq": 0.0}, "The recency embedding's max_freq must be finite and at least 1, got 0.0."),
+        (
+            {"max_freq": 0.0},
+            "The recency embedding's max_freq must be finite and at least 1, got 0.0.",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, float], message: str) -> None:

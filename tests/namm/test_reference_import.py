@@ -1,4 +1,6 @@
-"""Checkpoints of the reference implementation: read, and never run. They are made here, with random numbers."""
+"""Checkpoints of the reference implementation: read, and never run. They are made here, with random
+numbers.
+"""
 
 import io
 import os
@@ -36,7 +38,9 @@ def evolution_state(parameters: int = 4172, prefix: str = "") -> "OrderedDict[st
 
 
 def write_checkpoint(path: Path, state: Any, **others: Any) -> None:
-    torch.save({"evolution_state": state, "iter_num": 3, "best_val_loss": np.float64(-0.5), **others}, path)
+    torch.save(
+        {"evolution_state": state, "iter_num": 3, "best_val_loss": np.float64(-0.5), **others}, path
+    )
 
 
 def rewrite_pickle(path: Path, old: bytes, new: bytes) -> None:
@@ -78,7 +82,9 @@ def test_a_checkpoint(checkpoint: Path) -> None:
 
 
 def test_the_best_member(checkpoint: Path) -> None:
-    assert torch.equal(import_reference(checkpoint, member="best").theta, evolution_state()["best_member"])
+    assert torch.equal(
+        import_reference(checkpoint, member="best").theta, evolution_state()["best_member"]
+    )
 
 
 @pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
@@ -105,7 +111,9 @@ def test_prefixes_of_compiled_modules(tmp_path: Path) -> None:
 
 
 def test_other_settings_can_be_given(checkpoint: Path) -> None:
-    namm = import_reference(checkpoint, spectrogram=Spectrogram(decay=0.9), recency=Recency(max_freq=100.0))
+    namm = import_reference(
+        checkpoint, spectrogram=Spectrogram(decay=0.9), recency=Recency(max_freq=100.0)
+    )
 
     assert (namm.spectrogram.decay, namm.recency.max_freq) == (0.9, 100.0)
 
@@ -141,7 +149,10 @@ def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "ckpt.pt", tmp_path / "trace"
     write_checkpoint(path, evolution_state(), extra=Malicious(f"echo > '{trace}'"))
 
-    assert message_of(path) == f"refused, because it names {os.system.__module__}.system, which could run code."
+    assert (
+        message_of(path)
+        == f"refused, because it names {os.system.__module__}.system, which could run code."
+    )
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists()  # the file does bite
@@ -156,7 +167,9 @@ def test_code_in_a_newer_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_the_unpickler_refuses_code_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unpickler_refuses_code_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The list of names is for the message; were it wrong, still nothing would run."""
     path, trace = tmp_path / "ckpt.pt", tmp_path / "trace"
     write_checkpoint(path, evolution_state(), extra=Malicious(f"echo > '{trace}'"))
@@ -203,10 +216,15 @@ def test_another_checkpoint(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "ckpt.pt"
     torch.save(content, path)
 
-    assert message_of(path) == "a checkpoint, but not of the reference NAMM (it has no evolution_state)."
+    assert (
+        message_of(path)
+        == "a checkpoint, but not of the reference NAMM (it has no evolution_state)."
+    )
 
 
-NO_STATISTICS = "it has no statistics (mean and variance): un-normalised features would be scored wrongly."
+NO_STATISTICS = (
+    "it has no statistics (mean and variance): un-normalised features would be scored wrongly."
+)
 
 
 @pytest.mark.parametrize("key", ["output_mean", "output_var"])
@@ -238,11 +256,16 @@ def test_wrong_number_of_parameters(tmp_path: Path) -> None:
     path = tmp_path / "ckpt.pt"
     write_checkpoint(path, evolution_state(parameters=4000))
 
-    assert message_of(path) == "wrong number of parameters: got 4000, expected 4172 (25 features, hidden 32)."
+    assert (
+        message_of(path)
+        == "wrong number of parameters: got 4000, expected 4172 (25 features, hidden 32)."
+    )
 
 
 def test_another_member(checkpoint: Path) -> None:
     with pytest.raises(UsageError) as error:
         import_reference(checkpoint, member="worst")  # type: ignore[arg-type]
 
-    assert str(error.value) == "no member 'worst' in a reference checkpoint: choose from mean, best."
+    assert (
+        str(error.value) == "no member 'worst' in a reference checkpoint: choose from mean, best."
+    )

@@ -23,7 +23,13 @@ def by_definition(settings: Spectrogram, ema: Tensor, rows: Tensor) -> Tensor:
     """`torch.stft` over all rows at once, then the moving average frame by frame, in float64."""
     window = torch.hann_window(settings.n_fft, periodic=True, dtype=torch.float64)
     frames = torch.stft(
-        rows.double().T, settings.n_fft, settings.hop, window=window, center=False, onesided=True, return_complex=True
+        rows.double().T,
+        settings.n_fft,
+        settings.hop,
+        window=window,
+        center=False,
+        onesided=True,
+        return_complex=True,
     ).abs()  # [N, bins, h]
     decay, ema = settings.decay**settings.hop, ema.double()
     for frame in frames.unbind(-1):
@@ -34,7 +40,10 @@ def by_definition(settings: Spectrogram, ema: Tensor, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("tokens", [1, 63, 111, 1000])
 @pytest.mark.parametrize("hops", [1, 2, 32])
 def test_streaming_is_stft_then_ema(tokens: int, hops: int) -> None:
-    settings, before = Spectrogram(), torch.rand(tokens, 17, generator=torch.Generator().manual_seed(1))
+    settings, before = (
+        Spectrogram(),
+        torch.rand(tokens, 17, generator=torch.Generator().manual_seed(1)),
+    )
     rows = torch.rand(16 * (hops + 1), tokens, generator=torch.Generator().manual_seed(2))
 
     after = settings.update(before, rows)
@@ -128,7 +137,9 @@ def test_rows_may_be_a_view() -> None:
 
     strided = Spectrogram().update(torch.zeros(9, 17), rows.T)
 
-    torch.testing.assert_close(strided, Spectrogram().update(torch.zeros(9, 17), rows.T.contiguous()))
+    torch.testing.assert_close(
+        strided, Spectrogram().update(torch.zeros(9, 17), rows.T.contiguous())
+    )
 
 
 def test_a_basis_made_in_inference_mode_serves_training() -> None:

@@ -8,32 +8,50 @@ from torch.nn.functional import normalize
 
 from namm_llm.attention.observation import Observation
 from namm_llm.policies import POLICIES
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
 
-N, OLD, D, R = 90, 40, 8, 2  # stored tokens, of which 40 were there before the last update; head size; query heads
+N, OLD, D, R = (
+    90,
+    40,
+    8,
+    2,
+)  # stored tokens, of which 40 were there before the last update; head size; query heads
 
 
 @pytest.fixture
 def observed():
-    """A segment whose first 40 tokens are what an eviction left of 100, and the attention that 50 new queries pay, `[50, 90]`."""
+    """A segment whose first 40 tokens are what an eviction left of 100, and the attention that 50
+    new queries pay, `[50, 90]`.
+    """
     generator = torch.Generator().manual_seed(1)
     keys = torch.randn(N, D, generator=generator)
-    positions = torch.cat([torch.arange(0, 100)[torch.randperm(100, generator=generator)[:OLD].sort().values], torch.arange(100, 150)])
+    positions = torch.cat(
+        [
+            torch.arange(0, 100)[torch.randperm(100, generator=generator)[:OLD].sort().values],
+            torch.arange(100, 150),
+        ]
+    )
     queries = torch.randn(R, N - OLD, D, generator=generator)
     logits = queries @ keys.T * D**-0.5
     logits = logits.masked_fill(positions[None] > torch.arange(100, 150)[:, None], -torch.inf)
-    segment = Segment(keys, torch.randn(N, D, generator=generator), positions.int(), torch.zeros(N, 1))
-    observation = Observation(queries, logits.logsumexp(-1), keys, segment.positions, D**-0.5, stop=150, fresh=100)
+    segment = HeadTokens(
+        keys, torch.randn(N, D, generator=generator), positions.int(), torch.zeros(N, 1)
+    )
+    observation = Observation(
+        queries, logits.logsumexp(-1), keys, segment.positions, D**-0.5, stop=150, fresh=100
+    )
     return segment, observation, logits.softmax(-1).mean(0)
 
 
-def score(name: str, segment: Segment, observation: Observation) -> torch.Tensor:
+def score(name: str, segment: HeadTokens, observation: Observation) -> torch.Tensor:
     policy = POLICIES[name]()
     state = policy.update(segment, observation)
-    return policy.score(Segment(segment.keys, segment.values, segment.positions, state), observation)
+    return policy.score(
+        HeadTokens(segment.keys, segment.values, segment.positions, state), observation
+    )
 
 
-def expected(name: str, segment: Segment, attention: torch.Tensor) -> torch.Tensor:
+def expected(name: str, segment: HeadTokens, attention: torch.Tensor) -> torch.Tensor:
     if name == "h2o":
         return segment.state[:, 0] + attention.sum(0)
     if name == "tova":
@@ -53,30 +71,38 @@ def expected(name: str, segment: Segment, attention: torch.Tensor) -> torch.Tens
 @pytest.mark.parametrize("name", ["h2o", "tova", "snapkv", "knorm", "keydiff", "streaming_llm"])
 def test_formula(name, observed):
     segment, observation, attention = observed
-    torch.testing.assert_close(score(name, segment, observation), expected(name, segment, attention), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        score(name, segment, observation), expected(name, segment, attention), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_h2o_remembers(observed):
     segment, observation, attention = observed
     before = torch.rand(N, 1)
     policy = POLICIES["h2o"]()
-    state = policy.update(Segment(segment.keys, segment.values, segment.positions, before), observation)
+    state = policy.update(
+        HeadTokens(segment.keys, segment.values, segment.positions, before), observation
+    )
     torch.testing.assert_close(state[:, 0], before[:, 0] + attention.sum(0))
 
 
 def test_random_depends_on_position_and_seed_alone(observed):
     segment = observed[0]
     first = POLICIES["random"]().score(segment, None)
-    half = Segment(segment.keys[::2], segment.values[::2], segment.positions[::2], segment.state[::2])
+    half = HeadTokens(
+        segment.keys[::2], segment.values[::2], segment.positions[::2], segment.state[::2]
+    )
     assert torch.equal(POLICIES["random"]().score(half, None), first[::2])
     assert len(first.unique()) == N
     assert not torch.equal(POLICIES["random"](seed=1).score(segment, None), first)
-    spread = POLICIES["random"]().score(Segment(segment.keys, segment.values, torch.arange(100_000).int(), segment.state), None)
+    spread = POLICIES["random"]().score(
+        HeadTokens(segment.keys, segment.values, torch.arange(100_000).int(), segment.state), None
+    )
     assert abs(float(spread.mean()) / 2**31 - 1) < 0.01
 
 
 def test_the_protected_defaults_are_the_papers():
     assert POLICIES["streaming_llm"]().sinks == 4
-    assert POLICIES["h2o"]().recent(100) == 50
-    assert POLICIES["snapkv"]().recent(1000) == 32
-    assert POLICIES["snapkv"]().recent(20) == 10
+    assert POLICIES["h2o"]().protect_recent(100) == 50
+    assert POLICIES["snapkv"]().protect_recent(1000) == 32
+    assert POLICIES["snapkv"]().protect_recent(20) == 10

@@ -8,12 +8,18 @@ from hypothesis import strategies as st
 
 from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold
 
-heads = st.lists(st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=1, max_size=30), min_size=1, max_size=4)
+heads = st.lists(
+    st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=1, max_size=30),
+    min_size=1,
+    max_size=4,
+)
 
 
 def tensors(drawn):
     scores = [torch.tensor([float(score) for score, _ in head]) for head in drawn]
-    forced = [torch.tensor([must and i % 3 == 0 for i, (_, must) in enumerate(head)]) for head in drawn]
+    forced = [
+        torch.tensor([must and i % 3 == 0 for i, (_, must) in enumerate(head)]) for head in drawn
+    ]
     return scores, forced
 
 
@@ -39,17 +45,28 @@ def test_of_equal_scores_the_newer_stays():
 def test_it_is_what_a_stable_sort_of_all_heads_gives(drawn, total):
     """Equal scores are many here, within a head and between heads; the later one stays."""
     scores, forced = tensors(drawn)
-    ranked = [(bool(f), float(s)) for f, s in zip(torch.cat(forced), torch.cat(scores), strict=True)]
-    order = sorted(range(len(ranked)), key=lambda i: (ranked[i][0], 0.0 if ranked[i][0] else ranked[i][1], i), reverse=True)
+    ranked = [
+        (bool(f), float(s)) for f, s in zip(torch.cat(forced), torch.cat(scores), strict=True)
+    ]
+    order = sorted(
+        range(len(ranked)),
+        key=lambda i: (ranked[i][0], 0.0 if ranked[i][0] else ranked[i][1], i),
+        reverse=True,
+    )
     wanted = sorted(order[: max(total, sum(must for must, _ in ranked))])
     starts = [sum(len(score) for score in scores[:head]) for head in range(len(scores))]
     kept = by_budget(scores, forced, total)
-    assert [start + at for start, head in zip(starts, kept, strict=True) for at in head.tolist()] == wanted
+    assert [
+        start + at for start, head in zip(starts, kept, strict=True) for at in head.tolist()
+    ] == wanted
 
 
 def test_infinite_scores_are_scores_and_what_is_no_number_goes_first():
     inf, nan = float("inf"), float("nan")
-    scores, none = [torch.tensor([nan, -inf, 3.0, inf, nan]), torch.tensor([nan, 1.0])], [torch.zeros(n, dtype=torch.bool) for n in (5, 2)]
+    scores, none = (
+        [torch.tensor([nan, -inf, 3.0, inf, nan]), torch.tensor([nan, 1.0])],
+        [torch.zeros(n, dtype=torch.bool) for n in (5, 2)],
+    )
     assert [head.tolist() for head in by_budget(scores, none, 3)] == [[2, 3], [1]]
     none[0][4] = True
     assert [head.tolist() for head in by_budget(scores, none, 2)] == [[3, 4], []]

@@ -6,7 +6,7 @@ import pytest
 
 from namm_llm.errors import BudgetError, NammFileError, PolicyError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import DEFAULT_POLICY, POLICIES, make_eviction, parse_budget
+from namm_llm.policies import DEFAULT_POLICY, POLICIES, make_cache_config, parse_budget
 from namm_llm.policies.budget import ByteBudget, FractionBudget, Room, TokenBudget
 
 
@@ -29,9 +29,14 @@ def test_budgets(written, budget):
     assert parse_budget(written) == budget
 
 
-@pytest.mark.parametrize("written", [0, -1, 0.0, 1.5, -0.25, "0", "-1", "lots", "", "0GB", "nan", "inf", True, "25%"])
+@pytest.mark.parametrize(
+    "written", [0, -1, 0.0, 1.5, -0.25, "0", "-1", "lots", "", "0GB", "nan", "inf", True, "25%"]
+)
 def test_what_is_no_budget(written):
-    with pytest.raises(BudgetError, match=r"is not a budget: give a fraction above 0 and up to 1\.0 \(0\.25\), a number of tokens"):
+    with pytest.raises(
+        BudgetError,
+        match=r"is not a budget: give a fraction above 0 and up to 1\.0 \(0\.25\), a number of tokens",
+    ):
         parse_budget(written)
 
 
@@ -41,20 +46,34 @@ def test_tokens_of_a_budget():
     assert FractionBudget(0.001).tokens(10, room) == 1
     assert TokenBudget(7).tokens(1002, room) == 7
     assert ByteBudget(5000, "5000B").tokens(1002, room) == 5
-    with pytest.raises(BudgetError, match="a budget of 1000B is too small: this model needs at least 1800 bytes"):
+    with pytest.raises(
+        BudgetError, match="a budget of 1000B is too small: this model needs at least 1800 bytes"
+    ):
         ByteBudget(1000, "1000B").tokens(1002, room)
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"policy": "h20", "budget": 5}, PolicyError, r"no policy 'h20' \(did you mean h2o\?\); choose one of full, streaming_llm"),
-        ({"policy": "full", "budget": 0.5}, PolicyError, "policy full keeps every token and takes no budget"),
+        (
+            {"policy": "h20", "budget": 5},
+            PolicyError,
+            r"no policy 'h20' \(did you mean h2o\?\); choose one of full, streaming_llm",
+        ),
+        (
+            {"policy": "full", "budget": 0.5},
+            PolicyError,
+            "policy full keeps every token and takes no budget",
+        ),
         ({"policy": "h2o"}, PolicyError, "policy h2o needs a budget, for example 0.25"),
         ({"policy": "namm"}, PolicyError, r"needs a trained NAMM: name its file \(--namm FILE\)"),
         ({"policy": "namm", "namm": "nowhere.safetensors"}, NammFileError, "nowhere.safetensors"),
-        ({"policy": "h2o", "budget": 5, "compete": "all"}, UsageError, "compete must be one of head, layer, model, padded"),
-        ({"policy": "h2o", "budget": 5, "compete": "padded"}, PolicyError, "takes no budget"),
+        (
+            {"policy": "h2o", "budget": 5, "budget_scope": "all"},
+            UsageError,
+            "budget_scope must be one of head, layer, model, padded",
+        ),
+        ({"policy": "h2o", "budget": 5, "budget_scope": "padded"}, PolicyError, "takes no budget"),
         ({"policy": "h2o", "budget": 5, "interval": 0}, UsageError, "at least 1 token, not 0"),
         ({"policy": "h2o", "budget": 5, "sinks": -1}, UsageError, "sinks must be 0 or more"),
         ({"policy": "h2o", "budget": 5, "protected": [(5, 5)]}, UsageError, "a protected span is"),
@@ -62,20 +81,34 @@ def test_tokens_of_a_budget():
 )
 def test_settings_that_cannot_be(settings, error, message):
     with pytest.raises(error, match=message) as caught:
-        make_eviction(**settings)
+        make_cache_config(**settings)
     assert "\n" not in str(caught.value)
 
 
 def test_defaults():
-    assert make_eviction().describe() == "full"
-    assert make_eviction(budget=0.5).policy == DEFAULT_POLICY()
-    assert make_eviction(budget=0.5, namm=Namm.zeros()).policy.name == "namm"
+    assert make_cache_config().describe() == "full"
+    assert make_cache_config(budget=0.5).policy == DEFAULT_POLICY()
+    assert make_cache_config(budget=0.5, namm=Namm.zeros()).policy.name == "namm"
 
 
 def test_settings_describe_themselves_and_compare():
-    assert make_eviction("full").describe() == "full"
-    assert make_eviction("h2o", budget="2048", compete="layer").describe() == "h2o, budget 2048, layer"
+    assert make_cache_config("full").describe() == "full"
+    assert (
+        make_cache_config("h2o", budget="2048", budget_scope="layer").describe()
+        == "h2o, budget 2048, layer"
+    )
     namm = Namm.zeros()
-    assert make_eviction("namm", namm=namm).describe() == "namm, threshold 0, head"
-    assert make_eviction("namm", namm=namm) == make_eviction("namm", namm=Namm.zeros())
-    assert set(POLICIES) == {"full", "streaming_llm", "h2o", "snapkv", "tova", "knorm", "keydiff", "random", "reread", "namm"}
+    assert make_cache_config("namm", namm=namm).describe() == "namm, threshold 0, head"
+    assert make_cache_config("namm", namm=namm) == make_cache_config("namm", namm=Namm.zeros())
+    assert set(POLICIES) == {
+        "full",
+        "streaming_llm",
+        "h2o",
+        "snapkv",
+        "tova",
+        "knorm",
+        "keydiff",
+        "random",
+        "replay",
+        "namm",
+    }

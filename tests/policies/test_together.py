@@ -13,9 +13,9 @@ from namm_llm.cache import ManagedCache
 from namm_llm.namm import Memory, Namm, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
 from namm_llm.policies import namm as module
-from namm_llm.ragged import Segment
+from namm_llm.tokens import HeadTokens
+from tests.architectures import random_llama
 from tests.cache.test_no_eviction import left_padded
-from tests.models import random_llama
 
 STOP = 100
 
@@ -25,24 +25,30 @@ class OneByOne(NammPolicy):
     """The same, head by head."""
 
     @property
-    def joins_heads(self) -> bool:
+    def scores_layer_at_once(self) -> bool:
         return False
 
 
 def without_attention(lowest: int = 0, recency: int = 0, reach: int = 3) -> Namm:
-    settings = {"spectrogram": Spectrogram(lowest=lowest), "recency": Recency(recency), "memory": Memory(reread=True, reach=reach)}
+    settings = {
+        "spectrogram": Spectrogram(lowest=lowest),
+        "recency": Recency(recency),
+        "memory": Memory(replay=True, reach=reach),
+    }
     zeros = Namm.zeros(0, **settings, units=4)
     theta = torch.randn(len(zeros.theta), generator=torch.Generator().manual_seed(1))
     return Namm.from_vector(theta, zeros.mean - 4.0, 9.0 * zeros.variance, **settings, units=4)
 
 
-def segment(tokens: int, width: int) -> tuple[Segment, Observation]:
+def segment(tokens: int, width: int) -> tuple[HeadTokens, Observation]:
     """The scores need no keys: these are NaN."""
     generator = torch.Generator().manual_seed(tokens)
     positions = torch.randperm(STOP, generator=generator)[:tokens].sort().values.int()
     keys = torch.full((tokens, 8), torch.nan)
     state = torch.rand(tokens, width, generator=generator).pow(4).half()
-    return Segment(keys, keys, positions, state), Observation(keys[None], keys[None, :, 0], keys, positions, 1.0, stop=STOP, fresh=0)
+    return HeadTokens(keys, keys, positions, state), Observation(
+        keys[None], keys[None, :, 0], keys, positions, 1.0, stop=STOP, fresh=0
+    )
 
 
 @pytest.mark.parametrize("lengths", [(40,), (30, 1, 77), (0, 12), (5, 0), (0, 0)])
@@ -52,38 +58,45 @@ def test_together_is_one_by_one(lengths, piece, lowest, recency, monkeypatch):
     monkeypatch.setattr(module, "_TOGETHER", piece)
     policy = NammPolicy(without_attention(lowest, recency))
     heads = [segment(tokens, policy.state_width) for tokens in lengths]
-    found = policy.score_heads([shown for shown, _ in heads], STOP)
+    found = policy.score_layer([shown for shown, _ in heads], STOP)
     for together, (shown, observation) in zip(found, heads, strict=True):
         assert together.shape == (len(shown),)
         torch.testing.assert_close(together, policy.score(shown, observation), atol=1e-5, rtol=1e-5)
 
 
 def test_attention_between_tokens_stays_within_its_head():
-    assert not NammPolicy(Namm.zeros()).joins_heads
-    assert NammPolicy(without_attention()).joins_heads
+    assert not NammPolicy(Namm.zeros()).scores_layer_at_once
+    assert NammPolicy(without_attention()).scores_layer_at_once
 
 
-@pytest.mark.parametrize("settings", [{}, {"kv_bits": 8}, {"compete": "layer"}, {"compete": "head"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"kv_bits": 8}, {"budget_scope": "layer"}, {"budget_scope": "head"}], ids=str
+)
 def test_a_cache_keeps_the_same_tokens(settings):
     """Two texts of unequal length; heads soon hold unequally many tokens."""
     model, namm = random_llama(layers=2), without_attention()
     ids, mask = left_padded(2, 224)
-    settings = {"compete": "layer", "budget": 0.3, "interval": 32, **settings}
+    settings = {"budget_scope": "layer", "budget": 0.3, "interval": 32, **settings}
     kept = []
     for policy in (NammPolicy(namm), OneByOne(namm)):
         cache = ManagedCache.for_model(model, policy=policy, **settings)
         for at in range(0, 224, 32):
             model(ids[:, at : at + 32], attention_mask=mask[:, : at + 32], past_key_values=cache)
-        rows = [sequence.settled for layer in cache.managed for sequence in layer.sequences]
-        kept.append((cache.kept_tokens(), [settled.positions for settled in rows]))
+        rows = [sequence.retained for layer in cache.managed for sequence in layer.sequences]
+        kept.append((cache.kept_tokens(), [retained.positions for retained in rows]))
     (together, places), (single, alone) = kept
     assert together == single
-    assert len({count for layer in together for row in layer for count in row}) > 2 or settings["compete"] == "head"
+    assert (
+        len({count for layer in together for row in layer for count in row}) > 2
+        or settings["budget_scope"] == "head"
+    )
     assert all(torch.equal(a, b) for a, b in zip(places, alone, strict=True))
 
 
 class Waits(TorchDispatchMode):
-    """Operations that make the host wait for a GPU: a number of the device is asked for, or a shape depends on values."""
+    """Operations that make the host wait for a GPU: a number of the device is asked for, or a shape
+    depends on values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +113,7 @@ def test_scoring_never_waits_for_the_device(lowest, recency):
     policy = NammPolicy(without_attention(lowest, recency))
     heads = [segment(tokens, policy.state_width) for tokens in (30, 1, 77)]
     with Waits() as waits:
-        policy.score_heads([shown for shown, _ in heads], STOP)
+        policy.score_layer([shown for shown, _ in heads], STOP)
         for head in heads:
             policy.score(*head)
     assert not waits.found

@@ -33,4 +33,7 @@ def short() -> str:
 @pytest.fixture(scope="session")
 def page() -> str:
     """Some 750 tokens."""
-    return "\n\n".join(f"Room {number}. The lamp is green, and the door was painted in {1900 + number}." for number in range(20))
+    return "\n\n".join(
+        f"Room {number}. The lamp is green, and the door was painted in {1900 + number}."
+        for number in range(20)
+    )

@@ -1,4 +1,6 @@
-"""The examples run as they stand, offline; with a tiny random model and short texts, so that they are quick."""
+"""The examples run as they stand, offline; with a tiny random model and short texts, so that they
+are quick.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("summarize_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("summarize_*.py")), ids=lambda path: path.stem
+)
 def test_examples_are_short_and_say_what_the_bundled_model_cannot(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 60
@@ -27,7 +31,9 @@ def test_one_pass(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert f"kept {summary.cache.stored_tokens} of {summary.cache.seen_tokens} tokens" in told
 
 
-def test_map_reduce_over_a_text_longer_than_the_context(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_map_reduce_over_a_text_longer_than_the_context(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from examples.summarize_map_reduce import main
     from tests.tiny import save_tiny
 
@@ -37,7 +43,9 @@ def test_map_reduce_over_a_text_longer_than_the_context(tmp_path: Path, capsys: 
     assert f"map-reduce in {len(summary.parts)} parts" in capsys.readouterr().out
 
 
-def test_refine_with_a_focus(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refine_with_a_focus(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from examples.summarize_refine import main
 
     work = tmp_path / "work.jsonl"

@@ -1,4 +1,6 @@
-"""Summaries with a model that is too small for the text: what is asked, in which order, and that nothing of the text is left out."""
+"""Summaries with a model that is too small for the text: what is asked, in which order, and that
+nothing of the text is left out.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ from threading import Event
 
 import pytest
 
-from namm_llm import ContextError, DocumentError, Generation, Runner, SamplingParams, UsageError, stream_summary, summarize
+from namm_llm import (
+    ContextError,
+    DocumentError,
+    Generation,
+    Runner,
+    SamplingParams,
+    UsageError,
+    stream_summary,
+    summarize,
+)
 from namm_llm.summaries import LENGTHS, Summary
 from tests.summaries.conftest import ANSWER
 from tests.tiny import save_tiny
@@ -27,17 +38,28 @@ def parts_of(summary: Summary, text: str) -> list[str]:
     return [text[part.start : part.stop] for part in summary.parts]
 
 
-# -- methods ------------------------------------------------------------------------------------------------------------------------------
+# -- methods ---------------------------------------------------------------------------------------
+# ---------------------------------------
 
 
 def test_a_text_that_fits_is_read_in_one_pass(runner: Runner, short: str) -> None:
     summary = summarize(short, runner, **ANSWER)
     alone = runner.read(short).ask(WHOLE, **ANSWER)
-    assert (summary.method, summary.calls, summary.resumed, summary.finish_reason) == ("one-pass", 1, 0, "length")
+    assert (summary.method, summary.calls, summary.resumed, summary.finish_reason) == (
+        "one-pass",
+        1,
+        0,
+        "length",
+    )
     assert summary.text == alone.text
     assert summary.usage.output_tokens == 12
-    assert (summary.usage.input_tokens, summary.usage.cached_tokens) == (alone.usage.input_tokens, 0)
-    assert [(part.start, part.stop, part.summary) for part in summary.parts] == [(0, len(short), summary.text)]
+    assert (summary.usage.input_tokens, summary.usage.cached_tokens) == (
+        alone.usage.input_tokens,
+        0,
+    )
+    assert [(part.start, part.stop, part.summary) for part in summary.parts] == [
+        (0, len(short), summary.text)
+    ]
     assert summary.cache == alone.cache
 
 
@@ -50,7 +72,9 @@ def test_a_text_that_is_too_long_is_mapped_and_reduced(runner: Runner, page: str
     assert all(part.endswith("\n\n") for part in parts[:-1])
     alone = [runner.read(part).ask(PART, **ANSWER) for part in parts]
     assert [part.summary for part in summary.parts] == [said(answer) for answer in alone]
-    together = "\n\n".join(f"Part {number}:\n{said(answer)}" for number, answer in enumerate(alone, 1))
+    together = "\n\n".join(
+        f"Part {number}:\n{said(answer)}" for number, answer in enumerate(alone, 1)
+    )
     last = runner.read(together).ask(JOIN, **ANSWER)
     assert summary.text == last.text
     assert summary.calls == len(parts) + 1
@@ -76,7 +100,9 @@ def test_refine_takes_the_summary_so_far_along(runner: Runner, page: str) -> Non
     answer = runner.read(first).ask(PART, **ANSWER)
     states = [said(answer)]
     for part in others:
-        answer = runner.read(f"Summary so far:\n{states[-1]}\n\nText that follows:\n{part}").ask(GO_ON, **ANSWER)
+        answer = runner.read(f"Summary so far:\n{states[-1]}\n\nText that follows:\n{part}").ask(
+            GO_ON, **ANSWER
+        )
         states.append(said(answer))
     assert summary.text == answer.text
     assert [part.summary for part in summary.parts[:-1]] == states[:-1]
@@ -84,12 +110,16 @@ def test_refine_takes_the_summary_so_far_along(runner: Runner, page: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["map-reduce", "refine"])
-def test_a_text_that_is_one_part_is_read_in_one_pass_whatever_is_asked_for(runner: Runner, short: str, method: str) -> None:
+def test_a_text_that_is_one_part_is_read_in_one_pass_whatever_is_asked_for(
+    runner: Runner, short: str, method: str
+) -> None:
     summary = summarize(short, runner, method=method, **ANSWER)
     assert (summary.calls, summary.text) == (1, summarize(short, runner, **ANSWER).text)
 
 
-def test_a_method_that_is_asked_for_is_taken_where_one_pass_would_do(runner: Runner, page: str) -> None:
+def test_a_method_that_is_asked_for_is_taken_where_one_pass_would_do(
+    runner: Runner, page: str
+) -> None:
     text = page[:200]
     assert summarize(text, runner, **ANSWER).method == "one-pass"
     summary = summarize(text, runner, method="map-reduce", part_tokens=50, **ANSWER)
@@ -120,12 +150,19 @@ def test_a_model_without_a_chat_template(tmp_path: Path, page: str) -> None:
     assert summary.parts[0].summary == said(alone)
 
 
-# -- what is asked for --------------------------------------------------------------------------------------------------------------------
+# -- what is asked for -----------------------------------------------------------------------------
+# ---------------------------------------
 
 
 def test_length_and_focus_reach_the_model(runner: Runner, short: str, page: str) -> None:
-    asked = runner.read(short).ask("Summarize the text above in about 50 words. Tell only what matters for this: the red door", **ANSWER)
-    assert summarize(short, runner, length="short", focus=" the red\ndoor ", **ANSWER).text == asked.text
+    asked = runner.read(short).ask(
+        "Summarize the text above in about 50 words. Tell only what matters for this: the red door",
+        **ANSWER,
+    )
+    assert (
+        summarize(short, runner, length="short", focus=" the red\ndoor ", **ANSWER).text
+        == asked.text
+    )
     summary = summarize(page[:800], runner, length=7, focus="lamps", **ANSWER)
     tail = "in about 7 words. Tell only what matters for this: lamps"
     first = runner.read(page[: summary.parts[0].stop]).ask(
@@ -134,9 +171,15 @@ def test_length_and_focus_reach_the_model(runner: Runner, short: str, page: str)
     assert summary.parts[0].summary == said(first)
 
 
-@pytest.mark.parametrize(("length", "tokens"), [(4, 44), ("9", 59), ("short", 3 * LENGTHS["short"] + 32)])
-def test_an_answer_has_room_for_its_length(runner: Runner, short: str, length: int | str, tokens: int) -> None:
-    assert summarize(short, runner, length=length).usage.output_tokens == tokens  # a random model does not end by itself
+@pytest.mark.parametrize(
+    ("length", "tokens"), [(4, 44), ("9", 59), ("short", 3 * LENGTHS["short"] + 32)]
+)
+def test_an_answer_has_room_for_its_length(
+    runner: Runner, short: str, length: int | str, tokens: int
+) -> None:
+    assert (
+        summarize(short, runner, length=length).usage.output_tokens == tokens
+    )  # a random model does not end by itself
 
 
 def test_sampling(runner: Runner, short: str) -> None:
@@ -149,25 +192,43 @@ def test_sampling(runner: Runner, short: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "quick"}, "method must be one of auto, one-pass, map-reduce, refine, not 'quick'."),
-        ({"length": "tiny"}, "length must be a number of words or one of short, medium, long, not 'tiny'."),
+        (
+            {"method": "quick"},
+            "method must be one of auto, one-pass, map-reduce, refine, not 'quick'.",
+        ),
+        (
+            {"length": "tiny"},
+            "length must be a number of words or one of short, medium, long, not 'tiny'.",
+        ),
         ({"length": 0}, "length must be a number of words or one of short, medium, long, not 0."),
         ({"length": "0"}, "length must be a number of words or one of short, medium, long, not 0."),
-        ({"length": True}, "length must be a number of words or one of short, medium, long, not True."),
-        ({"length": None}, "length must be a number of words or one of short, medium, long, not None."),
-        ({"focus": " "}, "the focus is empty; say what the summary is to be about, or leave it out."),
+        (
+            {"length": True},
+            "length must be a number of words or one of short, medium, long, not True.",
+        ),
+        (
+            {"length": None},
+            "length must be a number of words or one of short, medium, long, not None.",
+        ),
+        (
+            {"focus": " "},
+            "the focus is empty; say what the summary is to be about, or leave it out.",
+        ),
         ({"part_tokens": 0}, "part_tokens must be a whole number from 1 on, not 0."),
         ({"max_token": 3}, "there is no sampling parameter 'max_token'"),
     ],
     ids=str,
 )
-def test_wrong_options(runner: Runner, short: str, options: dict[str, object], message: str) -> None:
+def test_wrong_options(
+    runner: Runner, short: str, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError) as error:
         summarize(short, runner, **options)
     assert str(error.value).startswith(message)
 
 
-# -- sources ------------------------------------------------------------------------------------------------------------------------------
+# -- sources ---------------------------------------------------------------------------------------
+# ---------------------------------------
 
 
 def test_several_texts_have_a_summary_each(runner: Runner, short: str, page: str) -> None:
@@ -180,18 +241,28 @@ def test_several_texts_have_a_summary_each(runner: Runner, short: str, page: str
 def test_a_memory_is_summarized_without_reading_again(runner: Runner, short: str) -> None:
     memory = runner.read(short)
     summary = summarize(memory, **ANSWER)
-    assert (summary.text, summary.method, summary.parts) == (memory.ask(WHOLE, **ANSWER).text, "one-pass", ())
+    assert (summary.text, summary.method, summary.parts) == (
+        memory.ask(WHOLE, **ANSWER).text,
+        "one-pass",
+        (),
+    )
     assert summary.usage.cached_tokens == memory.cache.stats().seen_tokens
-    with pytest.raises(UsageError, match="a memory holds no text that could be cut into parts for refine"):
+    with pytest.raises(
+        UsageError, match="a memory holds no text that could be cut into parts for refine"
+    ):
         summarize(memory, method="refine")
 
 
 def test_the_model_may_be_named(small_folder: Path, short: str, runner: Runner) -> None:
     full = runner.with_cache()
-    assert summarize(short, str(small_folder), **ANSWER).text == summarize(short, full, **ANSWER).text
+    assert (
+        summarize(short, str(small_folder), **ANSWER).text == summarize(short, full, **ANSWER).text
+    )
     settings = {"model": small_folder, "policy": "streaming_llm", "budget": 48, "interval": 64}
     assert summarize(short, settings, **ANSWER).cache == summarize(short, runner, **ANSWER).cache
-    with pytest.raises(UsageError, match=r"runner must be a Runner, a model's name or arguments of .*, not int"):
+    with pytest.raises(
+        UsageError, match=r"runner must be a Runner, a model's name or arguments of .*, not int"
+    ):
         summarize(short, 3)
 
 
@@ -204,23 +275,34 @@ def test_an_empty_text(runner: Runner, text: str) -> None:
 
 
 def test_one_pass_refuses_what_does_not_fit(runner: Runner, page: str) -> None:
-    with pytest.raises(ContextError, match=r"the text has \d+ tokens, and one pass of .* has 320 positions .* summarize it in parts"):
+    with pytest.raises(
+        ContextError,
+        match=r"the text has \d+ tokens, and one pass of .* has 320 positions .* summarize it in parts",
+    ):
         summarize(page, runner, method="one-pass", **ANSWER)
 
 
 @pytest.mark.parametrize("method", ["auto", "map-reduce", "refine"])
 @pytest.mark.parametrize("options", [{}, {"focus": "lamp " * 200, "length": 5}])
-def test_a_model_that_is_too_small_for_any_part(runner: Runner, page: str, method: str, options: dict[str, object]) -> None:
-    with pytest.raises(ContextError, match=r"has 320 positions, too few for a part of the text .*: ask for a shorter length"):
+def test_a_model_that_is_too_small_for_any_part(
+    runner: Runner, page: str, method: str, options: dict[str, object]
+) -> None:
+    with pytest.raises(
+        ContextError,
+        match=r"has 320 positions, too few for a part of the text .*: ask for a shorter length",
+    ):
         summarize(page, runner, method=method, **options)
 
 
-# -- while it runs ------------------------------------------------------------------------------------------------------------------------
+# -- while it runs ---------------------------------------------------------------------------------
+# ---------------------------------------
 
 
 def test_the_summary_comes_in_pieces_and_its_plan_before(runner: Runner, page: str) -> None:
     progress: list[tuple[int, int]] = []
-    stream = stream_summary(page, runner, on_progress=lambda done, total: progress.append((done, total)), **ANSWER)
+    stream = stream_summary(
+        page, runner, on_progress=lambda done, total: progress.append((done, total)), **ANSWER
+    )
     plan = stream.plan
     assert (plan.method, plan.spans[0].start, plan.spans[-1].stop) == ("map-reduce", 0, len(page))
     assert progress == []
@@ -259,7 +341,9 @@ def test_cancelling_before_the_summary_has_begun(runner: Runner, page: str, meth
         if done > 200:
             cancel.set()
 
-    summary = summarize(page, runner, method=method, cancel=cancel, on_progress=on_progress, **ANSWER)
+    summary = summarize(
+        page, runner, method=method, cancel=cancel, on_progress=on_progress, **ANSWER
+    )
     assert (summary.text, summary.finish_reason) == ("", "cancelled")
     assert sum(done > 200 for done in progress) == 1
     assert summary.parts[-1].summary == ""
@@ -269,7 +353,9 @@ def test_cancelled_before_anything(runner: Runner, short: str, page: str) -> Non
     cancel = Event()
     cancel.set()
     summaries = summarize([page, short], runner, cancel=cancel, **ANSWER)
-    assert [(summary.text, summary.finish_reason, summary.calls) for summary in summaries] == [("", "cancelled", 0)]
+    assert [(summary.text, summary.finish_reason, summary.calls) for summary in summaries] == [
+        ("", "cancelled", 0)
+    ]
     assert summaries[0].cache.nbytes == summaries[0].usage.input_tokens == 0
 
 

@@ -1,4 +1,6 @@
-"""Work files: a summary that was interrupted goes on where it stopped, and is what it would have been."""
+"""Work files: a summary that was interrupted goes on where it stopped, and is what it would have
+been.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def timeless(summary: Summary) -> Summary:
     return replace(summary, timings=None, resumed=0)
 
 
-def interrupted(page: str, runner: Runner, work: Path | WorkFile, tokens: int, **options: object) -> Summary:
+def interrupted(
+    page: str, runner: Runner, work: Path | WorkFile, tokens: int, **options: object
+) -> Summary:
     """A summary that is cancelled after so many tokens of the text."""
     cancel = Event()
 
@@ -33,7 +37,9 @@ def interrupted(page: str, runner: Runner, work: Path | WorkFile, tokens: int, *
         if done >= tokens:
             cancel.set()
 
-    summary = summarize(page, runner, work=work, cancel=cancel, on_progress=on_progress, **{**IN_PARTS, **options})
+    summary = summarize(
+        page, runner, work=work, cancel=cancel, on_progress=on_progress, **{**IN_PARTS, **options}
+    )
     assert summary.finish_reason == "cancelled"
     return summary
 
@@ -54,16 +60,27 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
     assert not work.exists()
 
 
-def test_the_last_answer_of_one_text_is_not_kept_and_one_pass_makes_no_file(short: str, runner: Runner, work: Path) -> None:
+def test_the_last_answer_of_one_text_is_not_kept_and_one_pass_makes_no_file(
+    short: str, runner: Runner, work: Path
+) -> None:
     assert summarize(short, runner, work=work, **ANSWER).resumed == 0
     assert not work.parent.exists()
 
 
-def test_several_texts_share_a_file_and_none_is_done_twice(page: str, short: str, runner: Runner, work: Path) -> None:
+def test_several_texts_share_a_file_and_none_is_done_twice(
+    page: str, short: str, runner: Runner, work: Path
+) -> None:
     texts = [short, page, page[:600]]
     whole = summarize(texts, runner, **IN_PARTS)
     cancel = Event()
-    summaries = summarize(texts, runner, work=work, cancel=cancel, on_progress=lambda done, _: done > 450 and cancel.set(), **IN_PARTS)
+    summaries = summarize(
+        texts,
+        runner,
+        work=work,
+        cancel=cancel,
+        on_progress=lambda done, _: done > 450 and cancel.set(),
+        **IN_PARTS,
+    )
     assert [summary.finish_reason for summary in summaries] == ["length", "cancelled"]
     again = summarize(texts, runner, work=work, **IN_PARTS)
     assert again[0].resumed == 1
@@ -73,7 +90,9 @@ def test_several_texts_share_a_file_and_none_is_done_twice(page: str, short: str
 
 
 @pytest.mark.parametrize("cut", [1, 40, 400])
-def test_a_line_that_was_cut_short_is_written_again(page: str, runner: Runner, work: Path, cut: int) -> None:
+def test_a_line_that_was_cut_short_is_written_again(
+    page: str, runner: Runner, work: Path, cut: int
+) -> None:
     whole = summarize(page, runner, **IN_PARTS)
     interrupted(page, runner, work, 450)
     kept = len(WorkFile(work))
@@ -96,28 +115,50 @@ def test_lines_that_are_wrong_are_not_used(page: str, runner: Runner, work: Path
     interrupted(page, runner, work, 450)
     kept = len(WorkFile(work))
     lines = work.read_text().splitlines()
-    broken = [json.dumps({**json.loads(lines[0]), "usage": {}}), json.dumps({**json.loads(lines[1]), "version": 0}), *lines[2:], "[]"]
+    broken = [
+        json.dumps({**json.loads(lines[0]), "usage": {}}),
+        json.dumps({**json.loads(lines[1]), "version": 0}),
+        *lines[2:],
+        "[]",
+    ]
     work.write_text("\n".join(broken) + "\n")
     assert len(WorkFile(work)) == kept - 2
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_tokens": 13}, {"length": "short"}, {"focus": "lamps"}, {"temperature": 1.0, "seed": 1}, {"part_tokens": 90}],
+    [
+        {"max_tokens": 13},
+        {"length": "short"},
+        {"focus": "lamps"},
+        {"temperature": 1.0, "seed": 1},
+        {"part_tokens": 90},
+    ],
     ids=str,
 )
-def test_other_settings_do_not_use_what_was_kept(page: str, runner: Runner, work: Path, change: dict[str, object]) -> None:
+def test_other_settings_do_not_use_what_was_kept(
+    page: str, runner: Runner, work: Path, change: dict[str, object]
+) -> None:
     interrupted(page, runner, work, 450)
     assert summarize(page, runner, work=work, **{**IN_PARTS, **change}).resumed == 0
 
 
 def test_another_cache_does_not_use_what_was_kept(page: str, runner: Runner, work: Path) -> None:
     interrupted(page, runner, work, 450)
-    assert summarize(page, runner.with_cache("streaming_llm", budget=40, interval=64), work=work, **IN_PARTS).resumed == 0
+    assert (
+        summarize(
+            page, runner.with_cache("streaming_llm", budget=40, interval=64), work=work, **IN_PARTS
+        ).resumed
+        == 0
+    )
 
 
-@pytest.mark.parametrize("content", ["My notes\n", "{}\n", '{"a": 1}\n{"b": 2}\n', "notes without an end"])
-def test_a_file_of_somebody_else_is_left_alone(page: str, runner: Runner, tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["My notes\n", "{}\n", '{"a": 1}\n{"b": 2}\n', "notes without an end"]
+)
+def test_a_file_of_somebody_else_is_left_alone(
+    page: str, runner: Runner, tmp_path: Path, content: str
+) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text(content)
     with pytest.raises(DocumentError, match=r"notes.txt is no work file of a summary"):
@@ -125,12 +166,20 @@ def test_a_file_of_somebody_else_is_left_alone(page: str, runner: Runner, tmp_pa
     assert notes.read_text() == content
 
 
-def test_a_place_that_cannot_be_written_is_found_before_anything_is_computed(page: str, runner: Runner, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_computed(
+    page: str, runner: Runner, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     progress: list[int] = []
     for place in (tmp_path, tmp_path / "file" / "work.jsonl"):
         with pytest.raises(DocumentError, match=r"the work file .* cannot be "):
-            summarize(page, runner, work=place, on_progress=lambda done, _: progress.append(done), **IN_PARTS)
+            summarize(
+                page,
+                runner,
+                work=place,
+                on_progress=lambda done, _: progress.append(done),
+                **IN_PARTS,
+            )
     assert progress == []
 
 
@@ -140,7 +189,9 @@ def test_nobody_else_may_read_it(page: str, runner: Runner, work: Path) -> None:
     assert stat.S_IMODE(work.stat().st_mode) == 0o600
 
 
-def test_the_default_place_follows_the_call(page: str, short: str, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_place_follows_the_call(
+    page: str, short: str, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NAMM_LLM_HOME", str(tmp_path))
     places = [
         work_path(runner, [page], {}),

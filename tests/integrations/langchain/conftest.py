@@ -8,7 +8,9 @@ from langchain_namm import ChatNamm, NammLLM
 
 from tests.tiny import save_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"
+)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +32,7 @@ def llm(folder: Path) -> NammLLM:
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sequences went through the model, in each pass."""
-    from namm_llm.runner import generation
+    from namm_llm.engine import decode as generation
 
     passes: list[int] = []
     forward = generation._forward

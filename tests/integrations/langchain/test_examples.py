@@ -1,4 +1,6 @@
-"""The LangChain examples run as they stand, offline, with the bundled model; shorter texts, so that they are quick."""
+"""The LangChain examples run as they stand, offline, with the bundled model; shorter texts, so that
+they are quick.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_an_agent_looks_up_before_it_answers(capsys: pytest.CaptureFixture[str])
     assert "golden lamp" in told(capsys)
 
 
-def test_a_graph_summarises_the_parts_and_then_their_summaries(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_graph_summarises_the_parts_and_then_their_summaries(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from examples.langgraph_summary import main
 
     state = main(characters=3000, part=1000)

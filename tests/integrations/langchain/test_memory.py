@@ -1,4 +1,6 @@
-"""What two prompts share is read once, and a saved memory of a document can stand in the place of its text."""
+"""What two prompts share is read once, and a saved memory of a document can stand in the place of
+its text.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,13 @@ from langchain_namm import ChatNamm, NammLLM
 from namm_llm import Runner, UsageError
 
 STUFF = ChatPromptTemplate([("system", "Use this context:\n{context}"), ("user", "{question}")])
-ONE_MESSAGE = ChatPromptTemplate([("user", "{context}\n\nAnswer from the text above.\nQuestion: {question}")])
-QUESTIONS = ["What holds vault 17?", "Which of the vaults is the one that nobody has opened since the fox came?"]
+ONE_MESSAGE = ChatPromptTemplate(
+    [("user", "{context}\n\nAnswer from the text above.\nQuestion: {question}")]
+)
+QUESTIONS = [
+    "What holds vault 17?",
+    "Which of the vaults is the one that nobody has opened since the fox came?",
+]
 EVICTING = {"policy": "keydiff", "budget": 0.25, "interval": 512}
 
 
@@ -30,12 +37,18 @@ def reading(message: AIMessage) -> int:
     return used["input_tokens"] - used["input_token_details"]["cache_read"]
 
 
-@pytest.mark.parametrize(("prompt", "cache"), [(STUFF, {}), (ONE_MESSAGE, EVICTING)], ids=["system, full", "user, keydiff"])
+@pytest.mark.parametrize(
+    ("prompt", "cache"),
+    [(STUFF, {}), (ONE_MESSAGE, EVICTING)],
+    ids=["system, full", "user, keydiff"],
+)
 def test_another_question_on_the_same_8000_tokens_reads_20_times_less(
     folder: Path, context: str, cache: dict[str, Any], prompt: ChatPromptTemplate
 ) -> None:
     chat = prompt | ChatNamm(model=str(folder), max_tokens=8, **cache)
-    first, second = (chat.invoke({"context": context, "question": question}) for question in QUESTIONS)
+    first, second = (
+        chat.invoke({"context": context, "question": question}) for question in QUESTIONS
+    )
     assert reading(first) > 8000
     assert reading(second) * 20 <= reading(first)
     fresh = prompt | ChatNamm(model=str(folder), max_tokens=8, prefix_caches=0, **cache)
@@ -47,7 +60,9 @@ def test_another_question_on_the_same_8000_tokens_reads_20_times_less(
 
 
 @pytest.mark.parametrize("cls", [ChatNamm, NammLLM])
-def test_a_saved_memory_stands_in_the_place_of_the_text(folder: Path, tmp_path: Path, cls: Any) -> None:
+def test_a_saved_memory_stands_in_the_place_of_the_text(
+    folder: Path, tmp_path: Path, cls: Any
+) -> None:
     runner = Runner.load(folder, policy="h2o", budget=0.5, interval=32)
     document = runner.read("The vault 1 holds 919 coins and a fox. " * 8)
     document.save(tmp_path / "vaults.namm")
@@ -58,7 +73,10 @@ def test_a_saved_memory_stands_in_the_place_of_the_text(folder: Path, tmp_path: 
     for model in (saved, held):
         found = model.invoke(QUESTIONS[0])
         assert (found.content if isinstance(found, AIMessage) else found) == expected
-        streamed = "".join(part.content if isinstance(found, AIMessage) else part for part in model.stream(QUESTIONS[0]))
+        streamed = "".join(
+            part.content if isinstance(found, AIMessage) else part
+            for part in model.stream(QUESTIONS[0])
+        )
         assert streamed == expected
     if cls is ChatNamm:
         used = held.invoke(QUESTIONS[0]).usage_metadata
@@ -69,16 +87,23 @@ def test_a_conversation_goes_on_behind_a_memory(folder: Path) -> None:
     document = Runner.load(folder).read("The vault 1 holds 919 coins and a fox.")
     chat = ChatNamm(memory=document, max_tokens=10)
     first = chat.invoke([SystemMessage("Be brief."), HumanMessage(QUESTIONS[0])])
-    second = chat.invoke([SystemMessage("Be brief."), HumanMessage(QUESTIONS[0]), first, HumanMessage("Really?")])
+    second = chat.invoke(
+        [SystemMessage("Be brief."), HumanMessage(QUESTIONS[0]), first, HumanMessage("Really?")]
+    )
     assert second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
-    # a chat that keeps its prefixes goes on from the very tokens of its answer, and random weights write some that no text gives
+    # a chat that keeps its prefixes goes on from the very tokens of its answer, and random weights
+    # write some that no text gives
     plain = ChatNamm(model=str(folder), max_tokens=10, prefix_caches=0)
     text = f"The vault 1 holds 919 coins and a fox.\n\nBe brief.\n\n{QUESTIONS[0]}"
     assert first.content == plain.invoke([HumanMessage(text)]).content
-    assert second.content == plain.invoke([HumanMessage(text), first, HumanMessage("Really?")]).content
+    assert (
+        second.content == plain.invoke([HumanMessage(text), first, HumanMessage("Really?")]).content
+    )
 
 
 def test_cache_settings_beside_a_memory_are_refused(folder: Path) -> None:
     document = Runner.load(folder).read("The vault 1 holds 919 coins and a fox.")
-    with pytest.raises(UsageError, match="budget is a setting of the memory's own runner; leave it out"):
+    with pytest.raises(
+        UsageError, match="budget is a setting of the memory's own runner; leave it out"
+    ):
         ChatNamm(memory=document, budget=0.5).invoke("x")

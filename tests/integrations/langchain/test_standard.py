@@ -1,4 +1,6 @@
-"""LangChain's own suites for chat models, offline on random weights: 46 pass, 6 need a trained model, 8 are for what we do not have."""
+"""LangChain's own suites for chat models, offline on random weights: 46 pass, 6 need a trained
+model, 8 are for what we do not have.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from tests.tiny import save_tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
-needs_training = pytest.mark.xfail(reason="random weights cannot pick an argument; a trained model can")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::langchain_core._api.beta_decorator.LangChainBetaWarning"
+)
+needs_training = pytest.mark.xfail(
+    reason="random weights cannot pick an argument; a trained model can"
+)
 both_versions = pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
 
 

@@ -1,6 +1,8 @@
-"""The same suites for LangChain's own local chat model, `ChatHuggingFace` on a `HuggingFacePipeline`, to compare with.
+"""The same suites for LangChain's own local chat model, `ChatHuggingFace` on a
+`HuggingFacePipeline`, to compare with.
 
-Not part of the tests. pip install langchain-huggingface; python -m pytest tests/integrations/langchain/upstream.py -W default
+Not part of the tests. pip install langchain-huggingface; python -m pytest
+tests/integrations/langchain/upstream.py -W default
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class Settings:
     @staticmethod
     def folders(tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = str(save_tiny(tmp_path_factory.mktemp("upstream") / "a", positions=16384))
-        Settings.pipe = pipeline("text-generation", model=folder, tokenizer=folder, max_new_tokens=64)
+        Settings.pipe = pipeline(
+            "text-generation", model=folder, tokenizer=folder, max_new_tokens=64
+        )
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -32,7 +36,10 @@ class Settings:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"llm": HuggingFacePipeline(pipeline=Settings.pipe), "model_id": Settings.pipe.model.name_or_path}
+        return {
+            "llm": HuggingFacePipeline(pipeline=Settings.pipe),
+            "model_id": Settings.pipe.model.name_or_path,
+        }
 
 
 class TestUpstreamUnit(Settings, ChatModelUnitTests):

@@ -12,7 +12,9 @@ from llama_index.llms.namm import NammLLM
 
 @dataclass(frozen=True)
 class Seen:
-    """What one endpoint gave: its responses (one, if it does not stream), their text and the numbers of the last."""
+    """What one endpoint gave: its responses (one, if it does not stream), their text and the
+    numbers of the last.
+    """
 
     responses: list
 
@@ -38,11 +40,15 @@ CALLS: dict[str, Callable[..., Seen]] = {
     "complete": lambda llm, prompt, **kw: Seen([llm.complete(prompt, **kw)]),
     "stream_complete": lambda llm, prompt, **kw: Seen(list(llm.stream_complete(prompt, **kw))),
     "acomplete": lambda llm, prompt, **kw: Seen([asyncio.run(llm.acomplete(prompt, **kw))]),
-    "astream_complete": lambda llm, prompt, **kw: Seen(asyncio.run(_astream(llm.astream_complete, prompt, kw))),
+    "astream_complete": lambda llm, prompt, **kw: Seen(
+        asyncio.run(_astream(llm.astream_complete, prompt, kw))
+    ),
     "chat": lambda llm, prompt, **kw: Seen([llm.chat(_chat(prompt), **kw)]),
     "stream_chat": lambda llm, prompt, **kw: Seen(list(llm.stream_chat(_chat(prompt), **kw))),
     "achat": lambda llm, prompt, **kw: Seen([asyncio.run(llm.achat(_chat(prompt), **kw))]),
-    "astream_chat": lambda llm, prompt, **kw: Seen(asyncio.run(_astream(llm.astream_chat, _chat(prompt), kw))),
+    "astream_chat": lambda llm, prompt, **kw: Seen(
+        asyncio.run(_astream(llm.astream_chat, _chat(prompt), kw))
+    ),
 }
 STREAMS = [name for name in CALLS if "stream" in name]
 

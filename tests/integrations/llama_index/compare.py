@@ -1,7 +1,8 @@
-"""The pitfalls as checks that any local LlamaIndex integration can be put to, and the table of the README beside the integration.
+"""The pitfalls as checks that any local LlamaIndex integration can be put to, and the table of the
+README beside the integration.
 
-`python -m tests.integrations.llama_index.compare` checks `NammLLM`, and `HuggingFaceLLM` too where llama-index-llms-huggingface is
-installed, both on the same tiny random model.
+`python -m tests.integrations.llama_index.compare` checks `NammLLM`, and `HuggingFaceLLM` too where
+llama-index-llms-huggingface is installed, both on the same tiny random model.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ class Answer(BaseModel):
 
 
 class Subject:
-    """An integration under test. make: an LLM from `max_tokens` and fields that every LlamaIndex LLM has."""
+    """An integration under test. make: an LLM from `max_tokens` and fields that every LlamaIndex
+    LLM has.
+    """
 
     def __init__(self, make: Make, model_of: Callable[[Any], Any], limit: str) -> None:
         self.make, self.model_of, self.limit = make, model_of, limit
 
-    def prompts(self, llm: Any, call: Callable[[], Any], seen: list[list[int]] | None = None) -> list[list[int]]:
+    def prompts(
+        self, llm: Any, call: Callable[[], Any], seen: list[list[int]] | None = None
+    ) -> list[list[int]]:
         """The ids of every forward pass during the call; the call can watch `seen` grow."""
         seen = [] if seen is None else seen
-        hook = self.model_of(llm).register_forward_pre_hook(lambda _m, _a, kw: seen.append(kw["input_ids"][0].tolist()), with_kwargs=True)
+        hook = self.model_of(llm).register_forward_pre_hook(
+            lambda _m, _a, kw: seen.append(kw["input_ids"][0].tolist()), with_kwargs=True
+        )
         try:
             call()
         finally:
@@ -74,12 +81,23 @@ def typing_errors_raise(of: Subject) -> bool:
 
 def tools_are_called(of: Subject) -> bool:
     llm = of.make(max_tokens=60)
-    tool = FunctionTool.from_defaults(lambda yes: str(yes), name="say", description="Says it.", fn_schema=Answer)
-    return len(llm.get_tool_calls_from_response(llm.chat_with_tools([tool], PROMPT, tool_required=True))) == 1
+    tool = FunctionTool.from_defaults(
+        lambda yes: str(yes), name="say", description="Says it.", fn_schema=Answer
+    )
+    return (
+        len(
+            llm.get_tool_calls_from_response(
+                llm.chat_with_tools([tool], PROMPT, tool_required=True)
+            )
+        )
+        == 1
+    )
 
 
 def objects_are_valid(of: Subject) -> bool:
-    return isinstance(of.make(max_tokens=60).structured_predict(Answer, PromptTemplate(PROMPT)), Answer)
+    return isinstance(
+        of.make(max_tokens=60).structured_predict(Answer, PromptTemplate(PROMPT)), Answer
+    )
 
 
 def one_token_begins_a_chat(of: Subject) -> bool:
@@ -153,7 +171,10 @@ def eight_threads(of: Subject) -> bool:
 
 def a_context_is_read_once(of: Subject) -> bool:
     llm, context = of.make(max_tokens=1), "The head of the department signs. " * 40
-    first, second = (sum(map(len, of.prompts(llm, lambda q=q: llm.complete(f"{context}{q}")))) for q in ("Who?", "What?"))
+    first, second = (
+        sum(map(len, of.prompts(llm, lambda q=q: llm.complete(f"{context}{q}"))))
+        for q in ("Who?", "What?")
+    )
     return second * 4 < first
 
 
@@ -167,7 +188,9 @@ def all_paths_read_the_same(of: Subject) -> bool:
 
 def a_chat_is_counted_once(of: Subject) -> bool:
     counter = TokenCountingHandler(tokenizer=lambda text: [0] * 1000)
-    of.make(max_tokens=5, callback_manager=CallbackManager([counter])).chat([ChatMessage(content=PROMPT)])
+    of.make(max_tokens=5, callback_manager=CallbackManager([counter])).chat(
+        [ChatMessage(content=PROMPT)]
+    )
     return [event.completion_token_count for event in counter.llm_token_counts] == [5]
 
 
@@ -202,16 +225,29 @@ def run(of: Subject) -> dict[str, str]:
 
 def namm(folder: Path) -> Subject:
     """Ours."""
-    return Subject(lambda **fields: NammLLM(folder, **fields), lambda llm: llm.runner.loaded.model, "max_tokens")
+    return Subject(
+        lambda **fields: NammLLM(folder, **fields),
+        lambda llm: llm.runner.loaded.model,
+        "max_tokens",
+    )
 
 
 def hugging_face(folder: Path) -> Subject:
-    """The usual one, set up as its documentation says; greedy, as ours is by default. ImportError where it is not installed."""
+    """The usual one, set up as its documentation says; greedy, as ours is by default. ImportError
+    where it is not installed.
+    """
     from llama_index.llms.huggingface import HuggingFaceLLM
 
     def make(max_tokens: int, **fields: Any) -> Any:
-        where = {"model_name": str(folder), "tokenizer_name": str(folder), "device_map": "cpu", "context_window": 4000}
-        return HuggingFaceLLM(max_new_tokens=max_tokens, generate_kwargs={"do_sample": False}, **where, **fields)
+        where = {
+            "model_name": str(folder),
+            "tokenizer_name": str(folder),
+            "device_map": "cpu",
+            "context_window": 4000,
+        }
+        return HuggingFaceLLM(
+            max_new_tokens=max_tokens, generate_kwargs={"do_sample": False}, **where, **fields
+        )
 
     return Subject(make, lambda llm: llm._model, "max_new_tokens")
 
@@ -229,7 +265,9 @@ def main() -> None:
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for check in CHECKS:
         print(f"| {check} | {' | '.join(column[check] for column in columns.values())} |")
-    print(f"| **passed of {len(CHECKS)}** | {' | '.join(str(list(column.values()).count('yes')) for column in columns.values())} |")
+    print(
+        f"| **passed of {len(CHECKS)}** | {' | '.join(str(list(column.values()).count('yes')) for column in columns.values())} |"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ TOKENS = 12
 
 @pytest.fixture(autouse=True)
 def event_loop_of_the_test() -> Iterator[None]:
-    """LlamaIndex's `asyncio_run` makes a loop where there is none and leaves it open, which a later test would be blamed for."""
+    """LlamaIndex's `asyncio_run` makes a loop where there is none and leaves it open, which a later
+    test would be blamed for.
+    """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     yield

@@ -46,7 +46,10 @@ def test_deltas_sum_to_the_text_and_the_last_response_has_the_numbers(name, llm)
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_text_grows(name, llm):
-    texts = [getattr(response, "text", None) or response.message.content for response in ask(name, llm, PROMPT).responses]
+    texts = [
+        getattr(response, "text", None) or response.message.content
+        for response in ask(name, llm, PROMPT).responses
+    ]
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
@@ -59,7 +62,9 @@ def test_predict_stream_and_their_async_forms(llm):
 
 def test_a_conversation_and_parts(llm):
     turns = [("system", "Be short."), ("user", "Hello"), ("assistant", "Hi"), ("user", PROMPT)]
-    expected = llm.runner.chat([{"role": role, "content": text} for role, text in turns], max_tokens=TOKENS)
+    expected = llm.runner.chat(
+        [{"role": role, "content": text} for role, text in turns], max_tokens=TOKENS
+    )
     messages = [ChatMessage(role=role, content=text) for role, text in turns]
     assert llm.chat(messages).message.content == expected.text
     parts = ChatMessage(role="user", blocks=[TextBlock(text="Hello"), TextBlock(text="there")])
@@ -73,7 +78,9 @@ def test_metadata_is_the_models(llm):
     assert metadata.is_function_calling_model
     assert metadata.model_name == llm.model
     assert NammLLM(llm.model, context_window=1000).metadata.context_window == 1000
-    assert not NammLLM(llm.model, is_function_calling_model=False).metadata.is_function_calling_model
+    assert not NammLLM(
+        llm.model, is_function_calling_model=False
+    ).metadata.is_function_calling_model
 
 
 def test_a_model_without_a_chat_template_completes(tmp_path):
@@ -83,7 +90,10 @@ def test_a_model_without_a_chat_template_completes(tmp_path):
     assert not llm.metadata.is_chat_model
     expected = llm.runner.generate(PROMPT, max_tokens=TOKENS)
     assert llm.complete(PROMPT).text == expected.text
-    assert llm.chat([ChatMessage(content="Hi")]).message.content == llm.runner.generate("user: Hi\nassistant: ", max_tokens=TOKENS).text
+    assert (
+        llm.chat([ChatMessage(content="Hi")]).message.content
+        == llm.runner.generate("user: Hi\nassistant: ", max_tokens=TOKENS).text
+    )
     assert llm.predict(PromptTemplate(PROMPT)) == expected.text
 
 
@@ -91,7 +101,11 @@ def test_raw_is_ready_for_json(llm):
     raw = llm.complete(PROMPT, policy="knorm", budget=16, interval=8).raw
     assert json.loads(json.dumps(raw)) == raw
     namm = raw["namm"]
-    assert namm["stored_tokens"] < namm["seen_tokens"] == namm["stored_tokens"] + namm["evicted_tokens"]
+    assert (
+        namm["stored_tokens"]
+        < namm["seen_tokens"]
+        == namm["stored_tokens"] + namm["evicted_tokens"]
+    )
     assert namm["nbytes"] > 0
     assert namm["tokens_per_second"] > 0
     assert namm["policy"] == "knorm, budget 16, head"
@@ -113,4 +127,7 @@ def test_without_llama_index_the_import_names_the_command():
         "try:\n    import llama_index.llms.namm\nexcept ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "llama_index.llms.namm needs LlamaIndex: pip install 'namm-llm[llama-index]'\n"
+    assert (
+        done.stdout
+        == "llama_index.llms.namm needs LlamaIndex: pip install 'namm-llm[llama-index]'\n"
+    )

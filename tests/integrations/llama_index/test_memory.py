@@ -11,17 +11,20 @@ import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.llms.namm import NammLLM
 
-from namm_llm import DocumentError, DocumentMemory, UsageError
+from namm_llm import Document, DocumentError, UsageError
 from tests.integrations.llama_index.calls import CALLS, ask
 from tests.integrations.llama_index.conftest import forward_passes
 
-TEXT = "The rain fell on the harbour. The access code of the amber vault is 48213. Nobody was at the mill. " * 5
+TEXT = (
+    "The rain fell on the harbour. The access code of the amber vault is 48213. Nobody was at the mill. "
+    * 5
+)
 QUESTION = "What is the access code of the amber vault?"
 ANSWER = "The access code of the amber vault is 48213."
 
 
 @pytest.fixture(scope="module")
-def memory(bundled) -> DocumentMemory:
+def memory(bundled) -> Document:
     return bundled.runner.read(TEXT)
 
 
@@ -57,7 +60,11 @@ def test_a_memory_for_one_call(saved, bundled):
 def test_a_conversation_about_it(memory):
     llm = NammLLM(memory=memory, system_prompt="Answer from the text.")
     first = ChatMessage(content="Where did the rain fall?")
-    turns = [first, ChatMessage(role="assistant", content="On the harbour."), ChatMessage(content=QUESTION)]
+    turns = [
+        first,
+        ChatMessage(role="assistant", content="On the harbour."),
+        ChatMessage(content=QUESTION),
+    ]
     assert "48213" in llm.chat(turns).message.content
 
 
@@ -76,7 +83,7 @@ def test_mistakes_are_one_clear_line(saved, memory, tmp_path, tiny_folder):
         NammLLM(memory=tmp_path / "lost.namm").complete(QUESTION)
     with pytest.raises(DocumentError, match="was saved with the weights of"):
         NammLLM(tiny_folder, memory=saved).complete(QUESTION)
-    with pytest.raises(UsageError, match="memory is a DocumentMemory or the file of one, not int"):
+    with pytest.raises(UsageError, match="memory is a Document or the file of one, not int"):
         NammLLM(memory=3).complete(QUESTION)
     for save in (NammLLM(memory=memory).to_dict, lambda: pickle.dumps(NammLLM(memory=memory))):
         with pytest.raises(UsageError, match="save it to a file and give the LLM the file"):
@@ -85,10 +92,20 @@ def test_mistakes_are_one_clear_line(saved, memory, tmp_path, tiny_folder):
 
 def test_dict_pickle_and_copies(saved):
     llm = NammLLM(memory=saved, budget=None, max_tokens=20, stop=["."], system_prompt="Be short.")
-    for other in (NammLLM.from_dict(llm.to_dict()), pickle.loads(pickle.dumps(llm)), copy.deepcopy(llm), llm.model_copy()):
+    for other in (
+        NammLLM.from_dict(llm.to_dict()),
+        pickle.loads(pickle.dumps(llm)),
+        copy.deepcopy(llm),
+        llm.model_copy(),
+    ):
         assert other.to_dict() == llm.to_dict()
         assert other.complete(QUESTION).text == ANSWER.removesuffix(".")
-    assert pickle.loads(pickle.dumps(NammLLM(completion_to_prompt=str.upper))).completion_to_prompt("a") == "A"
+    assert (
+        pickle.loads(pickle.dumps(NammLLM(completion_to_prompt=str.upper))).completion_to_prompt(
+            "a"
+        )
+        == "A"
+    )
 
 
 def test_async_opens_the_file_beside_the_loop(saved):

@@ -1,4 +1,6 @@
-"""LlamaIndex's own pipelines run on it, offline: query engines in every mode, chat engines, retrieval; and a context is read once."""
+"""LlamaIndex's own pipelines run on it, offline: query engines in every mode, chat engines,
+retrieval; and a context is read once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,14 @@ FACTS = (
 )
 QUESTION = "What is the access code of the amber vault?"
 SHORT = PromptTemplate("{context_str}\n\n{query_str}")
-MODES = ("compact", "refine", "tree_summarize", "simple_summarize", "accumulate", "compact_accumulate")
+MODES = (
+    "compact",
+    "refine",
+    "tree_summarize",
+    "simple_summarize",
+    "accumulate",
+    "compact_accumulate",
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +49,15 @@ def index(documents) -> VectorStoreIndex:
 def test_a_query_engine_answers_from_what_it_finds(index, bundled):
     engine = index.as_query_engine(llm=bundled, similarity_top_k=2, text_qa_template=SHORT)
     assert "48213" in str(engine.query(QUESTION))
-    assert "40713" in str(asyncio.run(engine.aquery("What is the door code of the northern station?")))
+    assert "40713" in str(
+        asyncio.run(engine.aquery("What is the door code of the northern station?"))
+    )
 
 
 def test_a_query_engine_with_llama_indexs_own_prompt(index, bundled):
-    assert str(index.as_query_engine(llm=bundled).query(QUESTION)).startswith("The access code of the amber vault is 48213.")
+    assert str(index.as_query_engine(llm=bundled).query(QUESTION)).startswith(
+        "The access code of the amber vault is 48213."
+    )
 
 
 def test_llama_indexs_own_prompt_runs(index, bundled):
@@ -63,20 +76,29 @@ def test_a_streaming_query_engine(index, bundled):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("use_async", [False, True])
 def test_every_response_mode_runs(mode, use_async, llm):
-    synthesizer = get_response_synthesizer(llm=NammLLM(llm.model, max_tokens=8), response_mode=mode, use_async=use_async)
+    synthesizer = get_response_synthesizer(
+        llm=NammLLM(llm.model, max_tokens=8), response_mode=mode, use_async=use_async
+    )
     nodes = [NodeWithScore(node=TextNode(text=f"{fact} " * 8), score=1.0) for fact in FACTS]
     assert str(synthesizer.synthesize(QUESTION, nodes))
 
 
 def test_tree_summarize_packs_with_the_models_own_count(llm):
-    """Texts of more tokens than the model has positions are read in several calls, none of them too long."""
+    """Texts of more tokens than the model has positions are read in several calls, none of them too
+    long.
+    """
     small = NammLLM(llm.model, max_tokens=8, context_window=1200)
     small.set_as_global_tokenizer()
     from llama_index.core import Settings
 
     try:
-        documents = [Document(text=" ".join(f"Sentence {number} of part {part}." for number in range(40))) for part in range(6)]
-        engine = SummaryIndex.from_documents(documents).as_query_engine(llm=small, response_mode="tree_summarize", use_async=True)
+        documents = [
+            Document(text=" ".join(f"Sentence {number} of part {part}." for number in range(40)))
+            for part in range(6)
+        ]
+        engine = SummaryIndex.from_documents(documents).as_query_engine(
+            llm=small, response_mode="tree_summarize", use_async=True
+        )
         with forward_passes(small) as passes:
             assert str(engine.query("Summarize."))
     finally:
@@ -90,13 +112,17 @@ def buffer() -> ChatMemoryBuffer:
 
 
 def test_chat_engines(index, bundled):
-    engine = index.as_chat_engine(chat_mode="context", llm=bundled, similarity_top_k=1, memory=buffer())
+    engine = index.as_chat_engine(
+        chat_mode="context", llm=bundled, similarity_top_k=1, memory=buffer()
+    )
     assert isinstance(engine, ContextChatEngine)
     assert engine.chat(QUESTION).response
     streamed = engine.stream_chat("And the old mill?")
     assert len(list(streamed.response_gen)) > 3
     assert len(engine.chat_history) == 4
-    condensing = index.as_chat_engine(chat_mode="condense_plus_context", llm=bundled, memory=buffer())
+    condensing = index.as_chat_engine(
+        chat_mode="condense_plus_context", llm=bundled, memory=buffer()
+    )
     assert condensing.chat(QUESTION).response
     simple = index.as_chat_engine(chat_mode="simple", llm=bundled, memory=buffer())
     simple.chat(FACTS[0])
@@ -118,7 +144,9 @@ def long_llm(tmp_path_factory) -> NammLLM:
     """The random model with room for 16 000 tokens, one that is used for nothing else."""
     from tests.tiny import save_tiny
 
-    return NammLLM(save_tiny(tmp_path_factory.mktemp("long") / "long-llama", positions=16_384), max_tokens=4)
+    return NammLLM(
+        save_tiny(tmp_path_factory.mktemp("long") / "long-llama", positions=16_384), max_tokens=4
+    )
 
 
 def read_tokens(passes: list[list[int]]) -> int:
@@ -128,10 +156,15 @@ def read_tokens(passes: list[list[int]]) -> int:
 
 @pytest.mark.parametrize("ask", ["query engine", "aquery", "chat"])
 def test_15_the_second_question_on_a_long_context_reads_20_times_less(ask, long_llm):
-    text = f"{ask}: " + " ".join(f"Request {number} was signed by the head of department {number % 7}." for number in range(500))
+    text = f"{ask}: " + " ".join(
+        f"Request {number} was signed by the head of department {number % 7}."
+        for number in range(500)
+    )
     assert 8000 < len(long_llm.tokenize(text)) < 14_000
     nodes = [NodeWithScore(node=TextNode(text=text), score=1.0)]
-    synthesizer = get_response_synthesizer(llm=long_llm, response_mode="simple_summarize", text_qa_template=SHORT)
+    synthesizer = get_response_synthesizer(
+        llm=long_llm, response_mode="simple_summarize", text_qa_template=SHORT
+    )
     questions = ("Who signed request 12?", "Which requests did the head of department 3 sign?")
     spent = []
     for question in questions:

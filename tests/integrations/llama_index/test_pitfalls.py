@@ -1,4 +1,6 @@
-"""The 22 pain points of local integrations (see the README beside the integration), by number, as far as LlamaIndex has them."""
+"""The 22 pain points of local integrations (see the README beside the integration), by number, as
+far as LlamaIndex has them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_01_stop_is_text_across_tokens_cut_off_and_honoured_everywhere(name, llm
 
 @pytest.mark.parametrize("name", CALLS)
 def test_02_the_prompt_is_never_echoed(name, bundled):
-    told = "The access code of the amber vault is 48213. What is the access code of the amber vault?"
+    told = (
+        "The access code of the amber vault is 48213. What is the access code of the amber vault?"
+    )
     assert ask(name, bundled, told).text == "The access code of the amber vault is 48213."
 
 
@@ -55,7 +59,9 @@ def test_03_settings_of_one_call_are_honoured_and_typing_errors_raise(name, llm)
 
 
 def test_03_typing_errors_raise_when_it_is_made():
-    with pytest.raises(UsageError, match=r"NammLLM has no setting 'tempurature'; did you mean temperature\?"):
+    with pytest.raises(
+        UsageError, match=r"NammLLM has no setting 'tempurature'; did you mean temperature\?"
+    ):
         NammLLM(tempurature=0.3)
     with pytest.raises(UsageError, match="was given max_tokens twice, once as max_new_tokens"):
         NammLLM(max_tokens=3, max_new_tokens=3)
@@ -94,7 +100,10 @@ def test_08_one_token_begins_a_formatted_prompt_with_or_without_it(name, llm):
     for prompt in ("as it stands", f"{bos}as it stands"):
         with forward_passes(llm) as passes:
             ask(name, llm, prompt, formatted=True, prefix_caches=0)
-        assert prompt_of(passes) == [llm.runner.loaded.tokenizer.bos_token_id, *llm.tokenize("as it stands")]
+        assert prompt_of(passes) == [
+            llm.runner.loaded.tokenizer.bos_token_id,
+            *llm.tokenize("as it stands"),
+        ]
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -110,7 +119,11 @@ def test_10_llama_index_counts_with_the_models_tokenizer(llm):
     before = Settings._tokenizer
     try:
         llm.set_as_global_tokenizer()
-        assert Settings.tokenizer("travel requests") == llm.tokenize("travel requests") == llm.runner.encode("travel requests")
+        assert (
+            Settings.tokenizer("travel requests")
+            == llm.tokenize("travel requests")
+            == llm.runner.encode("travel requests")
+        )
     finally:
         Settings._tokenizer = before
 
@@ -137,7 +150,9 @@ def test_12_a_stream_that_is_closed_stops_within_a_token(llm):
         stream.close()
         at_close = len(passes)
         llm.complete("next in the queue", max_tokens=1, prefix_caches=0)
-    assert len(passes) - at_close <= 1 + 2  # one token of the abandoned answer, and the next prompt (its last token apart)
+    assert (
+        len(passes) - at_close <= 1 + 2
+    )  # one token of the abandoned answer, and the next prompt (its last token apart)
 
 
 def test_12_a_stream_that_is_dropped_stops(llm):
@@ -182,7 +197,12 @@ def test_14_eight_threads_get_the_answers_that_they_get_alone(llm):
     assert len(set(alone)) > 4
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda prompt: llm.complete(prompt).text, prompts)) == alone
-        streamed = list(pool.map(lambda prompt: "".join(piece.delta for piece in llm.stream_complete(prompt)), prompts))
+        streamed = list(
+            pool.map(
+                lambda prompt: "".join(piece.delta for piece in llm.stream_complete(prompt)),
+                prompts,
+            )
+        )
     assert streamed == alone
 
 
@@ -210,7 +230,9 @@ def test_14_two_threads_load_one_runner(tiny_folder):
     for thread in threads:
         thread.join()
     assert len({id(runner) for runner in found}) == 1
-    assert NammLLM(tiny_folder).runner.loaded is llm.runner.loaded  # weights are shared in the process
+    assert (
+        NammLLM(tiny_folder).runner.loaded is llm.runner.loaded
+    )  # weights are shared in the process
 
 
 def test_15_a_chat_reads_only_what_is_new(llm):
@@ -298,8 +320,26 @@ def test_19_nothing_is_looked_for_on_the_network():
 
 def test_21_every_setting_is_part_of_what_caches_know_it_by(llm):
     changed = {
-        **{"policy": "knorm", "budget": 32, "interval": 8, "compete": "layer", "sinks": 1, "recent": 2, "chunk": 8, "prefix_caches": 0},
-        **{"max_tokens": 2, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.1, "seed": 1, "stop": "a"},
+        **{
+            "policy": "knorm",
+            "budget": 32,
+            "interval": 8,
+            "budget_scope": "layer",
+            "sinks": 1,
+            "protect_recent": 2,
+            "chunk": 8,
+            "prefix_caches": 0,
+        },
+        **{
+            "max_tokens": 2,
+            "temperature": 0.5,
+            "top_k": 3,
+            "top_p": 0.5,
+            "min_p": 0.1,
+            "repetition_penalty": 1.1,
+            "seed": 1,
+            "stop": "a",
+        },
         **{
             "quantization": "nf4",
             "dtype": "bfloat16",

@@ -37,15 +37,33 @@ def test_06_an_object_of_the_class(llm):
     record = llm.structured_predict(Record, PROMPT, llm_kwargs={"max_tokens": 80}, what="vaults")
     assert isinstance(record, Record)
     assert record.value <= 99999
-    assert asyncio.run(llm.astructured_predict(Record, PROMPT, llm_kwargs={"max_tokens": 80}, what="vaults")) == record
-    assert isinstance(llm.structured_predict(Records, PROMPT, llm_kwargs={"max_tokens": 300}, what="vaults"), Records)
+    assert (
+        asyncio.run(
+            llm.astructured_predict(Record, PROMPT, llm_kwargs={"max_tokens": 80}, what="vaults")
+        )
+        == record
+    )
+    assert isinstance(
+        llm.structured_predict(Records, PROMPT, llm_kwargs={"max_tokens": 300}, what="vaults"),
+        Records,
+    )
 
 
 def test_06_the_prompt_of_a_structured_prediction_is_the_same_as_of_a_chat(llm):
     instructed = NammLLM(llm.model, max_tokens=80, system_prompt="Be short.")
     record = instructed.structured_predict(Record, PROMPT, what="vaults")
-    messages = [ChatMessage(role="system", content="Be short."), ChatMessage(content=PROMPT.format(what="vaults"))]
-    assert Record.model_validate_json(llm.chat(messages, max_tokens=80, json_schema=Record.model_json_schema()).message.content) == record
+    messages = [
+        ChatMessage(role="system", content="Be short."),
+        ChatMessage(content=PROMPT.format(what="vaults")),
+    ]
+    assert (
+        Record.model_validate_json(
+            llm.chat(
+                messages, max_tokens=80, json_schema=Record.model_json_schema()
+            ).message.content
+        )
+        == record
+    )
 
 
 def test_06_it_grows_while_it_is_written(llm):
@@ -57,9 +75,16 @@ def test_06_it_grows_while_it_is_written(llm):
     assert getattr(partial[0], "value", None) is None
 
     async def collect() -> list:
-        return [one async for one in await llm.astream_structured_predict(Record, PROMPT, llm_kwargs=options, what="vaults")]
+        return [
+            one
+            async for one in await llm.astream_structured_predict(
+                Record, PROMPT, llm_kwargs=options, what="vaults"
+            )
+        ]
 
-    assert [one.model_dump() for one in asyncio.run(collect())] == [one.model_dump() for one in partial]
+    assert [one.model_dump() for one in asyncio.run(collect())] == [
+        one.model_dump() for one in partial
+    ]
 
 
 def test_06_as_structured_llm(llm):
@@ -70,7 +95,9 @@ def test_06_as_structured_llm(llm):
 
 
 def test_06_an_answer_that_is_cut_says_what_to_do(llm):
-    with pytest.raises(UsageError, match="cut after 2 tokens, within the Record; give it a larger max_tokens"):
+    with pytest.raises(
+        UsageError, match="cut after 2 tokens, within the Record; give it a larger max_tokens"
+    ):
         llm.structured_predict(Record, PROMPT, llm_kwargs={"max_tokens": 2}, what="vaults")
 
 
@@ -94,5 +121,9 @@ def test_06_another_program_mode_goes_llama_indexs_own_way(llm):
 
 
 def test_an_expression_makes_the_bundled_model_answer_in_form(bundled):
-    told = "The access code of the amber vault is 48213. What is the access code of the amber vault?"
-    assert bundled.complete(told, regex=r"The access code of the amber vault is [0-9]{5}").text.endswith(" 48213")
+    told = (
+        "The access code of the amber vault is 48213. What is the access code of the amber vault?"
+    )
+    assert bundled.complete(
+        told, regex=r"The access code of the amber vault is [0-9]{5}"
+    ).text.endswith(" 48213")

@@ -1,4 +1,6 @@
-"""Function calling: forced, free and forbidden calls, the whole loop, agents; on a random model, whose forced calls are all valid."""
+"""Function calling: forced, free and forbidden calls, the whole loop, agents; on a random model,
+whose forced calls are all valid.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def caller(llm) -> NammLLM:
 
 
 def names(response) -> list[str]:
-    return [block.tool_name for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+    return [
+        block.tool_name for block in response.message.blocks if isinstance(block, ToolCallBlock)
+    ]
 
 
 @pytest.mark.parametrize("choice", ["sign", {"type": "function", "function": {"name": "sign"}}])
@@ -51,7 +55,9 @@ def test_07_a_named_tool_is_called(choice, caller):
     assert selection.tool_id.startswith("call_")
 
 
-@pytest.mark.parametrize("options", [{"tool_required": True}, {"tool_choice": "required"}, {"tool_choice": "any"}])
+@pytest.mark.parametrize(
+    "options", [{"tool_required": True}, {"tool_choice": "required"}, {"tool_choice": "any"}]
+)
 def test_07_some_tool_is_called(options, caller):
     assert names(caller.chat_with_tools([RING, SIGN], "Please", **options))[0] in ("ring", "sign")
 
@@ -66,14 +72,21 @@ def test_07_none_means_none(caller):
 
 
 def test_07_a_choice_that_there_is_not_is_an_error(caller):
-    with pytest.raises(UsageError, match="tool_choice must be auto, none, required or one of ring, not 'sing'"):
+    with pytest.raises(
+        UsageError, match="tool_choice must be auto, none, required or one of ring, not 'sing'"
+    ):
         caller.chat_with_tools([RING], "Please", tool_choice="sing")
-    with pytest.raises(UsageError, match="tool_choice must be auto, none, required, any or the name of a tool"):
+    with pytest.raises(
+        UsageError, match="tool_choice must be auto, none, required, any or the name of a tool"
+    ):
         caller.chat_with_tools([RING], "Please", tool_choice=["ring"])
 
 
 def test_no_tools_is_a_chat(caller):
-    assert caller.chat_with_tools([], "Please").message.content == caller.chat([ChatMessage(content="Please")]).message.content
+    assert (
+        caller.chat_with_tools([], "Please").message.content
+        == caller.chat([ChatMessage(content="Please")]).message.content
+    )
 
 
 def test_the_callers_history_is_not_changed(caller):
@@ -86,7 +99,12 @@ def test_all_ways_to_call_give_the_same_call(caller):
     expected = caller.chat_with_tools([SIGN], "Please", tool_required=True)
 
     async def stream() -> list:
-        return [one async for one in await caller.astream_chat_with_tools([SIGN], "Please", tool_required=True)]
+        return [
+            one
+            async for one in await caller.astream_chat_with_tools(
+                [SIGN], "Please", tool_required=True
+            )
+        ]
 
     others = [
         asyncio.run(caller.achat_with_tools([SIGN], "Please", tool_required=True)),
@@ -94,19 +112,29 @@ def test_all_ways_to_call_give_the_same_call(caller):
         asyncio.run(stream())[-1],
     ]
     for response in others:
-        selections = [caller.get_tool_calls_from_response(one)[0].tool_kwargs for one in (expected, response)]
+        selections = [
+            caller.get_tool_calls_from_response(one)[0].tool_kwargs for one in (expected, response)
+        ]
         assert selections[0] == selections[1]
-        assert response.raw["usage"]["completion_tokens"] == expected.raw["usage"]["completion_tokens"]
+        assert (
+            response.raw["usage"]["completion_tokens"] == expected.raw["usage"]["completion_tokens"]
+        )
 
 
 def test_05_the_model_is_told_of_tools_calls_and_answers(caller):
-    """In the text that it reads: the tool's name and words, the call that it made, and what the tool answered."""
+    """In the text that it reads: the tool's name and words, the call that it made, and what the
+    tool answered.
+    """
     silent = NammLLM(caller.model, max_tokens=1, prefix_caches=0)
     call = ToolCallBlock(tool_call_id="call_7", tool_name="sign", tool_kwargs={"approved": True})
     history = [
         ChatMessage(content="Please"),
         ChatMessage(role="assistant", blocks=[call]),
-        ChatMessage(role="tool", content="It is signed.", additional_kwargs={"tool_call_id": "call_7", "name": "sign"}),
+        ChatMessage(
+            role="tool",
+            content="It is signed.",
+            additional_kwargs={"tool_call_id": "call_7", "name": "sign"},
+        ),
     ]
     with forward_passes(silent) as passes:
         silent.chat_with_tools([SIGN], chat_history=history)
@@ -117,7 +145,9 @@ def test_05_the_model_is_told_of_tools_calls_and_answers(caller):
 
 
 def test_05_predict_and_call(caller):
-    assert caller.predict_and_call([SIGN], "Please", tool_required=True).response.startswith("signed: ")
+    assert caller.predict_and_call([SIGN], "Please", tool_required=True).response.startswith(
+        "signed: "
+    )
     answer = asyncio.run(caller.apredict_and_call([SIGN], "Please", tool_required=True))
     assert answer.sources[0].raw_output.startswith("signed: ")
 
@@ -125,7 +155,9 @@ def test_05_predict_and_call(caller):
 @pytest.mark.parametrize("streaming", [True, False])
 def test_05_an_agent_runs_its_loop(streaming, caller):
     async def run():
-        agent = FunctionAgent(tools=[SIGN, RING], llm=caller, initial_tool_choice="sign", streaming=streaming)
+        agent = FunctionAgent(
+            tools=[SIGN, RING], llm=caller, initial_tool_choice="sign", streaming=streaming
+        )
         return await agent.run("Please")
 
     output = asyncio.run(run())
@@ -136,7 +168,9 @@ def test_05_an_agent_runs_its_loop(streaming, caller):
 
 def test_05_an_agent_workflow_runs(caller):
     async def run():
-        agent = FunctionAgent(name="clerk", description="Signs.", tools=[RING], llm=caller, initial_tool_choice="ring")
+        agent = FunctionAgent(
+            name="clerk", description="Signs.", tools=[RING], llm=caller, initial_tool_choice="ring"
+        )
         return await AgentWorkflow(agents=[agent], root_agent="clerk").run("Please")
 
     assert [call.tool_output.content for call in asyncio.run(run()).tool_calls] == ["rang"]
@@ -147,7 +181,11 @@ def test_05_an_agent_workflow_runs(caller):
     [
         ('Let me see. {"name": "sign", "arguments": {"approved": true}}', "Let me see. ", ["sign"]),
         ('<tool_call>\n{"name": "ring", "arguments": {}}\n</tool_call>', "", ["ring"]),
-        ('[{"name": "ring", "parameters": {}}, {"name": "sign", "parameters": {"approved": false}}]', "", ["ring", "sign"]),
+        (
+            '[{"name": "ring", "parameters": {}}, {"name": "sign", "parameters": {"approved": false}}]',
+            "",
+            ["ring", "sign"],
+        ),
         ("Is 2 < 3? Yes [sure].", "Is 2 < 3? Yes [sure].", []),
         ('{"name": "nobody", "arguments": {}}', '{"name": "nobody", "arguments": {}}', []),
     ],
@@ -155,7 +193,11 @@ def test_05_an_agent_workflow_runs(caller):
 def test_calls_are_found_in_free_text(written, text, calls, caller):
     """The grammar makes the model write the text; that it chose to is all that is not real."""
     grammar = f"start: {json.dumps(written)}"
-    responses = list(caller.stream_chat_with_tools([SIGN, RING], "Please", allow_parallel_tool_calls=True, grammar=grammar, max_tokens=200))
+    responses = list(
+        caller.stream_chat_with_tools(
+            [SIGN, RING], "Please", allow_parallel_tool_calls=True, grammar=grammar, max_tokens=200
+        )
+    )
     last = responses[-1]
     assert (last.message.content, names(last)) == (text, calls)
     assert "".join(response.delta for response in responses) == text

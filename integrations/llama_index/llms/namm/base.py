@@ -1,7 +1,8 @@
 """`NammLLM`: LlamaIndex's eight endpoints over one runner.
 
-Every endpoint is one of two sync generators, `_completions` and `_chats`: a whole answer is their last response, the async ones run them in
-a thread. Only the outer methods carry LlamaIndex's callbacks, so nothing is counted twice.
+Every endpoint is one of two sync generators, `_completions` and `_chats`: a whole answer is their
+last response, the async ones run them in a thread. Only the outer methods carry LlamaIndex's
+callbacks, so nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -44,34 +45,48 @@ R = TypeVar("R", CompletionResponse, ChatResponse)
 
 
 class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
-    """A local model whose cache evicts. Nothing is loaded before the first call; the same weights are loaded once in a process.
+    """A local model whose cache evicts. Nothing is loaded before the first call; the same weights
+    are loaded once in a process.
 
-    Every setting can be changed for one call: `llm.complete("...", temperature=0.7, budget=0.25)`. None is the library's default, see
-    `namm_llm.Runner.load` and `namm_llm.SamplingParams`. An unknown name is an error, here and in a call.
+    Every setting can be changed for one call: `llm.complete("...", temperature=0.7, budget=0.25)`.
+    None is the library's default, see `namm_llm.Runner.load` and `namm_llm.SamplingParams`. An
+    unknown name is an error, here and in a call.
 
-    memory: a document read before (`runner.read(...)`, or the file of its `save`); every prompt is then a question about it.
-    context_window: what LlamaIndex may fill, if less than what the model was trained on.
+    memory: a document read before (`runner.read(...)`, or the file of its `save`); every prompt is
+    then a question about it. context_window: what LlamaIndex may fill, if less than what the model
+    was trained on.
     """
 
-    # -- the eight endpoints ------------------------------------------------------------------------------------------------------
+    # -- the eight endpoints -----------------------------------------------------------------------
+    # -------------------------------
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The whole answer. formatted: go on from the prompt as it stands, without the chat template."""
+        """The whole answer. formatted: go on from the prompt as it stands, without the chat
+        template.
+        """
         return _last(self._completions(prompt, formatted, self._call(kwargs)))
 
     @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
         """The answer while it is written; the last response carries the numbers."""
         return self._completions(prompt, formatted, self._call(kwargs))
 
     @llm_completion_callback()
-    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+    async def acomplete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponse:
         """As `complete`; cancelling it stops the model."""
-        return await _alast(in_thread(partial(self._completions, prompt, formatted, self._call(kwargs))))
+        return await _alast(
+            in_thread(partial(self._completions, prompt, formatted, self._call(kwargs)))
+        )
 
     @llm_completion_callback()
-    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
         """As `stream_complete`; closing it stops the model."""
         return in_thread(partial(self._completions, prompt, formatted, self._call(kwargs)))
 
@@ -91,11 +106,14 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         return await _alast(in_thread(partial(self._chats, messages, self._call(kwargs))))
 
     @llm_chat_callback()
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
         """As `stream_chat`; closing it stops the model."""
         return in_thread(partial(self._chats, messages, self._call(kwargs)))
 
-    # -- tools --------------------------------------------------------------------------------------------------------------------
+    # -- tools -------------------------------------------------------------------------------------
+    # -------------------------------
 
     def _prepare_chat_with_tools(
         self,
@@ -108,10 +126,16 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         tool_choice: str | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """What `chat` is called with. tool_choice: auto, none, required, any, or the name of a tool; goes before `tool_required`."""
+        """What `chat` is called with. tool_choice: auto, none, required, any, or the name of a
+        tool; goes before `tool_required`.
+        """
         messages = list(chat_history or [])  # a copy: the history is the caller's
         if user_msg is not None:
-            messages.append(ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg)
+            messages.append(
+                ChatMessage(role=MessageRole.USER, content=user_msg)
+                if isinstance(user_msg, str)
+                else user_msg
+            )
         return {
             "messages": messages,
             "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
@@ -126,20 +150,38 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         """The tools that the model calls. ValueError if it calls none."""
         calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not calls and error_on_no_tool_call:
-            raise ValueError(f"the model called no tool, it wrote: {(response.message.content or '')[:200]!r}")
+            raise ValueError(
+                f"the model called no tool, it wrote: {(response.message.content or '')[:200]!r}"
+            )
         return [
-            ToolSelection(tool_id=call.tool_call_id or call.tool_name, tool_name=call.tool_name, tool_kwargs=call.tool_kwargs)
+            ToolSelection(
+                tool_id=call.tool_call_id or call.tool_name,
+                tool_name=call.tool_name,
+                tool_kwargs=call.tool_kwargs,
+            )
             for call in calls
         ]
 
-    # -- one answer ---------------------------------------------------------------------------------------------------------------
+    # -- one answer --------------------------------------------------------------------------------
+    # -------------------------------
 
-    def _completions(self, prompt: str, formatted: bool, call: Call, cancel: Event | None = None) -> CompletionResponseGen:
-        return _growing(self._open(self._completion_prompt(prompt, formatted, call), call, cancel), responses.completion)
+    def _completions(
+        self, prompt: str, formatted: bool, call: Call, cancel: Event | None = None
+    ) -> CompletionResponseGen:
+        return _growing(
+            self._open(self._completion_prompt(prompt, formatted, call), call, cancel),
+            responses.completion,
+        )
 
-    def _chats(self, messages: Sequence[ChatMessage], call: Call, cancel: Event | None = None) -> ChatResponseGen:
+    def _chats(
+        self, messages: Sequence[ChatMessage], call: Call, cancel: Event | None = None
+    ) -> ChatResponseGen:
         stream = self._open(self._chat_prompt(messages, call), call, cancel)
-        return growing_with_tools(stream, call, responses.chat) if call.tools else _growing(stream, responses.chat)
+        return (
+            growing_with_tools(stream, call, responses.chat)
+            if call.tools
+            else _growing(stream, responses.chat)
+        )
 
     def _completion_prompt(self, prompt: str, formatted: bool, call: Call) -> str | list[Message]:
         if formatted:
@@ -149,7 +191,11 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         if is_default(self.completion_to_prompt) and self._runner_of(call).has_chat_template:
             return self._chat_prompt([ChatMessage(role=MessageRole.USER, content=prompt)], call)
         instructed = f"{self.system_prompt}\n\n{prompt}" if self.system_prompt else prompt
-        return instructed if is_default(self.completion_to_prompt) else self.completion_to_prompt(instructed)
+        return (
+            instructed
+            if is_default(self.completion_to_prompt)
+            else self.completion_to_prompt(instructed)
+        )
 
     def _chat_prompt(self, messages: Sequence[ChatMessage], call: Call) -> str | list[Message]:
         instructed = with_system_prompt(messages, self.system_prompt)
@@ -158,17 +204,25 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         return self.messages_to_prompt(instructed)
 
     def _open(self, prompt: str | list[Message], call: Call, cancel: Event | None) -> Stream:
-        """The stream of an answer; with a document memory the prompt is a question, or a conversation, about it."""
+        """The stream of an answer; with a document memory the prompt is a question, or a
+        conversation, about it.
+        """
         options: dict[str, Any] = {"cancel": cancel, **call.sampling}
         if call.tools:
             options |= {"tools": call.tools, "tool_choice": choice_of(call.tool_choice)}
         memory = self._memory_of(call)
-        stream: Stream = (self._runner_of(call) if memory is None else memory).stream(prompt, **options)
+        stream: Stream = (self._runner_of(call) if memory is None else memory).stream(
+            prompt, **options
+        )
         return stream
 
 
-def _growing(stream: Stream, respond: Callable[[str, str, Generation | None], R]) -> Generator[R, None, None]:
-    """A response for each piece of the answer, and one with the whole result; the stream is closed when the reader goes."""
+def _growing(
+    stream: Stream, respond: Callable[[str, str, Generation | None], R]
+) -> Generator[R, None, None]:
+    """A response for each piece of the answer, and one with the whole result; the stream is closed
+    when the reader goes.
+    """
     text = ""
     with stream:
         for piece in stream:

@@ -1,4 +1,6 @@
-"""LlamaIndex's messages as the runner takes them: dictionaries in the OpenAI form, as chat templates know them."""
+"""LlamaIndex's messages as the runner takes them: dictionaries in the OpenAI form, as chat
+templates know them.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,15 @@ _SILENT = (ThinkingBlock, CachePoint)  # not for the model's eyes
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Role and content of each, with tool calls and their answers. UsageError for pictures, sound and files."""
+    """Role and content of each, with tool calls and their answers. UsageError for pictures, sound
+    and files.
+    """
     return [_to_message(message) for message in messages]
 
 
-def with_system_prompt(messages: Sequence[ChatMessage], system_prompt: str | None) -> list[ChatMessage]:
+def with_system_prompt(
+    messages: Sequence[ChatMessage], system_prompt: str | None
+) -> list[ChatMessage]:
     """The messages behind the LLM's own system prompt, unless they bring one."""
     if not system_prompt or any(_role(message) == "system" for message in messages):
         return list(messages)
@@ -51,7 +57,9 @@ def _to_message(message: ChatMessage) -> Message:
         elif isinstance(block, ToolCallBlock):
             calls.append(_call(block))
         elif not isinstance(block, _SILENT):
-            raise UsageError(f"the model reads text only, and a message holds a {type(block).__name__}; give its text instead.")
+            raise UsageError(
+                f"the model reads text only, and a message holds a {type(block).__name__}; give its text instead."
+            )
     found: Message = {"role": _role(message), "content": "\n".join(texts)}
     if calls:
         found["tool_calls"] = calls
@@ -64,5 +72,11 @@ def _to_message(message: ChatMessage) -> Message:
 
 
 def _call(block: ToolCallBlock) -> Message:
-    arguments = json.loads(block.tool_kwargs) if isinstance(block.tool_kwargs, str) else block.tool_kwargs
-    return {"id": block.tool_call_id or block.tool_name, "type": "function", "function": {"name": block.tool_name, "arguments": arguments}}
+    arguments = (
+        json.loads(block.tool_kwargs) if isinstance(block.tool_kwargs, str) else block.tool_kwargs
+    )
+    return {
+        "id": block.tool_call_id or block.tool_name,
+        "type": "function",
+        "function": {"name": block.tool_name, "arguments": arguments},
+    }

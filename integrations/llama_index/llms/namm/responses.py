@@ -8,14 +8,22 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole, TextBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    MessageRole,
+    TextBlock,
+)
 
 if TYPE_CHECKING:
     from namm_llm import Generation
 
 
 def completion(text: str, delta: str, result: Generation | None) -> CompletionResponse:
-    """text: all of it so far. delta: what is new. result: the whole answer, with the last response only."""
+    """text: all of it so far. delta: what is new. result: the whole answer, with the last response
+    only.
+    """
     return CompletionResponse(text=text, delta=delta, raw=raw(result))
 
 
@@ -26,7 +34,9 @@ def chat(text: str, delta: str, result: Generation | None) -> ChatResponse:
 
 
 def raw(result: Generation | None) -> dict[str, Any] | None:
-    """`usage` as LlamaIndex's token counters read it, and in `namm` what the cache kept; ready for JSON."""
+    """`usage` as LlamaIndex's token counters read it, and in `namm` what the cache kept; ready for
+    JSON.
+    """
     if result is None:
         return None
     usage, timings, cache = result.usage, asdict(result.timings), asdict(result.cache)
@@ -44,6 +54,8 @@ def raw(result: Generation | None) -> dict[str, Any] | None:
             **cache,
             "evicted_tokens": cache["seen_tokens"] - cache["stored_tokens"],
             **timings,
-            "tokens_per_second": later / timings["decode_seconds"] if timings["decode_seconds"] > 0 else None,
+            "tokens_per_second": later / timings["decode_seconds"]
+            if timings["decode_seconds"] > 0
+            else None,
         },
     }

@@ -1,5 +1,5 @@
-"""The names of an LLM's settings, as given to `NammLLM(...)` or to one call: which of them are whose, what else they are known as, and an
-error for a name that nobody knows.
+"""The names of an LLM's settings, as given to `NammLLM(...)` or to one call: which of them are
+whose, what else they are known as, and an error for a name that nobody knows.
 """
 
 from __future__ import annotations
@@ -11,9 +11,40 @@ from typing import Any
 
 from namm_llm import UsageError
 
-LOADING = ("model", "quantization", "device", "dtype", "revision", "local_files_only", "trust_remote_code")
-CACHE = ("policy", "budget", "namm", "interval", "compete", "sinks", "recent", "kv_bits", "chunk", "prefix_caches")
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "json_schema", "regex", "grammar")
+LOADING = (
+    "model",
+    "quantization",
+    "device",
+    "dtype",
+    "revision",
+    "local_files_only",
+    "trust_remote_code",
+)
+CACHE = (
+    "policy",
+    "budget",
+    "namm",
+    "interval",
+    "budget_scope",
+    "sinks",
+    "protect_recent",
+    "kv_bits",
+    "chunk",
+    "prefix_caches",
+)
+SAMPLING = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "json_schema",
+    "regex",
+    "grammar",
+)
 PLAIN = (*LOADING, *CACHE, *SAMPLING)  # what can be set for an LLM and for one call
 TOOLS = ("tools", "tool_choice", "allow_parallel_tool_calls")
 
@@ -33,7 +64,8 @@ ALIASES = {
 
 
 def canonical(given: Mapping[str, Any], known: Collection[str], what: str) -> dict[str, Any]:
-    """The settings under their own names. UsageError for an unknown name, or for one setting under two names.
+    """The settings under their own names. UsageError for an unknown name, or for one setting under
+    two names.
 
     what: whose settings they are, for the message.
     """
@@ -42,7 +74,9 @@ def canonical(given: Mapping[str, Any], known: Collection[str], what: str) -> di
         own = name if name in known else ALIASES.get(name, name)
         if own not in known:
             close = get_close_matches(name, [*known, *ALIASES], n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}."
+            hint = (
+                f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}."
+            )
             raise UsageError(f"{what} has no setting {name!r}; {hint}")
         if own in found:
             raise UsageError(f"{what} was given {own} twice, once as {name}; give it once.")
@@ -57,8 +91,9 @@ def part(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Call:
-    """The settings of one call. loading: arguments of `Runner.load`. sampling: of `SamplingParams`. memory: a document read before, or
-    its file. tools: schemas in the OpenAI form. parallel: whether more than one tool may be called at once.
+    """The settings of one call. loading: arguments of `Runner.load`. sampling: of `SamplingParams`.
+    memory: a document read before, or its file. tools: schemas in the OpenAI form. parallel:
+    whether more than one tool may be called at once.
     """
 
     loading: dict[str, Any]
@@ -70,7 +105,9 @@ class Call:
 
     @classmethod
     def of(cls, own: Mapping[str, Any], given: Mapping[str, Any]) -> Call:
-        """The settings of an LLM with those of one call in their place. UsageError for an unknown name."""
+        """The settings of an LLM with those of one call in their place. UsageError for an unknown
+        name.
+        """
         known = (*PLAIN, "memory", *TOOLS)
         merged = {**own, **canonical(given, known, "a call of NammLLM")}
         return cls(

@@ -1,6 +1,8 @@
-"""Structured prediction by constrained decoding: the model can write nothing but JSON that fits the class.
+"""Structured prediction by constrained decoding: the model can write nothing but JSON that fits the
+class.
 
-LlamaIndex's own way asks for a tool call or looks for JSON in free text; this one leaves nothing to look for. The prompt stays as it is.
+LlamaIndex's own way asks for a tool call or looks for JSON in free text; this one leaves nothing to
+look for. The prompt stays as it is.
 """
 
 from __future__ import annotations
@@ -28,58 +30,88 @@ dispatcher = get_dispatcher(__name__)
 
 
 class ConstrainedLLM(LLM):
-    """An LLM whose `chat` takes `json_schema`. Another `pydantic_program_mode` than the default goes LlamaIndex's own way."""
+    """An LLM whose `chat` takes `json_schema`. Another `pydantic_program_mode` than the default
+    goes LlamaIndex's own way.
+    """
 
     @dispatcher.span
     def structured_predict(
-        self, output_cls: type[Model], prompt: BasePromptTemplate, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
     ) -> Model:
         """An object of the class. UsageError if `max_tokens` is not enough for it."""
         if not self._constrains:
             return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
         _started(output_cls, prompt, prompt_args)
-        response = self.chat(self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs))
+        response = self.chat(
+            self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs)
+        )
         return _ended(_whole(output_cls, response))
 
     @dispatcher.span
     async def astructured_predict(
-        self, output_cls: type[Model], prompt: BasePromptTemplate, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
     ) -> Model:
         """As `structured_predict`."""
         if not self._constrains:
             return await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
         _started(output_cls, prompt, prompt_args)
-        response = await self.achat(self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs))
+        response = await self.achat(
+            self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs)
+        )
         return _ended(_whole(output_cls, response))
 
     @dispatcher.span
     def stream_structured_predict(
-        self, output_cls: type[Model], prompt: BasePromptTemplate, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
     ) -> Generator[Model | FlexibleModel, None, None]:
         """What is known of the object so far, growing; at last the object."""
         if not self._constrains:
-            yield from super().stream_structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            yield from super().stream_structured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
             return
         _started(output_cls, prompt, prompt_args)
         growing = _Growing(output_cls)
-        for response in self.stream_chat(self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs)):
+        for response in self.stream_chat(
+            self._get_messages(prompt, **prompt_args), **_constrained(output_cls, llm_kwargs)
+        ):
             if (known := growing.feed(response)) is not None:
                 yield known
         yield growing.end()
 
     @dispatcher.span
     async def astream_structured_predict(
-        self, output_cls: type[Model], prompt: BasePromptTemplate, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+        self,
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
     ) -> AsyncGenerator[Model | FlexibleModel, None]:
         """As `stream_structured_predict`."""
         if not self._constrains:
-            return await super().astream_structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            return await super().astream_structured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
 
         async def objects() -> AsyncGenerator[Model | FlexibleModel, None]:
             _started(output_cls, prompt, prompt_args)
             growing = _Growing(output_cls)
             options = _constrained(output_cls, llm_kwargs)
-            async for response in await self.astream_chat(self._get_messages(prompt, **prompt_args), **options):
+            async for response in await self.astream_chat(
+                self._get_messages(prompt, **prompt_args), **options
+            ):
                 if (known := growing.feed(response)) is not None:
                     yield known
             yield growing.end()
@@ -130,8 +162,14 @@ def _whole(output_cls: type[Model], response: ChatResponse) -> Model:
         ) from error
 
 
-def _started(output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]) -> None:
-    dispatcher.event(LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args))
+def _started(
+    output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]
+) -> None:
+    dispatcher.event(
+        LLMStructuredPredictStartEvent(
+            output_cls=output_cls, template=prompt, template_args=prompt_args
+        )
+    )
 
 
 def _ended(output: Model) -> Model:

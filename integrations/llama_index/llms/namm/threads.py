@@ -1,6 +1,8 @@
-"""A blocking iterator as an async generator: it runs in a thread of its own, so the event loop is never kept waiting.
+"""A blocking iterator as an async generator: it runs in a thread of its own, so the event loop is
+never kept waiting.
 
-The default executor is left alone: a few answers that wait for their turn would fill it for everybody else.
+The default executor is left alone: a few answers that wait for their turn would fill it for
+everybody else.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ class _End:
 
 
 async def in_thread(produce: Callable[[threading.Event], Iterator[T]]) -> AsyncGenerator[T, None]:
-    """What `produce(cancel)` yields; what it raises is raised here. `cancel` is set when this generator is closed or cancelled."""
+    """What `produce(cancel)` yields; what it raises is raised here. `cancel` is set when this
+    generator is closed or cancelled.
+    """
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[T | _End] = asyncio.Queue()
     cancel = threading.Event()

@@ -1,6 +1,7 @@
 """Tools as LlamaIndex has them: what is offered to the model, and the calls in what it writes.
 
-The schemas, the choice and the search for calls are `namm_llm`'s; this is the form that LlamaIndex gives them.
+The schemas, the choice and the search for calls are `namm_llm`'s; this is the form that LlamaIndex
+gives them.
 """
 
 from __future__ import annotations
@@ -21,20 +22,26 @@ _CALL_BEGINS = re.compile(r"[\[{<`]")  # of JSON, or of the marks that models wr
 
 
 def choice_of(given: Any) -> str:
-    """What LlamaIndex's users write for a tool choice, as the runner takes it: auto, none, required or a name."""
+    """What LlamaIndex's users write for a tool choice, as the runner takes it: auto, none, required
+    or a name.
+    """
     if isinstance(given, dict):
         given = given.get("function", given).get("name")
     if given is None or isinstance(given, bool):
         return {None: "auto", True: "required", False: "none"}[given]
     if not isinstance(given, str):
-        raise UsageError(f"tool_choice must be auto, none, required, any or the name of a tool, not {given!r}.")
+        raise UsageError(
+            f"tool_choice must be auto, none, required, any or the name of a tool, not {given!r}."
+        )
     return "required" if given == "any" else given
 
 
 def growing_with_tools(
     stream: Stream, call: Call, respond: Callable[[str, str, Generation | None], ChatResponse]
 ) -> Generator[ChatResponse, None, None]:
-    """A response for each piece of text, and at last one with the tool calls. Text that could be a call is held back until the end."""
+    """A response for each piece of text, and at last one with the tool calls. Text that could be a
+    call is held back until the end.
+    """
     from namm_llm import parse_tool_calls  # imports torch
 
     shown, held = "", ""
@@ -42,7 +49,9 @@ def growing_with_tools(
         for piece in stream:
             held += piece.text
             begins = _CALL_BEGINS.search(held)
-            delta, held = (held, "") if begins is None else (held[: begins.start()], held[begins.start() :])
+            delta, held = (
+                (held, "") if begins is None else (held[: begins.start()], held[begins.start() :])
+            )
             shown += delta
             if delta:
                 yield respond(shown, delta, None)

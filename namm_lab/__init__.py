@@ -1,0 +1,1 @@
+"""The lab: tasks, evaluation, training and benchmarks of NAMMs and cache policies."""

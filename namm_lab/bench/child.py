@@ -1,0 +1,67 @@
+"""Peak memory of one reading, in a process of its own: `python -m namm_lab.bench.child`, a request
+on stdin, the answer on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from namm_lab.bench.machine import peak_nbytes, start_peak
+from namm_lab.bench.plan import Benchmark, Cell
+from namm_lab.bench.sides import Numbers
+from namm_lab.bench.subject import load
+from namm_llm.errors import NammError
+
+
+def measure_apart(plan: Benchmark, cell: Cell, side: int) -> Numbers:
+    """Numbers of the plan's side number `side`: peak_nbytes, before_nbytes, and of the cache.
+    Raises NammError if the process fails.
+    """
+    request = json.dumps({"plan": asdict(plan), "cell": asdict(cell), "side": side})
+    done = subprocess.run(
+        [sys.executable, "-m", __name__], input=request, capture_output=True, text=True
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        last = (
+            lines[-1]
+            if lines
+            else f"exit code {done.returncode}; the system may have ended it for want of memory"
+        )
+        raise NammError(f"the measurement of memory at {cell.length} tokens failed: {last}")
+    found: Numbers = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure(request: dict[str, Any]) -> Numbers:
+    settings: Any = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in request["plan"].items()
+    }
+    plan = Benchmark(**settings)
+    cell, side = Cell(**request["cell"]), plan.sides()[request["side"]]
+    subject = load(plan, cell.quantization)
+    # what a first call gets from the system for good belongs to the program, not to the length
+    side.read(
+        subject.model,
+        subject.ids(Cell(cell.quantization, cell.batch, min(cell.length, 2 * plan.interval))),
+    )
+    before = start_peak(subject.device)
+    reading = side.read(subject.model, subject.ids(cell))
+    return {
+        "peak_nbytes": peak_nbytes(subject.device),
+        "before_nbytes": before,
+        **reading.numbers,
+        "seconds": reading.seconds,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(_measure(json.load(sys.stdin))))
+    except NammError as error:
+        sys.exit(str(error))

@@ -1,0 +1,104 @@
+"""Measurements as flat JSON objects, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from namm_lab.bench.machine import machine
+from namm_lab.bench.measuring import Timed, shares, spread
+from namm_lab.bench.plan import Benchmark, Cell
+from namm_lab.bench.sides import CacheSide, Numbers, OurSide
+from namm_lab.bench.subject import name_of
+from namm_lab.evaluate import JsonRows, Row
+from namm_llm.version import __version__
+
+# two rows that agree in these are the same measurement
+KEY = (
+    "version", "model", "task", "length", "batch", "quantization", "dtype", "device", "side", "policy", "budget", "kv_bits", "budget_scope",
+    "interval", "namm", "decoded", "samples", "machine", "torch", "transformers",
+)  # fmt: skip
+
+
+def key_of(plan: Benchmark, cell: Cell, task: str, side: CacheSide, dtype: str) -> Row:
+    """What a row measures, without the results."""
+    eviction = side.eviction if isinstance(side, OurSide) else None
+    device = plan.torch_device()
+    return {
+        "version": __version__,
+        "model": name_of(plan),
+        "task": task,
+        "length": cell.length,
+        "batch": cell.batch,
+        "quantization": cell.quantization,
+        "dtype": dtype,
+        "device": device.type,
+        "side": side.name,
+        "policy": side.policy,
+        "budget": side.budget,
+        "kv_bits": eviction.kv_bits if eviction is not None else None,
+        "budget_scope": eviction.budget_scope
+        if eviction is not None and eviction.policy.evicts
+        else None,
+        "interval": plan.interval,
+        "namm": plan.namm if side.policy == "namm" else None,
+        "decoded": plan.decoded if task == "decode" else None,
+        "samples": 1 if task == "memory" else plan.runs,
+        **machine(device),
+    }
+
+
+def timed_row(key: Row, timed: Timed, reference: Timed | None) -> Row:
+    """score: tokens a second, of all prompts together; full_score: the reference's. speedup: the
+    reference's seconds over the side's, round by round, with its spread; above 1 the side is
+    faster. shares: of the stages of an update, and of all of them, in the seconds.
+    """
+    tokens = key["batch"] * (key["decoded"] if key["task"] == "decode" else key["length"])
+    seconds = spread(timed.seconds)
+    full = tokens / spread(reference.seconds)["median"] if reference is not None else None
+    speedups = (
+        [theirs / ours for ours, theirs in zip(timed.seconds, reference.seconds, strict=True)]
+        if reference is not None
+        else []
+    )
+    found = spread(speedups) if speedups else dict.fromkeys(("median", "low", "q1", "q3", "high"))
+    return {
+        **key,
+        "score": tokens / seconds["median"],
+        "full_score": full,
+        **timed.numbers,
+        "seconds": seconds["median"],
+        "seconds_spread": _rounded(list(seconds.values())[1:]),
+        "first_token_seconds": seconds["median"] if key["task"] == "prefill" else None,
+        "speedup": found["median"],
+        "speedup_low": found["low"],
+        "speedup_q1": found["q1"],
+        "speedup_q3": found["q3"],
+        "speedup_high": found["high"],
+        "speedups": _rounded(speedups),
+        "shares": {name: round(share, 4) for name, share in shares(timed).items()},
+    }
+
+
+def memory_row(key: Row, found: Numbers, reference: Row | None) -> Row:
+    """score, peak_nbytes: most memory in use while it was read. before_nbytes: in use before it,
+    weights and libraries. ratio: of the peaks, to the reference's.
+    """
+    peak = found["peak_nbytes"]
+    full = reference["peak_nbytes"] if reference is not None else None
+    return {
+        **key,
+        "score": peak,
+        "full_score": full,
+        **found,
+        "ratio": peak / full if full and peak else None,
+    }
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+
+
+class BenchFile(JsonRows):
+    """The file that measurements are added to. Raises UsageError."""
+
+    KEY = KEY

@@ -1,0 +1,98 @@
+"""The model that is measured: a shape with random weights, or a real one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from namm_lab.bench.cost import cost_of
+from namm_lab.bench.machine import free_nbytes
+from namm_lab.bench.plan import Benchmark, Cell
+from namm_lab.bench.shapes import Shape, random_ids, random_model, shape_named
+from namm_lab.bench.sides import REFERENCE
+from namm_llm.errors import ContextError, ModelError
+from namm_llm.models.loading import load_model
+from namm_llm.policies import make_cache_config
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its sizes. holder: what keeps it alive."""
+
+    model: PreTrainedModel
+    shape: Shape
+    device: torch.device
+    holder: Any = None
+
+    def ids(self, cell: Cell) -> Tensor:
+        """What is read `[B, T]`: random tokens, for nothing here depends on their sense."""
+        return random_ids(self.shape.vocabulary, cell.batch, cell.length).to(self.device)
+
+
+def name_of(plan: Benchmark) -> str:
+    """How rows call the model: `100m`, `8b (4 layers)`, or its own name."""
+    if plan.shape is None:
+        assert plan.model is not None
+        return plan.model
+    return plan.shape if plan.layers is None else f"{plan.shape} ({plan.layers} layers)"
+
+
+def load(plan: Benchmark, quantization: str | None) -> Subject:
+    """Build or load it. Raises ModelError."""
+    device = plan.torch_device()
+    if plan.shape is not None:
+        shape = shape_named(plan.shape, plan.layers)
+        model = random_model(shape, plan.torch_dtype(shape), str(device), quantization)
+        return Subject(model, shape, device)
+    assert plan.model is not None
+    quantized: Any = quantization
+    loaded = load_model(plan.model, quantization=quantized, device=plan.device, dtype=plan.dtype)
+    return Subject(
+        loaded.model, Shape.of_config(loaded.model.config, loaded.model_id), loaded.device, loaded
+    )
+
+
+def save_model(plan: Benchmark, folder: str | os.PathLike[str]) -> str:
+    """Write the plan's model, not quantised, for a process that cannot share it; the name of its
+    numbers' type.
+    """
+    model = load(plan, None).model
+    model.save_pretrained(folder)
+    return str(model.dtype).removeprefix("torch.")
+
+
+def check_fits(plan: Benchmark, cell: Cell) -> None:
+    """Raises ModelError, with the arithmetic, if a shape and its caches need more memory than there
+    is.
+    """
+    if plan.shape is None:
+        return
+    shape, device = shape_named(plan.shape, plan.layers), plan.torch_device()
+    dtype, free = plan.torch_dtype(shape), free_nbytes(device)
+    if cell.length > shape.positions:
+        raise ContextError(
+            f"shape {shape.name} has {shape.positions} positions, which is less than {cell.length}: give a shorter length."
+        )
+    if free is None:
+        return
+    full = REFERENCE in {side.name for side in plan.sides()}
+    eviction = make_cache_config() if full else next(plan.evictions())[0]
+    cost = cost_of(shape, cell.length, eviction, dtype, cell.quantization, cell.batch)
+    built = max(
+        cost.weights_nbytes, shape.weights_nbytes(dtype)
+    )  # they are made before they are quantised
+    caches = cost.cache_nbytes * (
+        2 if "decode" in plan.tasks else 1
+    )  # each decoding begins with a copy
+    if built + caches > free:
+        copies = " and a copy of it" if "decode" in plan.tasks else ""
+        raise ModelError(
+            f"{name_of(plan)} does not fit: {shape.parameters / 1e9:.2f} billion weights of {dtype.itemsize} bytes = {built / 1e9:.1f} GB, "
+            f"and {caches / 1e9:.1f} GB for a cache of {cell.batch} x {cell.length} tokens{copies}, are more than the {free / 1e9:.1f} GB "
+            "that are free: take a smaller shape, length or batch, fewer --layers, or see the cost with --plan."
+        )

@@ -1,0 +1,211 @@
+"""`namm-llm eval`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from namm_llm.cli.options import Settings, quiet_libraries, shared_options
+from namm_llm.cli.progress import JobBar
+from namm_llm.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from namm_lab.evaluate import Row
+
+
+@click.command("eval")
+@click.option("--tasks", metavar="A,B", help="What is asked, see above.  [default: fact]")
+@click.option("--lengths", metavar="N,M", help="Tokens of a document.  [default: 2000]")
+@click.option(
+    "--policies",
+    metavar="A,B",
+    help="Policies to compare.  [default: all, namm if the model has one]",
+)
+@click.option(
+    "--budgets",
+    metavar="A,B",
+    help="As --budget elsewhere; none: a policy's threshold.  [default: 0.5,0.25,0.125]",
+)
+@click.option(
+    "--namm", metavar="FILE", multiple=True, help="NAMM file for the policy namm; may be repeated."
+)
+@click.option(
+    "--probe",
+    "probes",
+    metavar="TEXT",
+    multiple=True,
+    help="A text that NAMMs ask with; may be repeated.  [default: their own]",
+)
+@click.option(
+    "--budget-scope",
+    metavar="A,B",
+    help="head, layer, model, padded, or own: as the policy does.  [default: own]",
+)
+@click.option(
+    "--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"
+)
+@click.option(
+    "--sinks", metavar="N", type=int, help="First tokens that always stay.  [default: the policy's]"
+)
+@click.option(
+    "--protect-recent",
+    metavar="N",
+    type=int,
+    help="Newest tokens that always stay.  [default: the policy's]",
+)
+@click.option(
+    "--kv-bits",
+    metavar="N",
+    type=int,
+    help="8: keys and values are kept as 8-bit numbers.  [default: as computed]",
+)
+@click.option(
+    "--samples", metavar="N", type=int, help="Documents for each task and length.  [default: 4]"
+)
+@click.option(
+    "--questions", metavar="N", type=int, help="Questions about a document.  [default: 8]"
+)
+@click.option(
+    "--mode",
+    metavar="A,B",
+    help="agnostic: question after the eviction; aware: before it.  [default: agnostic]",
+)
+@click.option("--seed", metavar="N", type=int, help="Of documents and questions.  [default: 0]")
+@click.option(
+    "--split",
+    metavar="S",
+    help="train, validation or test texts, names and values.  [default: test]",
+)
+@click.option(
+    "--texts",
+    metavar="FOLDER",
+    help="Documents from .txt, .md and .py files, not from Python's own texts.",
+)
+@click.option(
+    "-o",
+    "--json",
+    "json_file",
+    metavar="FILE",
+    help="Add rows as JSON lines; those in it are not measured again.",
+)
+@click.option("--plot", metavar="FILE", help="Draw score against what was kept (.png, .svg, .pdf).")
+@shared_options(cache=False, sampling=False, output=False)
+def eval(settings: Settings, json_file: str | None, plot: str | None, **given: Any) -> None:
+    """Compare policies and budgets by what the model still answers, all on the same documents.
+
+    The full cache is always measured as the reference.
+
+    \b
+    Tasks: fact, word     single facts, whose values are numbers or words
+           keys           single facts, many records with names that look alike
+           values, list   all values of one record, all records of one kind
+           missing        half of what is asked is not in the document
+           passages       which passage says this
+           prose, code    perplexity of how the text goes on
+           needle         a needle in a haystack
+           niah_*         RULER's needles: single_1/2/3, multikey_1/2/3, multivalue, multiquery
+           longbench:FILE, ruler:FILE   jsonl files of these benchmarks
+    """
+    quiet_libraries()
+    from namm_lab.evaluate import Evaluation, RowFile, draw_scores, evaluate, load_matplotlib
+
+    plan = Evaluation(**_fields(given))
+    file = RowFile(json_file) if json_file is not None else None
+    if plot is not None:
+        load_matplotlib()
+        _check_writable(plot)
+    runner = settings.load()
+    with JobBar("Measuring", "rows") as bar:
+
+        def on_row(row: Row, done: int, total: int) -> None:
+            bar.update(done, total)
+            bar.note(f"{row['task']}, {row['length']} tokens: {row['eviction']}")
+
+        rows = evaluate(runner, plan, file=file, on_row=on_row)
+    _print(rows)
+    if plot is not None:
+        draw_scores(rows, plot)
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as fields of an `Evaluation`."""
+    named = {"modes": given.pop("mode"), "namms": given.pop("namm"), **given}
+    fields = {name: value for name, value in named.items() if value not in (None, ())}
+    for name in ("tasks", "policies", "budgets", "budget_scope", "modes", "lengths"):
+        if name in fields:
+            fields[name] = tuple(
+                part for part in (part.strip() for part in fields[name].split(",")) if part
+            )
+    if "lengths" in fields:
+        fields["lengths"] = tuple(map(_number, fields["lengths"]))
+    return fields
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            f"--lengths takes numbers of tokens, such as 2000,4000, not {text!r}."
+        ) from None
+
+
+def _check_writable(name: str) -> None:
+    path = Path(name)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UsageError(
+            f"{name} must end in .png, .svg or .pdf, which says how the plot is drawn."
+        )
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            f"{name} cannot be written: name a file in a folder that exists and may be written to"
+        )
+
+
+def _print(rows: list[Row]) -> None:
+    """One table for each task, length and mode."""
+    from itertools import groupby
+
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # what goes into a file is not cut to the width of some terminal
+    for _, found in groupby(rows, lambda row: (row["task"], row["length"], row["mode"])):
+        console.print(_table(list(found), rows))
+
+
+def _table(found: list[Row], rows: list[Row]) -> Table:
+    from rich.table import Table
+
+    from namm_lab.evaluate import label_of
+    from namm_llm.cli.output import size
+
+    first = found[0]
+    title = f"{first['task']}, {first['length']} tokens, {first['mode']}: {first['samples']} scores of {first['documents']} documents"
+    table = Table("policy", title=title, title_justify="left")
+    extra: dict[str, Callable[[Row], str]] = (
+        {"perplexity": lambda row: f"{row['perplexity']:.2f}"} if "perplexity" in first else {}
+    )
+    cells: dict[str, Callable[[Row], str]] = {
+        "budget": lambda row: row["budget"] or ("" if row["policy"] == "full" else "threshold"),
+        "score": lambda row: f"{row['score']:.3f}",
+        "95 %": lambda row: f"{row['low']:.3f}-{row['high']:.3f}",
+        "of full": lambda row: "-" if row["share"] is None else f"{row['share']:.3f}",
+        **extra,
+        "kept": lambda row: f"{row['kept_fraction']:.3f}",
+        "cache": lambda row: size(row["nbytes"]),
+        "full cache": lambda row: size(row["full_nbytes"]),
+        "seconds": lambda row: f"{row['seconds']:.1f}",
+    }
+    for name in cells:
+        table.add_column(name, justify="right")
+    for row in found:
+        table.add_row(label_of(row, rows), *(cell(row) for cell in cells.values()))
+    return table

@@ -1,0 +1,130 @@
+"""The loop: every setting on the same samples, the full cache first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from namm_lab.evaluate.measuring import measure
+from namm_lab.evaluate.plan import Evaluation, Mode, Setting
+from namm_lab.evaluate.rowfile import Row
+from namm_lab.evaluate.rows import RowFile, key_of, row_of
+from namm_lab.tasks.material import load_material
+from namm_lab.tasks.registry import draw_samples, make_task
+from namm_lab.tasks.sample import Sample
+from namm_llm.errors import ContextError, UsageError
+from namm_llm.models.locate import NAMM_FILE
+from namm_llm.runner import Runner
+
+FRAME = 64  # tokens of a chat template, at most
+OnRow = Callable[[Row, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """All settings on the same samples."""
+
+    task: str
+    length: int
+    mode: Mode
+    samples: list[Sample]
+
+
+def evaluate(
+    runner: Runner, plan: Evaluation, *, file: RowFile | None = None, on_row: OnRow | None = None
+) -> list[Row]:
+    """One row for each task, length, mode and setting, in this order. The runner's own cache
+    settings do not matter.
+
+    file: rows in it that measured the same are taken from there, new ones are added one by one.
+    on_row: called with each row, its number and how many there will be. Raises what
+    `Evaluation.settings` and `draw_samples` raise, and ContextError for documents that are too
+    long.
+    """
+    folder = runner.loaded.folder
+    own = folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None
+    settings = _probed(plan.settings(own), plan.probes, runner)
+    cells = list(_cells(runner, plan))
+    if not cells:
+        raise UsageError(
+            f"nothing is asked in {', '.join(plan.tasks)}, so there is no mode aware to measure."
+        )
+    texts = load_material(plan.split, _counter(runner), plan.texts).fingerprint
+    rows: list[Row] = []
+    for cell in cells:
+        full_score: float | None = None
+        for setting in settings:
+            key = key_of(runner, plan, cell.task, cell.length, cell.mode, setting, texts)
+            row = file.find(key) if file is not None else None
+            if row is None:
+                measured = measure(runner.with_cache(setting.eviction), cell.samples, cell.mode)
+                row = row_of(key, measured, cell.samples, full_score)
+                if file is not None:
+                    file.add(row)
+            full_score = row["score"] if full_score is None else full_score
+            rows.append(row)
+            if on_row is not None:
+                on_row(row, len(rows), len(cells) * len(settings))
+    return rows
+
+
+def _probed(settings: list[Setting], texts: Sequence[str], runner: Runner) -> list[Setting]:
+    """The settings with probes for the NAMMs that were made for them. UsageError if texts are given
+    and there is none.
+    """
+    if texts and not any(setting.eviction.policy.takes_probes for setting in settings):
+        raise UsageError(
+            "--probe is for a NAMM that was made for probes, and none of these policies is one; leave it out."
+        )
+    return [
+        replace(s, eviction=s.eviction.with_probes(texts or None, runner.encode))
+        if s.eviction.policy.takes_probes
+        else s
+        for s in settings
+    ]
+
+
+def _cells(runner: Runner, plan: Evaluation) -> Iterator[_Cell]:
+    for name in dict.fromkeys(plan.tasks):
+        task = make_task(name, questions=plan.questions)
+        for length in dict.fromkeys(plan.lengths):
+            samples = draw_samples(
+                task,
+                length,
+                split=plan.split,
+                seed=plan.seed,
+                count=plan.samples,
+                count_tokens=_counter(runner),
+                texts=plan.texts,
+            )
+            _check_fits(runner, samples)
+            for mode in dict.fromkeys(plan.modes):
+                if mode == "agnostic" or not samples[0].questions[0].is_continuation:
+                    yield _Cell(name, length, mode, samples)
+
+
+def _counter(runner: Runner) -> Callable[[str], int]:
+    return lambda text: len(runner.encode(text))
+
+
+def _check_fits(runner: Runner, samples: list[Sample]) -> None:
+    positions = runner.context_window
+    if positions is None:
+        return
+    count = _counter(runner)
+    for sample in samples:
+        asked = max(
+            count(question.prompt + (question.answer if question.is_continuation else ""))
+            for question in sample.questions
+        )
+        tokens = (
+            count(sample.document)
+            + asked
+            + max(question.max_tokens for question in sample.questions)
+            + FRAME
+        )
+        if tokens > positions:
+            raise ContextError(
+                f"a document of task {sample.task} needs {tokens} positions with its question and answer, but {runner.model_id} was "
+                f"trained on {positions}: ask for a shorter length."
+            )

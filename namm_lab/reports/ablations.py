@@ -1,0 +1,185 @@
+"""What each part of a NAMM is worth: each form is distilled anew by `namm-llm train distil` and
+asked the same questions.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from namm_lab.reports.rows import Row
+from namm_llm import Evaluation, RowFile, Runner, evaluate
+
+SLOW = ("--rate", "0.001")  # for attention between tokens
+RECIPES: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "one round": ("--rounds", "1"),
+    "two rounds": ("--rounds", "2"),
+    "linear": ("--family", "neighbours-linear"),
+    "no neighbours": ("--family", "replay"),
+    "no neighbours, attention between tokens": ("--family", "replay-attention", *SLOW),
+    "published": ("--family", "published", *SLOW),
+    "published, mean attention only": ("--family", "published-mean", *SLOW),
+    "published, linear": ("--family", "published-linear"),
+    "published, no age": ("--family", "published-ageless", *SLOW),
+    "published + peak": ("--family", "peak", *SLOW),
+    "published, three rates": ("--family", "rates", *SLOW),
+    "published + past scores": ("--family", "published-past", *SLOW),
+    "default + past scores": ("--family", "past"),
+    "default + probes": ("--family", "probes"),
+    "default + one probe": ("--family", "probes", "--probe", "Summarize the text."),
+    "published + probes": ("--family", "published-probes", *SLOW),
+    "memory and probes": ("--family", "both", *SLOW),
+    "published + peak + replay + neighbours": ("--family", "all", *SLOW),
+}
+SETTINGS: dict[str, dict[str, Any]] = {  # of the model's own NAMM
+    "shipped": {},
+    "shipped, per layer": {"budget_scope": ("layer",)},
+    "shipped, per head": {"budget_scope": ("head",)},
+    "shipped, 4 sinks": {"sinks": 4},
+    "shipped, no newest tokens": {"protect_recent": 0},
+    "shipped, 128 newest tokens": {"protect_recent": 128},
+    "shipped, threshold": {"budgets": ("none",)},
+}
+UNTRAINED = "replay, no network"
+NAMES = (UNTRAINED, *SETTINGS, *RECIPES)
+# rows that agree in these are the same measurement
+KEY = (
+    "ablation",
+    "fingerprint",
+    "task",
+    "length",
+    "mode",
+    "eviction",
+    "namm",
+    "budget",
+    "documents",
+    "questions",
+    "seed",
+    "texts",
+)
+
+
+def compare(
+    *,
+    folder: str,
+    model: str,
+    names: Sequence[str],
+    length: int,
+    budgets: Sequence[str],
+    documents: int,
+    questions: int,
+    lessons: int | None,
+    again: bool,
+    on_row: Callable[[Row], None],
+) -> list[Row]:
+    """One row for each ablation and budget, and those of `replay`; each is given to `on_row` as
+    soon as it is measured.
+
+    folder: where the NAMMs and what was measured go; what lies there is taken from there, unless
+    `again`. lessons: documents to distil from, if not as many as `train distil` takes.
+    """
+    at = Path(folder)
+    at.mkdir(parents=True, exist_ok=True)
+    runner, found = Runner.load(model), list[Row]()
+    measured = None if again else RowFile(at / "rows.jsonl")
+    plain: dict[str, Any] = {
+        "lengths": (length,),
+        "budgets": tuple(budgets),
+        "samples": documents,
+        "questions": questions,
+    }
+    for name in names or NAMES:
+        file = _distilled(at, model, name, lessons, again) if name in RECIPES else None
+        chosen = {
+            "policies": ("replay",) if name == UNTRAINED else ("namm",),
+            **SETTINGS.get(name, {}),
+        }
+        plan = Evaluation(**plain | chosen, namms=(str(file),) if file else ())
+
+        def keep(
+            row: Row, done: int, total: int, name: str = name, file: Path | None = file
+        ) -> None:
+            if row["policy"] != "full":  # its score is in every row
+                found.append({**row, "ablation": name, **_cost(runner, row, file)})
+                on_row(found[-1])
+
+        evaluate(runner, plan, file=measured, on_row=keep)
+    return found
+
+
+def key_of(row: Row) -> Row:
+    """What the row is a measurement of."""
+    return {name: row[name] for name in KEY}
+
+
+def side_by_side(rows: Sequence[Row]) -> list[Row]:
+    """One row for each ablation, with a column for each budget: exact match, the full cache's in
+    the last column.
+    """
+    budgets = sorted(
+        {row["budget"] for row in rows if row["budget"] is not None}, key=float, reverse=True
+    )
+    table: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        line = table.setdefault(
+            (row["ablation"], row["length"]), {"ablation": row["ablation"], "tokens": row["length"]}
+        )
+        line |= {
+            "parameters": row["parameters"],
+            "state bytes": row["state_bytes"],
+            "distilling, CPU s": row["distil_seconds"],
+        }
+        line[row["budget"] or "threshold"] = row["score"]
+        line |= {"questions": row["samples"], "full cache": row["full_score"]}
+    first = ("ablation", "tokens", "parameters", "state bytes", "distilling, CPU s", "questions")
+    columns = (
+        *first,
+        *budgets,
+        *(["threshold"] if any(row["budget"] is None for row in rows) else []),
+        "full cache",
+    )
+    return [{column: line.get(column) for column in columns} for line in table.values()]
+
+
+def _cost(runner: Runner, row: Row, file: Path | None) -> Row:
+    """parameters: of the network. state_bytes: of a token in one KV head, its position apart.
+    distil_seconds: CPU time of all rounds.
+    """
+    namm = {"namm": file} if file else {}
+    policy = runner.with_cache(row["policy"], budget=row["budget"], **namm).eviction.policy
+    rounds = file.with_name(f"{file.name}.jsonl").read_text().splitlines() if file else []
+    return {
+        "namm_file": Path(row["namm_file"]).name if row["namm_file"] else None,
+        "parameters": policy.namm.theta.numel() if row["policy"] == "namm" else 0,
+        "state_bytes": policy.state_width * policy.state_dtype.itemsize,
+        "distil_seconds": round(sum(json.loads(line)["cpu_seconds"] for line in rounds), 1)
+        if rounds
+        else None,
+    }
+
+
+def _distilled(folder: Path, model: str, name: str, lessons: int | None, again: bool) -> Path:
+    """The NAMM's file; its log lies beside it."""
+    file = folder / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
+    if again or not file.exists():
+        chosen = () if lessons is None else ("--lessons", str(lessons))
+        command = [
+            sys.executable,
+            "-m",
+            "namm_llm",
+            "train",
+            "distil",
+            "--model",
+            model,
+            "-o",
+            str(file),
+            *RECIPES[name],
+            *chosen,
+        ]
+        subprocess.run([*command, "--force"], check=True, stdout=sys.stderr)
+    return file

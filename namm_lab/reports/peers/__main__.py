@@ -1,0 +1,81 @@
+"""`python -m namm_lab.reports.peers`: kvpress, transformers and ours in turn, at the same kept
+fraction; see `make bench-peers`.
+"""
+
+from __future__ import annotations
+
+import click
+
+from namm_lab.reports.peers.comparing import compare, plan_of
+from namm_lab.reports.peers.side import PRESSES
+from namm_lab.reports.rows import RESULTS
+from namm_llm import NammError
+
+
+@click.command()
+@click.option(
+    "--shape",
+    default="100m",
+    show_default=True,
+    help="Random weights, saved once and loaded by all.",
+)
+@click.option("--lengths", default="8000", show_default=True)
+@click.option("--budget", default="0.25", show_default=True, help="Share of the tokens that stays.")
+@click.option("--policies", default="knorm,replay", show_default=True, help="Ours.")
+@click.option("--namm", help="NAMM file for the policy namm; random parameters, if left out.")
+@click.option("--presses", default=",".join(PRESSES), show_default=True)
+@click.option("--tasks", default="memory,prefill", show_default=True)
+@click.option("--runs", default=5, show_default=True)
+@click.option("--decoded", default=64, show_default=True)
+@click.option(
+    "--file", default="peers", show_default=True, help="Rows go to benchmarks/results/NAME.jsonl."
+)
+@click.option("--again", is_flag=True, help="Measure anew what is in the file.")
+def main(
+    shape: str,
+    lengths: str,
+    budget: str,
+    policies: str,
+    namm: str | None,
+    presses: str,
+    tasks: str,
+    runs: int,
+    decoded: int,
+    file: str,
+    again: bool,
+) -> None:
+    """Speed and peak memory beside kvpress, which reads the whole prompt in one forward call and
+    judges once, at its end.
+    """
+    try:
+        plan = plan_of(
+            shape,
+            lengths=tuple(int(length) for length in lengths.split(",")),
+            budgets=(budget,),
+            policies=tuple(policies.split(",")),
+            namm=namm,
+            tasks=tuple(tasks.split(",")),
+            runs=runs,
+            decoded=decoded,
+        )
+        rows = compare(
+            plan, tuple(presses.split(",")), RESULTS / f"{file}.jsonl", _note, again=again
+        )
+    except NammError as error:
+        raise click.ClickException(str(error)) from error
+    for row in rows:
+        name = f"{row['task']} {row['length']} {row['side']} {row['policy']} {row['budget'] or ''}"
+        click.echo(
+            f"{name}: {row['peak_nbytes'] / 1e9:.2f} GB"
+            if row["task"] == "memory"
+            else f"{name}: {row['seconds']:.2f} s"
+        )
+    click.echo(f"added to {RESULTS.name}/{file}.jsonl")
+
+
+def _note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

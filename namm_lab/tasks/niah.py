@@ -1,0 +1,125 @@
+"""RULER's needle family (arXiv 2404.06654, NVIDIA/RULER): its templates, needles and counts; names
+and values are of the split.
+
+RULER's haystack of essays is the split's prose. Its answer prefix is left out: the reply is free,
+and the metric looks for strings in it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from namm_lab.tasks.corpus import Corpus
+from namm_lab.tasks.material import Material
+from namm_lab.tasks.placing import place
+from namm_lab.tasks.sample import Question, Sample
+from namm_lab.tasks.task import Task
+from namm_lab.tasks.words import split_of
+
+NOISE = (
+    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
+)
+ONE = "A special magic {kind} is hidden within the following text. Make sure to memorize it. I will quiz you about the {kind} afterwards.\n"
+MANY = (
+    "Some special magic {kind}s are hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the {kind}s afterwards.\n"
+)
+ASK_ONE = "What is the special magic {kind} for {query} mentioned in the provided text?"
+ASK_MANY = "What are all the special magic {kind}s for {query} mentioned in the provided text?"
+ANSWER_ONE = "The special magic {kind} for {query} mentioned in the provided text is {values}."
+ANSWER_MANY = "The special magic {kind}s for {query} mentioned in the provided text are {values}."
+NEEDLE = "One of the special magic {kind}s for {key} is: {value}."
+TOKENS = 128  # of a reply
+
+
+@dataclass(frozen=True)
+class Niah(Task):
+    """haystack: noise, essay or needle (other needles all through). key: word or uuid. value:
+    number or uuid. keys: that are hidden. values: of each key. queries: keys asked for at once.
+    RULER asks one question of a document, and so does this.
+    """
+
+    haystack: str = "essay"
+    key: str = "word"
+    value: str = "number"
+    keys: int = 1
+    values: int = 1
+    queries: int = 1
+
+    def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
+        needles = {
+            self._key(rng, material): [self._value(rng, material) for _ in range(self.values)]
+            for _ in range(self.keys)
+        }
+        asked = rng.sample(sorted(needles), min(self.queries, len(needles)))
+        wanted = [value for key in asked for value in needles[key]]
+        query = ", ".join(asked[:-1]) + ", and " + asked[-1] if len(asked) > 1 else asked[0]
+        single = len(wanted) == 1
+        statements = [
+            self._needle(key, value) for key, values in needles.items() for value in values
+        ]
+        rng.shuffle(statements)
+        opening = (ONE if single else MANY).format(kind=self.value)
+        room = length - material.count(opening)
+        document = opening + (
+            self._among_needles(rng, material, statements, room)
+            if self.haystack == "needle"
+            else ""
+        )
+        if self.haystack != "needle":
+            document += place(rng, self._corpus(material), statements, room, material.count)
+        filled = {"kind": self.value, "query": query, "values": ", ".join(wanted)}
+        question = Question(
+            (ASK_ONE if single else ASK_MANY).format(**filled),
+            (ANSWER_ONE if single else ANSWER_MANY).format(**filled),
+            tuple(wanted),
+            metric="string_match_all",
+            max_tokens=TOKENS,
+        )
+        return Sample(self.name, document, (question,))
+
+    def _corpus(self, material: Material) -> Corpus:
+        return material.need_prose() if self.haystack == "essay" else Corpus([NOISE], is_code=False)
+
+    def _among_needles(
+        self, rng: random.Random, material: Material, statements: list[str], room: int
+    ) -> str:
+        lines, left = list[str](), room - material.count("\n".join(statements))
+        while left > 0:
+            line = self._needle(self._key(rng, material), self._value(rng, material))
+            left -= material.count(line + "\n")
+            if left >= 0:
+                lines.append(line)
+        for statement in statements:
+            lines.insert(rng.randrange(len(lines) + 1), statement)
+        return "\n".join(lines)
+
+    def _needle(self, key: str, value: str) -> str:
+        return NEEDLE.format(kind=self.value, key=key, value=value)
+
+    def _key(self, rng: random.Random, material: Material) -> str:
+        words = material.names
+        return (
+            _uuid(rng, material.split)
+            if self.key == "uuid"
+            else f"{words.word(rng)}-{words.word(rng)}"
+        )
+
+    def _value(self, rng: random.Random, material: Material) -> str:
+        if self.value == "uuid":
+            return _uuid(rng, material.split)
+        while split_of(number := str(rng.randrange(10**6, 10**7))) != material.split:
+            pass
+        return number
+
+
+def _uuid(rng: random.Random, split: str) -> str:
+    while split_of(found := _hexadecimal(rng)) != split:
+        pass
+    return found
+
+
+def _hexadecimal(rng: random.Random) -> str:
+    digits = f"{rng.getrandbits(128):032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,0 +1,131 @@
+"""Exams and lessons out of task samples, in a model's own chat format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from namm_lab.tasks import Sample, draw_samples, make_task
+from namm_lab.train.exams import Exam
+from namm_lab.train.lessons import TrainDocument
+from namm_llm.errors import ContextError, UsageError
+from namm_llm.models.loading import LoadedModel
+from namm_llm.models.prompt import PromptFormat
+
+ROOM = 1024  # positions that are left for questions and answers
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Samples of tasks for one model. lengths: of the documents, in tokens, one after the other.
+    texts: a folder, or None for what Python brings along. questions: about a document.
+    """
+
+    loaded: LoadedModel
+    lengths: tuple[int, ...]
+    texts: Path | None = None
+    questions: int = 8
+
+    def __post_init__(self) -> None:
+        positions = self.loaded.positions
+        if not self.lengths or min(self.lengths) < 64:
+            raise UsageError(
+                f"documents need at least 64 tokens, not {min(self.lengths, default=0)}"
+            )
+        if positions is not None and max(self.lengths) + ROOM > positions:
+            raise ContextError(
+                f"documents of {max(self.lengths)} tokens and {ROOM} for the questions do not fit {self.loaded.model_id}, which was "
+                f"trained on {positions} positions: give a smaller --length"
+            )
+
+    @cached_property
+    def format(self) -> PromptFormat:
+        """Texts to ids."""
+        return PromptFormat(self.loaded.tokenizer, self.loaded.backend, self.loaded.model_id)
+
+    def samples(self, split: str, task: str, seed: int, count: int) -> list[Sample]:
+        """`count` samples; the lengths take turns, beginning with another one for the next seed."""
+        encode, found = self.format.encode, []
+        for at, length in enumerate(self.lengths):
+            turns = len(range((at - seed) % len(self.lengths), count, len(self.lengths)))
+            if turns:
+                found += draw_samples(
+                    make_task(task, questions=self.questions),
+                    length,
+                    split=split,
+                    seed=seed,
+                    count=turns,
+                    count_tokens=lambda text: len(encode(text)),
+                    texts=self.texts,
+                )
+        return found
+
+    def exams(self, split: str, tasks: Sequence[str], seed: int, count: int) -> list[Exam]:
+        """`count` exams of each task: the `draw` of an `Evolution`."""
+        return [
+            exam_of(sample, self.format)
+            for task in tasks
+            for sample in self.samples(split, task, seed, count)
+        ]
+
+    def lessons(self, tasks: Sequence[str], seed: int, count: int) -> list[TrainDocument]:
+        """`count` lessons in all, the tasks in turn."""
+        drawn = [self.samples("train", task, seed, -(-count // len(tasks))) for task in tasks]
+        return [
+            lesson_of(sample, self.format) for turn in zip(*drawn, strict=True) for sample in turn
+        ][:count]
+
+    def documents(self, task: str, seed: int, count: int) -> list[list[int]]:
+        """Token ids of `count` documents, as they are read before a question."""
+        return [
+            self.format.document(sample.document)
+            for sample in self.samples("train", task, seed, count)
+        ]
+
+
+def exam_of(sample: Sample, prompts: PromptFormat) -> Exam:
+    """Every question is asked of the document alone; a text that goes on is asked for by its last
+    token.
+    """
+    if any(question.is_continuation for question in sample.questions):
+        ids = prompts.prompt(sample.document)
+        answers = tuple(tuple(prompts.encode(question.answer)) for question in sample.questions)
+        return Exam(sample.task, tuple(ids[:-1]), (tuple(ids[-1:]),) * len(answers), answers)
+    return Exam(
+        task=sample.task,
+        document=tuple(prompts.document(sample.document)),
+        questions=tuple(tuple(prompts.question(question.prompt)) for question in sample.questions),
+        answers=tuple(tuple(prompts.encode(question.answer)) for question in sample.questions),
+    )
+
+
+def lesson_of(sample: Sample, prompts: PromptFormat) -> TrainDocument:
+    """All questions with their answers as one conversation about the document; a text that goes on,
+    with how it does.
+    """
+    if any(question.is_continuation for question in sample.questions):
+        return TrainDocument(
+            prompts.prompt(sample.document),
+            [token for question in sample.questions for token in prompts.encode(question.answer)],
+        )
+    return TrainDocument(prompts.document(sample.document), _conversation(sample, prompts))
+
+
+def _conversation(sample: Sample, prompts: PromptFormat) -> list[int]:
+    *earlier, last = sample.questions
+    if not prompts.has_template:
+        pairs = [
+            (prompts.question(question.prompt), prompts.encode(f" {question.answer}"))
+            for question in sample.questions
+        ]
+        return [token for question, answer in pairs for token in (*question, *answer)]
+    messages = []
+    for question in earlier:
+        messages += [
+            {"role": "user", "content": question.prompt},
+            {"role": "assistant", "content": question.answer},
+        ]
+    messages.append({"role": "user", "content": last.prompt})
+    return [*prompts.question(messages), *prompts.encode(last.answer)]

@@ -1,0 +1,1 @@
+"""Triton kernels of the attention part, imported only behind `attention.backend`."""

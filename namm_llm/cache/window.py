@@ -1,0 +1,71 @@
+"""What came since the last update of one layer of one sequence: keys and values, and the queries
+that policies look back on.
+
+Both are dense and append-only: a token that is decoded writes one row and copies nothing of the
+cache. Buffers grow by doubling up to what one update interval needs, and are given back at each
+update, so that a cache at rest holds no empty room.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_FIRST = 16  # rows of the smallest buffer
+
+
+class Rows:
+    """Parallel columns `[heads, count, ...]` in buffers with room for more rows."""
+
+    def __init__(self, *columns: Tensor) -> None:
+        self._buffers = list(columns)
+        self.count = columns[0].shape[1] if columns else 0
+
+    def append(self, *rows: Tensor, limit: int) -> None:
+        """Add rows `[heads, T, ...]`, one tensor for each column, to buffers that never need more
+        than `limit` rows.
+        """
+        new = rows[0].shape[1]
+        if not self._buffers:
+            self._buffers = [r.new_empty(r.shape[0], 0, *r.shape[2:]) for r in rows]
+        if self.count + new > self._buffers[0].shape[1]:
+            self._grow(max(self.count + new, min(limit, max(2 * self.count, _FIRST))))
+        for buffer, r in zip(self._buffers, rows, strict=True):
+            buffer[:, self.count : self.count + new] = r
+        self.count += new
+
+    def _grow(self, room: int) -> None:
+        for i, buffer in enumerate(self._buffers):
+            larger = buffer.new_empty(buffer.shape[0], room, *buffer.shape[2:])
+            larger[:, : self.count] = buffer[:, : self.count]
+            self._buffers[i] = larger
+
+    def columns(self) -> list[Tensor]:
+        """Views of the live rows."""
+        return [buffer[:, : self.count] for buffer in self._buffers]
+
+    def keep_last(self, count: int) -> None:
+        """Forget all but the newest rows, and give the memory back."""
+        count = min(count, self.count)
+        self._buffers = (
+            [column[:, column.shape[1] - count :].clone() for column in self.columns()]
+            if count
+            else []
+        )
+        self.count = count
+
+    def drop_last(self, count: int) -> None:
+        """Forget the newest rows."""
+        self.count = max(self.count - count, 0)
+
+    def copy(self) -> Rows:
+        """Its own buffers with the same rows."""
+        return Rows(*(column.clone() for column in self.columns()))
+
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on another device."""
+        return Rows(*(column.to(device) for column in self.columns()))
+
+    def tensors(self) -> list[Tensor]:
+        """The buffers, empty room included, for counting."""
+        return list(self._buffers)

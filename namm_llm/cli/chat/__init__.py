@@ -1,0 +1,1 @@
+"""`namm-llm chat`: a conversation in the terminal."""

@@ -1,0 +1,1 @@
+"""The engine: prompts in, tokens out, with one model and one cache configuration."""

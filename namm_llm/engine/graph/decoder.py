@@ -1,0 +1,203 @@
+"""Decoding one token after the other in shapes that never change between two updates, which a CUDA
+graph records once and repeats.
+
+The window part has room for a whole interval from the beginning and lengths are numbers on the
+device, so nothing of a step depends on the host: it starts no allocation, waits for nothing and
+copies nothing back. At an update the normal code judges and evicts, and the graph is recorded
+again: that is one step in an interval, and so retained tokens need no copy in buffers that stay
+where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from namm_llm.cache.cache import ManagedCache, prepare_model
+from namm_llm.engine.graph.counters import Clock
+from namm_llm.engine.graph.layer import StaticLayer, StaticSequence
+from namm_llm.engine.graph.recorder import Recording
+from namm_llm.errors import CacheError
+
+
+class StaticDecoder:
+    """Decodes caches of one sequence each, all together; `leave` gives one back as it is then.
+    Those that were given stay as they were.
+
+    graph: record a CUDA graph and repeat it; else the same step runs eagerly, on any device.
+    refused: told why a graph could not be recorded, after which the step runs eagerly; without it
+    the error is raised. Raises CacheError for caches that cannot be decoded like this: see
+    `why_not_static`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *caches: ManagedCache,
+        graph: bool = True,
+        refused: Callable[[Exception], None] | None = None,
+    ) -> None:
+        reason = why_not_static(model, *caches)
+        device = next(model.parameters()).device
+        if reason or (graph and device.type != "cuda"):
+            reason = (
+                reason
+                or f"CUDA graphs need a model on a GPU, this one is on {device}; pass graph=False"
+            )
+            raise CacheError(f"the model cannot be decoded in fixed shapes: {reason}")
+        prepare_model(model)
+        self._model = model
+        self._going = [_Row(cache.fork()) for cache in caches]
+        self._rows = list(
+            self._going
+        )  # those that have left stay in the shapes until the next recording
+        self._recording = Recording(device, record=graph, refused=refused or _raise)
+        self._arrange()
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits `[B, V]` after one more token `[B, 1]` of each sequence; the next step may write
+        over them.
+
+        An update that the tokens before made due comes first; else nothing waits.
+        """
+        due = [row for row in self._going if row.clock.is_due]
+        for row in due:
+            row.update()
+        if due or 2 * len(self._going) < len(self._rows):
+            self._arrange()
+        for row, token in zip(self._going, tokens, strict=True):
+            row.token.copy_(token[None])
+        self._recording.run(self._forward)
+        for row in self._going:
+            row.clock.tick()
+        assert self._logits is not None
+        if len(self._going) == len(self._rows):
+            return self._logits
+        return torch.stack(
+            [
+                logits
+                for row, logits in zip(self._rows, self._logits, strict=True)
+                if row in self._going
+            ]
+        )
+
+    @torch.no_grad()
+    def leave(self, at: int = 0, *, without_last: bool = False) -> ManagedCache:
+        """The cache of the sequence `at`, which is decoded no further, in storage of its own.
+        without_last: less its newest token.
+        """
+        row = self._going.pop(at)
+        row.clock.tick(-without_last)
+        row.leave()
+        return row.cache
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(row.clock.seen for row in self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the caches, as of their last update."""
+        return sum(row.cache.nbytes for row in self._rows)
+
+    def greedy(self, tokens: Tensor, count: int) -> Tensor:
+        """The `count` most likely tokens `[B, count]` after `tokens` `[B, 1]`, on the device; read
+        them all at once.
+        """
+        found = []
+        for _ in range(count):
+            tokens = self.step(tokens).argmax(-1, keepdim=True)
+            found.append(tokens)
+        return torch.cat(found, dim=1)
+
+    def _arrange(self) -> None:
+        """Shapes for the sequences that are left; the next step is the first of a new recording."""
+        self._rows = list(self._going)
+        self._logits: Tensor | None = None
+        seen = max(row.clock.seen for row in self._rows)
+        self._layers = [
+            StaticLayer(sequences, seen)
+            for sequences in zip(*(row.layers for row in self._rows), strict=True)
+        ]
+        self._recording.forget()
+
+    def _forward(self) -> None:
+        out = self._model(
+            input_ids=torch.cat([row.token for row in self._rows]),
+            position_ids=torch.cat([row.clock.position for row in self._rows]),
+            past_key_values=Cache(layers=cast("list[Any]", self._layers)),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if self._logits is None:
+            self._logits = torch.empty_like(out.logits[:, -1])
+        self._logits.copy_(out.logits[:, -1])
+        for row in self._rows:
+            row.clock.advance()
+
+
+class _Row:
+    """One sequence in all layers. token: int64 `[1, 1]`, its next one."""
+
+    def __init__(self, cache: ManagedCache) -> None:
+        self.cache = cache
+        sequences = [layer.sequences[0] for layer in cache.managed]
+        self.clock = Clock(
+            sequences[0], max(len(sequence.retained.lengths) for sequence in sequences)
+        )
+        self.layers = [StaticSequence(layer, self.clock) for layer in cache.managed]
+        self.token = torch.zeros(1, 1, dtype=torch.int64, device=sequences[0].retained.keys.device)
+
+    def update(self) -> None:
+        """All layers stand at the same token, so the order of the normal path does not matter."""
+        self._judge()
+        for layer in self.layers:
+            layer.take_over()
+        self.clock.set(self.cache.managed[0].sequences[0])
+
+    def leave(self) -> None:
+        """The cache has it all; what the device still counts is of no use."""
+        self._judge()
+        for layer in self.layers:
+            layer.leave()
+        self.clock.stop()
+
+    def _judge(self) -> None:
+        for layer in self.layers:
+            layer.hand_over()
+        if self.clock.is_due:
+            for managed in self.cache.managed:
+                self.cache.on_due(managed, 0)
+
+
+def why_not_static(model: PreTrainedModel, *caches: ManagedCache) -> str | None:
+    """What keeps a model, and caches of it, from being decoded in fixed shapes; None if nothing
+    does.
+    """
+    devices = sorted({str(weight.device) for weight in model.parameters()})
+    if len(devices) > 1:
+        return f"its weights are on {', '.join(devices)}, and only one device will do"
+    for cache in caches or (ManagedCache.for_model(model),):
+        if len(cache.managed) < len(cache.layers):
+            return "it has layers with a sliding window"
+    for cache in caches:
+        if (rows := len(cache.managed[0].sequences)) != 1:
+            return f"a cache of one sequence that has been read is needed, one holds {rows}"
+    return None
+
+
+def _raise(error: Exception) -> None:
+    raise CacheError(
+        f"a CUDA graph of this model could not be recorded ({_line(error)}); pass graph=False"
+    ) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

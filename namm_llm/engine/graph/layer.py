@@ -1,0 +1,147 @@
+"""One layer of a model in buffers that stay where they are between two updates, for every sequence
+of a batch.
+
+Settled tokens are read where they lie, also those that forks share; window tokens and the queries
+that policies look back on have room for a whole interval from the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from namm_llm.attention.static import static_attention
+from namm_llm.cache.handle_layer import HandleLayer
+from namm_llm.cache.interface import ManagedKeys
+from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.sequence import LayerSequence
+from namm_llm.cache.window import Rows
+from namm_llm.engine.graph.counters import Clock
+from namm_llm.tokens import VarlenTokens
+
+
+class StaticSequence:
+    """One sequence in one layer. layer: of its own cache, which holds no other sequence."""
+
+    def __init__(self, layer: ManagedLayer, clock: Clock) -> None:
+        self._layer = layer
+        self._sequence: LayerSequence = layer.sequences[0]
+        self._clock = clock
+        retained, interval = self._sequence.retained, self._sequence.eviction.interval
+        groups, device = len(retained.lengths), retained.keys.device
+        sizes = (retained.keys.shape[-1], retained.values.shape[-1])
+        keys, values = (
+            torch.empty(groups, interval, size, dtype=retained.dtype, device=device)
+            for size in sizes
+        )
+        starts = torch.arange(groups, dtype=torch.int32, device=device) * interval
+        self._buffers = keys, values
+        self._recent = VarlenTokens(
+            keys.flatten(0, 1), values.flatten(0, 1), starts, clock.lengths[:groups], interval
+        )
+        self._queries: list[Tensor] = []
+        self.take_over()
+
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store one token, key and value `[G, 1, D]`, and attend with its queries `[H, 1, D]`:
+        output `[H, 1, D]`.
+        """
+        clock, sequence = self._clock, self._sequence
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer.index_copy_(1, clock.row, new)
+        out, lse = static_attention(query, (*self._settled, self._recent), scale=sequence.scale)
+        if sequence.eviction.policy.observes:
+            self._make_room(query, lse)
+            for buffer, new in zip(self._queries, (query, lse), strict=True):
+                buffer.index_copy_(1, clock.place, new)
+        return out
+
+    def take_over(self) -> None:
+        """Move what the sequence holds since its last update into the buffers."""
+        sequence = self._sequence
+        retained = sequence.retained
+        both = torch.tensor([retained.lengths, retained.lengths], dtype=torch.int32)
+        both[0] = both[1].cumsum(0) - both[1]
+        starts, lengths = both.to(retained.keys.device)
+        whole = VarlenTokens(
+            retained.keys, retained.values, starts, lengths, retained.longest, retained.scales
+        )
+        self._settled = (whole,) if retained.longest else ()
+        for buffer, column in zip(self._buffers, sequence.window.columns(), strict=False):
+            buffer[:, : column.shape[1]] = column
+        columns = sequence.queries.columns()  # none, if the policy carries nothing over an update
+        if columns:
+            self._make_room(*columns)
+        for buffer, column in zip(self._queries, columns, strict=False):
+            buffer[:, : column.shape[1]] = column
+
+    def _make_room(self, *like: Tensor) -> None:
+        """Buffers for queries and log-sum-exps `[H, ...]`, for a whole interval and the most that
+        is carried over an update.
+        """
+        if self._queries:
+            return
+        policy, interval = self._sequence.eviction.policy, self._sequence.eviction.interval
+        room = interval + max(policy.carry(seen) for seen in range(interval))
+        self._queries = [
+            column.new_empty(column.shape[0], room, *column.shape[2:]) for column in like
+        ]
+
+    def hand_over(self) -> None:
+        """Let the sequence see all that is in the buffers."""
+        clock, sequence = self._clock, self._sequence
+        sequence.seen = clock.seen
+        self._layer.columns = clock.seen
+        sequence.window = _first(self._buffers, clock.window)
+        sequence.queries = _first(self._queries, clock.queries)
+
+    def leave(self) -> None:
+        """Give the sequence storage of its own again."""
+        sequence = self._sequence
+        sequence.window, sequence.queries = sequence.window.copy(), sequence.queries.copy()
+
+
+def _first(buffers: Sequence[Tensor], count: int) -> Rows:
+    return Rows(*(buffer[:, :count] for buffer in buffers)) if count else Rows()
+
+
+@dataclass(frozen=True)
+class _NewToken(ManagedKeys):
+    """Keys and values `[B, G, 1, D]` on their way from `update` to attention."""
+
+    layer: StaticLayer
+    keys: Tensor
+    values: Tensor
+
+    def attend(self, query: Tensor, padding: Tensor | None, scale: float) -> Tensor:
+        return self.layer.extend(query, self.keys, self.values)
+
+
+class StaticLayer(HandleLayer):
+    """One layer of all sequences, as transformers sees it. seen: tokens of the longest of them."""
+
+    def __init__(self, sequences: Sequence[StaticSequence], seen: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sequences = tuple(sequences)
+        self._seen = seen
+        self.is_initialized = True
+
+    def extend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Store one token of each sequence, keys and values `[B, G, 1, D]`; queries `[B, H, 1, D]`
+        to output `[B, 1, H, D]`.
+        """
+        parts = zip(self._sequences, query, keys, values, strict=True)
+        return torch.stack([sequence.extend(*new) for sequence, *new in parts]).transpose(1, 2)
+
+    def update(  # type: ignore[override]  # as `ManagedLayer.update`: attention gets our handle
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[ManagedKeys, Tensor]:
+        """Keys and values `[B, G, 1, D]` of the new tokens."""
+        return _NewToken(self, key_states, value_states), value_states
+
+    def get_seq_length(self) -> int:
+        """Tokens that went through; positions are given, so nothing depends on it."""
+        return self._seen

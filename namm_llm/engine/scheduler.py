@@ -1,0 +1,85 @@
+"""Requests that come from many callers at once, answered together: whoever's turn it is takes along
+those that wait.
+
+A caller that comes while prompts are read joins them; one that comes while answers are written
+waits for the next batch. Each has its own ticket, its own cancel flag, and the answer that it would
+get alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any
+
+from namm_llm.engine.engine import Engine, Event, Request, RowResult
+from namm_llm.engine.stopping import AnyOf, CancelFlag
+from namm_llm.engine.worker import End, Ticket, Worker
+
+
+@dataclass(eq=False)
+class _Caller:
+    request: Request
+    stopped: threading.Event
+    events: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    is_served: bool = False
+
+    def put(self, event: Event) -> None:
+        self.events.put(event)
+        if isinstance(event, RowResult):
+            self.end()
+
+    def end(self, error: BaseException | None = None) -> None:
+        if not self.is_served:
+            self.is_served = True
+            self.events.put(End(error))
+
+
+class RequestQueue:
+    """Hands the requests of any number of threads to one engine, whose worker runs them."""
+
+    def __init__(self, engine: Engine, worker: Worker) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._waiting: list[_Caller] = []
+        self._changing = threading.Lock()
+
+    def submit(self, request: Request, cancel: CancelFlag | None) -> Ticket[Event]:
+        """Progress, pieces and the result of one request."""
+        stopped = threading.Event()
+        caller = _Caller(replace(request, cancel=AnyOf(stopped, cancel)), stopped)
+        with self._changing:
+            self._waiting.append(caller)
+        self._worker.post(self._serve)
+        return Ticket(caller.events, stopped)
+
+    def _serve(self, closing: CancelFlag) -> None:
+        """In the worker's thread: answer whoever waits longest, and those that fit beside it."""
+        served = self._take(1)
+        if not served:
+            return  # an earlier turn took its caller along
+
+        def more(first: Request) -> list[Request]:
+            came = self._take(1, first)
+            served.extend(came)
+            return [caller.request for caller in came]
+
+        try:
+            for event in self._engine.serve(served[0].request, more, closing):
+                served[event.row].put(event)
+        except BaseException as error:  # every one of them waits for it
+            for caller in served:
+                caller.end(error)
+
+    def _take(self, count: int, beside: Request | None = None) -> list[_Caller]:
+        """Those that wait longest; with `beside`, of those that can run in a batch with it."""
+        with self._changing:
+            fits = [
+                caller
+                for caller in self._waiting
+                if beside is None or caller.request.question_span == beside.question_span
+            ]
+            taken = fits[:count]
+            self._waiting = [caller for caller in self._waiting if caller not in taken]
+        return taken

@@ -1,0 +1,67 @@
+"""Atomic files, and the folder where this program keeps its data."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+HOME_VARIABLE = "NAMM_LLM_HOME"
+_LEFT_SECONDS = (
+    3600.0  # a part that was not touched for so long was left by a process that was killed
+)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file beside `path`; when the block ends it is on the disk and takes the place of
+    `path`, in one step.
+
+    After an error, or a kill at any moment, `path` is what it was. OSError if the disk refuses. Of
+    two writers the later one wins.
+    """
+    # beside the target, because a rename is atomic only within one file system
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield part
+        _sync(
+            part, os.O_RDWR
+        )  # before the rename: else a power cut could leave the new name with no contents
+        part.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(path.parent, os.O_RDONLY)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    _sweep(path)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of earlier tries."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _LEFT_SECONDS:
+                part.unlink()
+
+
+def data_folder() -> Path:
+    """The folder of all kept data, which need not exist yet: `NAMM_LLM_HOME`, or the platform's
+    place for a user's data.
+    """
+    if home := os.environ.get(HOME_VARIABLE):
+        return Path(home).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("namm-llm", appauthor=False)

@@ -1,0 +1,337 @@
+"""A model and its tokenizer from a folder or a Hugging Face id: quantised, placed on its device,
+checked, and shared in the process.
+
+Every failure is a ModelError of one line (UsageError for a setting that does not exist). Nothing is
+downloaded unless the name is a Hugging Face id, and code that comes with a model never runs unless
+asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+from weakref import WeakValueDictionary
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from namm_llm.cache import ManagedCache
+from namm_llm.errors import ModelError, UsageError
+from namm_llm.models.fingerprint import fingerprint
+from namm_llm.models.grammar import Grammars
+from namm_llm.models.load_errors import as_model_error
+from namm_llm.models.locate import locate
+from namm_llm.models.placement import device_of
+
+Quantization = Literal["nf4", "fp4", "int8"]
+Device = str | dict[str, Any]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
+_SMALL_NBYTES = (
+    2 * 2**30
+)  # up to this, a CPU computes in float32: half precision is slower on most of them
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """Weights and tokenizer, with what the rest needs to know of them. positions: trained ones;
+    None if the model has no limit.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    model_id: str
+    folder: Path | None
+    quantization: Quantization | None
+    positions: int | None
+    end_ids: frozenset[int]
+    load_seconds: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input ids go."""
+        return device_of(self.model.get_input_embeddings())
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that the model knows."""
+        return int(cast(torch.nn.Embedding, self.model.get_input_embeddings()).num_embeddings)
+
+    @property
+    def backend(self) -> Tokenizer:
+        """The tokenizer of the `tokenizers` library: without state, so any thread may use it."""
+        return cast(Tokenizer, self.tokenizer.backend_tokenizer)
+
+    @property
+    def footprint_bytes(self) -> int:
+        """Memory of the weights."""
+        return _footprint(self.model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of weights and tokenizer; quantised weights are other weights."""
+        return fingerprint(self.model, self.tokenizer)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What makes answers follow a schema. UsageError if the extra `structured` is not
+        installed.
+        """
+        return Grammars(self.tokenizer, self.vocabulary, self.end_ids)
+
+
+_LOADED: WeakValueDictionary[tuple[object, ...], LoadedModel] = WeakValueDictionary()
+_LOADING = threading.Lock()
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] = "namm-tiny",
+    *,
+    quantization: Quantization | None = None,
+    device: Device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """The model; while somebody holds it, the same settings give the same object again.
+
+    device: auto, cpu, cuda, cuda:1, mps, a device map, or balanced (over all GPUs). dtype: auto,
+    float32, bfloat16, float16.
+    """
+    if quantization is not None and quantization not in get_args(Quantization):
+        raise UsageError(
+            f"quantization must be one of {', '.join(get_args(Quantization))} or none, not {quantization!r}."
+        )
+    dtype = _parse_dtype(dtype)
+    placement = _placement(device)
+    folder = locate(name_or_path)
+    settings: dict[str, Any] = {
+        "revision": revision,
+        "local_files_only": local_files_only or folder is not None,
+        "trust_remote_code": trust_remote_code,
+    }
+    source = str(folder.resolve()) if folder else str(name_or_path)
+    where = (
+        tuple(sorted((part, str(at)) for part, at in placement.items()))
+        if isinstance(placement, dict)
+        else placement
+    )
+    key = (
+        source,
+        str(name_or_path),
+        _changed(folder),
+        quantization,
+        where,
+        dtype,
+        *settings.values(),
+    )
+    with _LOADING:  # two threads that want the same weights must not both load them
+        loaded = _LOADED.get(key)
+        if loaded is None:
+            loaded = _load(str(name_or_path), folder, quantization, placement, dtype, settings)
+            _LOADED[key] = loaded
+    return loaded
+
+
+def _parse_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
+    if dtype == "auto":
+        return "auto"
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in _DTYPES.values():
+        raise UsageError(f"dtype must be auto, {', '.join(_DTYPES)}, not {dtype!r}.")
+    return found
+
+
+def _placement(device: Device) -> dict[str, Any] | str:
+    """A device map for transformers."""
+    if isinstance(device, dict) or device in _DEVICE_MAPS:
+        return device
+    kind, _, number = device.partition(":")
+    if device == "auto":
+        device = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    elif kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
+        known = ", ".join(("auto", "cpu", "cuda", "mps", *_DEVICE_MAPS))
+        raise UsageError(f"device must be one of {known} or a device map, not {device!r}.")
+    elif kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        build = (
+            ""
+            if torch.version.cuda or torch.version.hip
+            else ", and this torch is a build without CUDA"
+        )
+        raise ModelError(
+            f"device {device} is not there: {torch.cuda.device_count()} CUDA devices are visible{build}; use device='cpu'."
+        )
+    elif kind == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("device mps is not there (it needs an Apple GPU); use device='cpu'.")
+    return {"": device}
+
+
+def _changed(folder: Path | None) -> int:
+    """When the folder's files were last written, so that newly trained weights are loaded again."""
+    return max(path.stat().st_mtime_ns for path in folder.iterdir()) if folder else 0
+
+
+def _load(
+    name: str,
+    folder: Path | None,
+    quantization: Quantization | None,
+    placement: dict[str, Any] | str,
+    dtype: torch.dtype | Literal["auto"],
+    settings: dict[str, Any],
+) -> LoadedModel:
+    start = time.perf_counter()
+    source = str(folder or name)
+    with as_model_error(name, settings["revision"]), _quiet():
+        config = AutoConfig.from_pretrained(source, **settings)
+        if getattr(config, "is_encoder_decoder", False):
+            raise ModelError(
+                f"{name} is an encoder-decoder ({config.model_type}); use a decoder model such as Llama."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source, **settings)
+        _check_tokenizer(tokenizer, name)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            device_map=placement,
+            quantization_config=_quantization_config(quantization, dtype, config),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to say which in one line
+            **settings,
+        )
+    model, report = cast("tuple[Any, dict[str, Any]]", loaded)
+    _check_model(model, report, name)
+    on_cpu = all(
+        weight.device.type == "cpu" for weight in model.parameters()
+    )  # no card and no disk holds a part of it
+    if dtype == "auto" and quantization is None and on_cpu and _footprint(model) <= _SMALL_NBYTES:
+        model.float()
+        model.config.dtype = torch.float32
+    model.eval().requires_grad_(False)
+    text = model.config.get_text_config()
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        model_id=name,
+        folder=folder,
+        quantization=quantization,
+        positions=getattr(text, "max_position_embeddings", None),
+        end_ids=_end_ids(model, tokenizer),
+        load_seconds=time.perf_counter() - start,
+    )
+
+
+def quiet_bitsandbytes() -> None:
+    """It warns at every matrix product that int8 computes in half precision, and that an optional
+    package is not there.
+    """
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no reports of transformers on the caller's terminal, as we check what they say;
+    downloads keep their bars.
+    """
+    output: Any = transformers.utils.logging
+    bars, level = output.is_progress_bar_enabled(), output.get_verbosity()
+    output.disable_progress_bar()
+    output.set_verbosity(output.CRITICAL)
+    quiet_bitsandbytes()
+    try:
+        yield
+    finally:
+        output.set_verbosity(level)
+        if bars:
+            output.enable_progress_bar()
+
+
+def _quantization_config(
+    quantization: Quantization | None, dtype: torch.dtype | Literal["auto"], config: Any
+) -> transformers.BitsAndBytesConfig | None:
+    make: Any = transformers.BitsAndBytesConfig
+    if quantization is None:
+        return None
+    if quantization == "int8":
+        return cast(transformers.BitsAndBytesConfig, make(load_in_8bit=True))
+    compute = (
+        dtype
+        if dtype != "auto"
+        else getattr(config.get_text_config(), "dtype", None) or torch.float32
+    )
+    four_bit = make(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization,
+        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_use_double_quant=True,
+    )
+    return cast(transformers.BitsAndBytesConfig, four_bit)
+
+
+def _footprint(model: Any) -> int:
+    return int(model.get_memory_footprint())
+
+
+def _check_tokenizer(tokenizer: Any, name: str) -> None:
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
+        raise ModelError(
+            f"{name} has no tokenizer.json; convert its tokenizer with transformers' save_pretrained first."
+        )
+    # settings of the tokenizer's file, which would cut or fill up our texts
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+
+
+def _check_model(model: PreTrainedModel, report: dict[str, Any], name: str) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"the weights of {name} lack {len(missing)} tensors, first {missing[0]}; they do not belong to its config.json."
+        )
+    wrong = sorted(report["mismatched_keys"])
+    if wrong:
+        weight, found, expected = wrong[0]
+        raise ModelError(
+            f"{len(wrong)} weights of {name} have another shape than its config.json says, first {weight} with {tuple(found)} "
+            f"instead of {tuple(expected)}; they do not belong together."
+        )
+    if model._is_stateful:
+        raise ModelError(
+            f"{name} ({model.config.model_type}) has a state in the place of a cache; use a Llama-like model."
+        )
+    ManagedCache.for_model(model)  # says if its attention cannot be managed
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    found: set[int] = set()
+    for ids in (
+        getattr(model.generation_config, "eos_token_id", None),
+        model.config.eos_token_id,
+        tokenizer.eos_token_id,
+    ):
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return frozenset(found)

@@ -1,0 +1,319 @@
+"""Prompts to token ids, with exactly one beginning-of-text token on every path, and the two halves
+around a document.
+
+Text is tokenised with the `tokenizers` library, which keeps no state, so any thread may use a
+`PromptFormat`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, TypeGuard
+
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from namm_llm.errors import ModelError, UsageError
+from namm_llm.models.messages import (
+    GAP,
+    Message,
+    in_turn,
+    plain_message,
+    spelled_out,
+    text_of,
+    with_system,
+)
+from namm_llm.models.tokenization import TokenizationCache
+from namm_llm.models.tools import Tool, ToolCall, describe_tools
+
+Prompt = str | Sequence[Message] | Sequence[int]
+Question = str | Sequence[Message]
+_DOCUMENT, _QUESTION = "DOCUMENTxGOESxHERE", "QUESTIONxGOESxHERE"
+_PROBE = "PROBExTOOL"
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _PROBE,
+        "description": "x",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+_PROBE_CALL: list[dict[str, Any]] = [
+    {"role": "assistant", "content": "", "tool_calls": [ToolCall(_PROBE, {}).to_openai()]},
+    {"role": "tool", "content": _DOCUMENT, "tool_call_id": "call_1", "name": _PROBE},
+]
+_PLAIN = (
+    "",
+    "\nQuestion: ",
+    "\nAnswer:",
+)  # around a document and a question, for a model without a chat template
+
+
+class PromptFormat:
+    """How one tokenizer wants its prompts."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, model_id: str
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._backend = backend
+        self._model_id = model_id
+        self._bos = _bos(tokenizer, backend)
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = re.compile("|".join(map(re.escape, sorted(special)))) if special else None
+        self.known = TokenizationCache(self._special)
+
+    # -- text --------------------------------------------------------------------------------------
+    # -------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of the text and nothing else."""
+        try:
+            text.encode()  # the tokenizer does not say what is wrong
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the text holds half a character at position {error.start}; decode it as UTF-8 first."
+            ) from error
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out."""
+        return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def prompt(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> list[int]:
+        """The ids of a prompt: text as it stands, messages through the chat template, ids
+        unchanged. tools: for messages.
+        """
+        if tools and (
+            isinstance(prompt, str) or not all(isinstance(item, Mapping) for item in prompt)
+        ):
+            raise UsageError(
+                "tools need messages; a text or token ids go to the model as they stand."
+            )
+        if isinstance(prompt, str):
+            ids = self._begin(self.encode(prompt))
+        elif (
+            isinstance(prompt, Sequence)
+            and prompt
+            and all(isinstance(item, int) for item in prompt)
+        ):
+            ids = [int(item) for item in prompt if isinstance(item, int)]
+        elif isinstance(prompt, Sequence) and all(isinstance(item, Mapping) for item in prompt):
+            ids = self.rendered_ids(
+                self.render([item for item in prompt if isinstance(item, Mapping)], tools)
+            )
+        else:
+            raise UsageError(
+                f"a prompt is a text, a list of messages or a list of token ids, not {type(prompt).__name__}."
+            )
+        if not ids:
+            raise UsageError("the prompt is empty; there is nothing to go on from.")
+        return ids
+
+    def rendered_ids(self, text: str) -> list[int]:
+        """The ids of what `render` gave. A beginning that the model has read or written already
+        keeps its ids (see `TokenizationCache`).
+        """
+        ids, length = self.known.longest(text) or ([], 0)
+        return self._begin(ids + self.encode(text[length:]))
+
+    @staticmethod
+    def is_conversation(prompt: Prompt) -> TypeGuard[Sequence[Message]]:
+        """Whether a prompt is messages."""
+        return (
+            not isinstance(prompt, str)
+            and len(prompt) > 0
+            and all(isinstance(item, Mapping) for item in prompt)
+        )
+
+    def _begin(self, ids: list[int]) -> list[int]:
+        return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
+
+    # -- messages ----------------------------------------------------------------------------------
+    # -------------------------------
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model takes messages."""
+        return bool(self._tokenizer.chat_template)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """The text of a conversation, up to where the assistant goes on.
+
+        tools: what the model may call; put into a system message if the chat template does not show
+        them.
+        """
+        if not self._tokenizer.chat_template:
+            raise ModelError(
+                f"{self._model_id} has no chat template, so it cannot take messages; give it plain text, or use a model whose tokenizer "
+                "has a chat template (most with Instruct in their names)."
+            )
+        if not messages:
+            raise UsageError("there are no messages to answer.")
+        plain = [plain_message(message) for message in messages]
+        if not self._shows_calls:
+            plain = [spelled_out(message) for message in plain]
+        if tools and not self._shows_tools:
+            plain, tools = with_system(plain, describe_tools(tools)), ()
+        try:
+            return self._rendered(plain, tools)
+        except TemplateError as error:
+            try:  # many templates want user and assistant in turn, some know no system message
+                return self._rendered(in_turn(plain), tools)
+            except TemplateError:
+                raise UsageError(
+                    f"the chat template of {self._model_id} does not take these messages: {error}."
+                ) from error
+
+    def render_open(self, messages: Sequence[Message]) -> str:
+        """The same up to the end of the last message, which will be gone on with after an empty
+        line.
+        """
+        last = {**messages[-1], "content": f"{text_of(messages[-1]['content'])}{GAP}{_QUESTION}"}
+        text, found, _ = self.render([*messages[:-1], last]).rpartition(GAP + _QUESTION)
+        if not found:
+            raise ModelError(
+                f"the chat template of {self._model_id} changes messages, so a message cannot be read before it is whole."
+            )
+        return text
+
+    def _rendered(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> str:
+        known = [dict(tool) for tool in tools] or None
+        text = self._tokenizer.apply_chat_template(
+            messages, tools=known, tokenize=False, add_generation_prompt=True
+        )  # type: ignore[arg-type]
+        assert isinstance(text, str)
+        return text
+
+    @cached_property
+    def _shows_tools(self) -> bool:
+        """Whether the chat template tells the model of tools."""
+        return self._shows([{"role": "user", "content": "x"}], [_PROBE_TOOL])
+
+    @cached_property
+    def _shows_calls(self) -> bool:
+        """Whether the chat template writes the calls of an assistant's message, and the tool's
+        answers.
+        """
+        return self._shows([{"role": "user", "content": "x"}, *_PROBE_CALL])
+
+    def _shows(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> bool:
+        try:
+            text = self._rendered(messages, tools)
+        except (TemplateError, TypeError):
+            return False
+        return _PROBE in text and (bool(tools) or _DOCUMENT in text)
+
+    # -- documents ---------------------------------------------------------------------------------
+    # -------------------------------
+
+    def document(self, text: str) -> list[int]:
+        """What is read once: the beginning of a user's message, and the document as its content."""
+        return self._begin(self._around(self._frame[0], text, ""))
+
+    def document_starts(self, text: str) -> list[int]:
+        """The character of `text` where each token of `document(text)` begins, in order; -1 for
+        those that stand before it.
+        """
+        frame = self._frame[0]
+        parts = self._apart(text)
+        parts = [frame + text] if len(parts) == 1 else [frame, *parts]
+        starts, before = (
+            [-1] * (len(self._begin(self.encode(parts[0]))) - len(self.encode(parts[0]))),
+            -len(frame),
+        )
+        for part in parts:
+            for start, stop in self._backend.encode(part, add_special_tokens=False).offsets:
+                starts.append(max(before + start, 0) if before + stop > 0 else -1)
+            before += len(part)
+        return list(accumulate(starts, max))
+
+    def more(self, text: str) -> list[int]:
+        """What is read behind a document: more of its text.
+
+        The ids are those of one text with it, if it begins with a word behind a newline, or with a
+        space behind a word.
+        """
+        first, *rest = self._apart(text)
+        # some tokenizers put a space before whatever they are given, so they are given something
+        # before it
+        before = "a" if first[:1].isspace() else "a\n"
+        known, ids = self.encode(before), self.encode(before + first)
+        ids = ids[len(known) :] if ids[: len(known)] == known else self.encode(first)
+        return [*ids, *(token for part in rest for token in self.encode(part))]
+
+    def question(self, question: Question, tools: Sequence[Tool] = ()) -> list[int]:
+        """What follows a document: the question, the end of the message, the beginning of the
+        answer.
+
+        A conversation may stand in the place of the question. The document begins its first
+        message, which must be the user's; what the system says comes behind the document.
+        """
+        if not isinstance(question, str):
+            return self._conversation(question, tools)
+        if tools:
+            raise UsageError("tools need messages; ask with a list of them.")
+        if not question.strip():
+            raise UsageError("the question is empty; ask something about the document.")
+        return self._around(self._frame[1], question, self._frame[2])
+
+    def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        plain = [plain_message(message) for message in messages]
+        if tools:
+            plain = with_system(plain, describe_tools(tools))
+        plain = in_turn(plain)
+        if not plain or plain[0]["role"] != "user":
+            raise UsageError("a conversation about a document begins with a message of the user.")
+        plain[0]["content"] = f"{_DOCUMENT}\n\n{plain[0]['content']}"
+        _, found, rest = self.render(plain).partition(_DOCUMENT)
+        if not found:
+            raise ModelError(
+                f"the chat template of {self._model_id} does not show the first message, so it cannot follow a document."
+            )
+        return self.encode(rest)
+
+    @cached_property
+    def head_tokens(self) -> int:
+        """Tokens before the document."""
+        return len(self._begin(self.encode(self._frame[0])))
+
+    @cached_property
+    def _frame(self) -> tuple[str, str, str]:
+        """The texts before the document, between document and question, and after the question."""
+        if not self._tokenizer.chat_template:
+            return _PLAIN
+        rendered = self.render([{"role": "user", "content": f"{_DOCUMENT}\n\n{_QUESTION}"}])
+        head, found, rest = rendered.partition(_DOCUMENT)
+        middle, found_too, tail = rest.partition(_QUESTION)
+        return (head, middle, tail) if found and found_too else _PLAIN
+
+    def _around(self, before: str, text: str, after: str) -> list[int]:
+        """Ids of `before + text + after`, where `text` cannot smuggle in special tokens by writing
+        their names.
+        """
+        parts = self._apart(text)
+        if len(parts) == 1:
+            return self.encode(before + text + after)
+        return [token for part in (before, *parts, after) for token in self.encode(part)]
+
+    def _apart(self, text: str) -> list[str]:
+        """The text, cut within each special token's name."""
+        if self._special is None:
+            return [text]
+        cuts = [0, *(match.start() + 1 for match in self._special.finditer(text)), len(text)]
+        return [text[start:stop] for start, stop in pairwise(cuts)]
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> int | None:
+    """The token that every text begins with, if the model has one."""
+    bos = tokenizer.bos_token_id
+    if not isinstance(bos, int) or backend.encode("").ids[:1] == [bos]:
+        return bos if isinstance(bos, int) else None
+    # some models name one token for both ends (GPT-2), and some say that they were trained without
+    # it
+    unused = bos == tokenizer.eos_token_id or tokenizer.init_kwargs.get("add_bos_token") is False
+    return None if unused else bos
