@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from namm_llm.attention.observation import Observation
     from namm_llm.cache import ManagedCache
     from namm_llm.cache.stats import CacheStats
+    from namm_llm.config import CacheConfig, LoadConfig, SamplingParams, make_cache_config
     from namm_llm.document import Document
     from namm_llm.engine.results import Generation, Piece
-    from namm_llm.engine.sampling import SamplingParams
     from namm_llm.engine.stream import Stream
     from namm_llm.errors import (
         BudgetError,
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from namm_llm.inspect import Inspection, inspect_memories, kept_entries
     from namm_llm.models.tools import ToolCall, parse_tool_calls
     from namm_llm.namm import Namm, Spectrogram
-    from namm_llm.policies import make_cache_config
+    from namm_llm.policies import register_policy
     from namm_llm.policies.base import EvictionPolicy
     from namm_llm.policies.budget import Budget
-    from namm_llm.policies.config import CacheConfig
     from namm_llm.runner import Runner
     from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
     from namm_llm.tokens import HeadTokens
@@ -52,6 +51,7 @@ __all__ = [
     "Generation",
     "HeadTokens",
     "Inspection",
+    "LoadConfig",
     "ManagedCache",
     "ModelError",
     "Namm",
@@ -73,13 +73,14 @@ __all__ = [
     "kept_entries",
     "make_cache_config",
     "parse_tool_calls",
+    "register_policy",
     "stream_summary",
     "summarize",
 ]
 
 _HOME = {
     "Budget": "namm_llm.policies.budget",
-    "CacheConfig": "namm_llm.policies.config",
+    "CacheConfig": "namm_llm.config",
     "CacheStats": "namm_llm.cache.stats",
     "Document": "namm_llm.document",
     "EvictionPolicy": "namm_llm.policies.base",
@@ -87,11 +88,12 @@ _HOME = {
     "HeadTokens": "namm_llm.tokens",
     "Inspection": "namm_llm.inspect",
     "ManagedCache": "namm_llm.cache",
+    "LoadConfig": "namm_llm.config",
     "Namm": "namm_llm.namm",
     "Observation": "namm_llm.attention.observation",
     "Piece": "namm_llm.engine.results",
     "Runner": "namm_llm.runner",
-    "SamplingParams": "namm_llm.engine.sampling",
+    "SamplingParams": "namm_llm.config",
     "Spectrogram": "namm_llm.namm",
     "Stream": "namm_llm.engine.stream",
     "Summary": "namm_llm.summaries",
@@ -99,8 +101,9 @@ _HOME = {
     "ToolCall": "namm_llm.models.tools",
     "inspect_memories": "namm_llm.inspect",
     "kept_entries": "namm_llm.inspect",
-    "make_cache_config": "namm_llm.policies",
+    "make_cache_config": "namm_llm.config",
     "parse_tool_calls": "namm_llm.models.tools",
+    "register_policy": "namm_llm.policies",
     "stream_summary": "namm_llm.summaries",
     "summarize": "namm_llm.summaries",
 }

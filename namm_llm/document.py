@@ -19,10 +19,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import CacheConfig
+from namm_llm.config.header import config_from_dict, config_tensors, config_to_dict
 from namm_llm.documents.blocks import Text, TextBlocks
 from namm_llm.documents.saved import VERSION, SavedHeader, SavedModel, checksum, read, write
 from namm_llm.errors import CacheError, DocumentError, NammFileError, PolicyError, UsageError
-from namm_llm.policies import CacheConfig, config_of, settings_of, tensors_of
 
 Question = str | Sequence[Mapping[str, Any]]  # a text, or chat messages
 T = TypeVar("T")
@@ -159,14 +160,14 @@ class Document(Generic[AnswerT, StreamT]):
         cached, numbers = self._runner.call(self._cache.state)
         eviction, stats = self._cache.eviction, self._cache.stats()
         # a NAMM's numbers are cloned because safetensors refuses tensors that share memory
-        own = {name: tensor.clone() for name, tensor in tensors_of(eviction).items()}
+        own = {name: tensor.clone() for name, tensor in config_tensors(eviction).items()}
         tensors = {
             name: tensor.detach().cpu().contiguous() for name, tensor in (cached | own).items()
         }
         header = SavedHeader(
             version=VERSION,
             model=self._runner.identity(),
-            eviction=settings_of(eviction),
+            eviction=config_to_dict(eviction),
             policy=stats.policy,
             seen_tokens=stats.seen_tokens,
             stored_tokens=stats.stored_tokens,
@@ -193,7 +194,7 @@ class Document(Generic[AnswerT, StreamT]):
                 **header.cache,
                 "eviction": json.dumps(header.eviction),
             }  # in old files it is text of Python's
-            cache = runner.restore(tensors, numbers, config_of(header.eviction, tensors))
+            cache = runner.restore(tensors, numbers, config_from_dict(header.eviction, tensors))
         except (NammFileError, PolicyError) as error:
             raise DocumentError(f"{path} cannot be asked: {str(error).rstrip('.')}.") from error
         except (CacheError, LookupError, TypeError, ValueError, RuntimeError) as error:

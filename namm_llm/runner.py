@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, SamplingParams, make_cache_config
+from namm_llm.config.header import config_to_dict
 from namm_llm.conversation import Conversation
 from namm_llm.document import Document
 from namm_llm.documents import SavedModel
 from namm_llm.documents.blocks import Text, TextBlocks
-from namm_llm.engine.decode import tokens_seen
+from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decoding import CudaGraphs, Decoding
 from namm_llm.engine.engine import Engine, Event, Progress, Request, RowResult
+from namm_llm.engine.forward import tokens_seen
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.reader import DocumentReader
 from namm_llm.engine.requests import Requests
 from namm_llm.engine.results import Generation
-from namm_llm.engine.sampling import SamplingParams
 from namm_llm.engine.scheduler import RequestQueue
-from namm_llm.engine.stopping import CancelFlag
 from namm_llm.engine.stream import OnProgress, Stream
 from namm_llm.engine.worker import Worker, worker_of
 from namm_llm.errors import CacheError, UsageError
@@ -38,15 +39,7 @@ from namm_llm.models.messages import Message
 from namm_llm.models.prompt import Prompt, PromptFormat, Question
 from namm_llm.models.tools import Tool, ToolChoice, chosen_tools, forced_call
 from namm_llm.namm import Namm
-from namm_llm.policies import (
-    INTERVAL,
-    Budget,
-    BudgetScope,
-    CacheConfig,
-    EvictionPolicy,
-    make_cache_config,
-    settings_of,
-)
+from namm_llm.policies import Budget, EvictionPolicy
 
 T = TypeVar("T")
 CHUNK = 512
@@ -398,7 +391,7 @@ class Runner:
     def recall(self, memory: Document[Generation, Stream]) -> None:
         """Go on with the conversation of a memory that `remember` gave, without reading it again."""
         conversation = Conversation.of_memory(memory.extra)
-        if settings_of(memory.cache.eviction) != settings_of(self._eviction):
+        if config_to_dict(memory.cache.eviction) != config_to_dict(self._eviction):
             then, now = memory.cache.eviction.describe(), self._eviction.describe()
             raise CacheError(
                 f"the conversation was read with other cache settings ({then}) than those of now ({now})."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from namm_lab.bench.shapes import Shape
-from namm_llm.policies import CacheConfig
+from namm_llm.config import CacheConfig
 from namm_llm.policies.budget import Room
 
 POSITION_NBYTES = 4  # int32

@@ -11,8 +11,9 @@ import torch
 
 from namm_lab.bench.shapes import QUANTIZATIONS, Shape, random_namm, shape_named
 from namm_lab.bench.sides import DEFAULT_PEERS, REFERENCE, CacheSide, OurSide, missing, peer_side
+from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, make_cache_config
 from namm_llm.errors import UsageError
-from namm_llm.policies import INTERVAL, POLICIES, BudgetScope, CacheConfig, make_cache_config
+from namm_llm.policies import POLICIES
 
 TASKS = ("prefill", "decode", "memory")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

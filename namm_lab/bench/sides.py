@@ -23,8 +23,8 @@ from transformers.cache_utils import Cache
 from namm_lab.bench.machine import synchronize
 from namm_llm.cache import ManagedCache
 from namm_llm.cache.timing import measured
+from namm_llm.config import CacheConfig
 from namm_llm.errors import UsageError
-from namm_llm.policies import CacheConfig
 
 REFERENCE = "transformers"
 _PACKAGES = {"quanto": "optimum.quanto", "hqq": "hqq"}

@@ -9,16 +9,10 @@ from typing import Literal, cast, get_args
 
 from namm_lab.tasks.registry import make_task
 from namm_lab.tasks.words import SPLITS
+from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, make_cache_config
 from namm_llm.errors import PolicyError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import (
-    INTERVAL,
-    POLICIES,
-    BudgetScope,
-    CacheConfig,
-    make_cache_config,
-    make_policy,
-)
+from namm_llm.policies import POLICIES, make_policy
 from namm_llm.policies.budget import parse_budget
 
 Mode = Literal["agnostic", "aware"]

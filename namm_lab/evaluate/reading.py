@@ -14,9 +14,11 @@ from torch import Tensor
 
 from namm_lab.tasks.sample import Question, Sample
 from namm_llm.cache import CacheStats, ManagedCache
-from namm_llm.engine.decode import PlainBatch, decode, prefill, tokens_seen
+from namm_llm.config import SamplingParams
+from namm_llm.engine.decode import PlainBatch, decode
+from namm_llm.engine.forward import prefill, tokens_seen
 from namm_llm.engine.reply import Reply
-from namm_llm.engine.sampling import Sampler, SamplingParams
+from namm_llm.engine.sampling import Sampler
 from namm_llm.models.prompt import PromptFormat
 from namm_llm.runner import Runner
 

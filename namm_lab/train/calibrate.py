@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
+from namm_llm.config import INTERVAL, make_cache_config
 from namm_llm.errors import UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import INTERVAL, NammPolicy, make_cache_config
+from namm_llm.policies import NammPolicy
 from namm_llm.tokens import HeadTokens
 
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from namm_lab.train.lessons import TrainDocument
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
-from namm_llm.policies import CacheConfig, NammPolicy
+from namm_llm.config import CacheConfig
+from namm_llm.policies import NammPolicy
 from namm_llm.tokens import HeadTokens
 
 

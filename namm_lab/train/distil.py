@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from namm_lab.train.collection import Sample, collect
 from namm_lab.train.families import DEFAULT, FAMILIES
 from namm_lab.train.lessons import TrainDocument, later_attention
+from namm_llm.config import BudgetScope, CacheConfig, make_cache_config
 from namm_llm.namm import Namm
 from namm_llm.namm.layout import parameter_shapes
-from namm_llm.policies import BudgetScope, CacheConfig, NammPolicy, make_cache_config
+from namm_llm.policies import NammPolicy
 
 Report = Callable[[dict[str, float]], None]
 OnRound = Callable[[int, Namm], None]

@@ -22,9 +22,9 @@ from namm_lab.train.exams import Exam
 from namm_lab.train.marks import MEASURES, Measure
 from namm_lab.train.search import Search, Vector
 from namm_lab.train.workers import Job, Workers
+from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, make_cache_config
 from namm_llm.errors import NammError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import INTERVAL, BudgetScope, CacheConfig, make_cache_config
 
 THRESHOLD = "threshold"  # the "budget" of the published rule: score >= 0
 SIGMA_FROM_ZEROS = 0.065  # the published run's

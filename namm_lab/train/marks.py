@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from namm_lab.train.exams import Exam
 from namm_llm.cache import ManagedCache
-from namm_llm.policies import CacheConfig
+from namm_llm.config import CacheConfig
 
 Measure = Literal["likelihood", "tokens", "exact"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)

@@ -25,9 +25,9 @@ from transformers import PreTrainedModel
 
 from namm_lab.train.exams import Exam
 from namm_lab.train.marks import marks
+from namm_llm.config import CacheConfig
 from namm_llm.errors import NammError
 from namm_llm.models.loading import LoadedModel, load_model
-from namm_llm.policies import CacheConfig
 
 OnDone = Callable[[int], None]
 

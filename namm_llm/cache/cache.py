@@ -30,9 +30,10 @@ from namm_llm.cache.sequence import LayerSequence, ProbeQueries, ScoredHeads
 from namm_llm.cache.state import check_settings, fill_layers, layers_state
 from namm_llm.cache.stats import CacheStats
 from namm_llm.cache.timing import stage
+from namm_llm.config import CacheConfig, make_cache_config
+from namm_llm.config.header import config_to_dict
 from namm_llm.errors import CacheError, ModelError, PolicyError
 from namm_llm.models.placement import layer_devices
-from namm_llm.policies import CacheConfig, make_cache_config, settings_of
 from namm_llm.policies.base import EvictionPolicy
 
 _MANAGED = "full_attention"
@@ -251,7 +252,7 @@ class ManagedCache(Cache):
                 "a cache with sliding-window layers cannot be saved; keep the document in memory, or read it again"
             )
         tensors, numbers = layers_state(self.managed)
-        return tensors, {"cache": numbers, "eviction": json.dumps(settings_of(self.eviction))}
+        return tensors, {"cache": numbers, "eviction": json.dumps(config_to_dict(self.eviction))}
 
     @classmethod
     def from_state(

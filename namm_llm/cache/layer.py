@@ -17,8 +17,8 @@ from namm_llm.attention.rope import Rotation
 from namm_llm.cache.handle_layer import HandleLayer
 from namm_llm.cache.interface import ManagedKeys
 from namm_llm.cache.sequence import LayerSequence
+from namm_llm.config import CacheConfig
 from namm_llm.errors import CacheError
-from namm_llm.policies import CacheConfig
 from namm_llm.tokens import RaggedTokens
 
 OnDue = Callable[["ManagedLayer", int], None]

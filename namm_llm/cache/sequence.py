@@ -20,8 +20,8 @@ from namm_llm.attention.rope import Rotation
 from namm_llm.attention.scratch import Scratch
 from namm_llm.cache.timing import stage
 from namm_llm.cache.window import Rows
+from namm_llm.config import CacheConfig
 from namm_llm.errors import CacheError
-from namm_llm.policies import CacheConfig
 from namm_llm.policies.budget import Room
 from namm_llm.tokens import HeadTokens, RaggedTokens
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.cache.window import Rows
+from namm_llm.config import CacheConfig
+from namm_llm.config.header import config_to_dict
 from namm_llm.errors import CacheError
-from namm_llm.policies import CacheConfig, settings_of
 from namm_llm.tokens import RaggedTokens
 
 _NUMBERS = ("scale", "seen", "compacted_at", "updates")
@@ -59,7 +60,7 @@ def fill_layers(
 
 
 def check_settings(saved: str, eviction: CacheConfig) -> None:
-    """CacheError if what was saved, the JSON text of `settings_of`, is not `eviction`. What it does
+    """CacheError if what was saved, the JSON text of `config_to_dict`, is not `eviction`. What it does
     not name has its default.
     """
     try:
@@ -68,7 +69,7 @@ def check_settings(saved: str, eviction: CacheConfig) -> None:
         raise CacheError(
             "the saved cache does not say with which settings it was read; read its text again"
         ) from error
-    now = json.loads(json.dumps(settings_of(eviction)))  # a tuple comes back as a list
+    now = json.loads(json.dumps(config_to_dict(eviction)))  # a tuple comes back as a list
     if other := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         pairs = (f"{name} {was.get(name)}, not {now.get(name)}" for name in other)
         raise CacheError(

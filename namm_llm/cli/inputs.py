@@ -18,10 +18,10 @@ from namm_llm.cli.output import Start
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
+    from namm_llm.config import SamplingParams
     from namm_llm.document import Document
     from namm_llm.documents import FileText
     from namm_llm.engine.results import Generation
-    from namm_llm.engine.sampling import SamplingParams
     from namm_llm.engine.stream import Stream
 
 MEMORY_SUFFIX = ".namm"

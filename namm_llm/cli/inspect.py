@@ -18,12 +18,12 @@ from namm_llm.cli.output import ReadingBar
 from namm_llm.errors import BudgetError, DocumentError, UsageError
 
 if TYPE_CHECKING:
+    from namm_llm.config import CacheConfig
     from namm_llm.document import Document
     from namm_llm.documents import FileText
     from namm_llm.engine.results import Generation
     from namm_llm.engine.stream import Stream
     from namm_llm.inspect import Inspection
-    from namm_llm.policies import CacheConfig
     from namm_llm.runner import Runner
 
     Memory = Document[Generation, Stream]
@@ -131,7 +131,8 @@ def check_versus(versus: str) -> None:
     """What is wrong with it is said before anything is read; whether the model has a NAMM is seen
     when the NAMM is loaded.
     """
-    from namm_llm.policies import make_cache_config, parse_budget
+    from namm_llm.config import make_cache_config
+    from namm_llm.policies import parse_budget
 
     policy, budget = policy_and_budget(versus)
     if policy is None and budget is None:

@@ -13,6 +13,7 @@ import click
 
 from namm_llm.cli.options import Settings
 from namm_llm.cli.output import ReadingBar, size
+from namm_llm.config.header import config_to_dict
 from namm_llm.document import Document
 from namm_llm.documents import (
     MEMORY_SUFFIX,
@@ -27,7 +28,7 @@ from namm_llm.engine.results import Generation
 from namm_llm.engine.stream import Stream
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import parse_budget, settings_of
+from namm_llm.policies import parse_budget
 
 KEEP_TOKENS = 2000  # what is shorter is read again in a moment
 _CACHE_OPTIONS = ("policy", "budget", "namm", "probes", "interval", "budget_scope", "kv_bits")
@@ -144,7 +145,7 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
     text = join_texts(files)
     runner = settings.load()
     store = MemoryStore()
-    id = store.id_of(text, runner.fingerprint, settings_of(runner.eviction))
+    id = store.id_of(text, runner.fingerprint, config_to_dict(runner.eviction))
     if store.holds(id, text):
         try:
             entry, document = store.entry(id), runner.open(store.path_of(id))

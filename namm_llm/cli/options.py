@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from namm_llm.engine.sampling import SamplingParams
+    from namm_llm.config import SamplingParams
     from namm_llm.runner import Runner
 
 BUNDLED = "namm-tiny"
@@ -98,7 +98,7 @@ class Settings:
     stats: bool = False
 
     def params(self) -> SamplingParams:
-        from namm_llm.engine.sampling import SamplingParams
+        from namm_llm.config import SamplingParams
 
         return SamplingParams(**self.sampling)
 

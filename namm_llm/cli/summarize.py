@@ -96,7 +96,7 @@ def summarize(
 
 def check(options: dict[str, Any]) -> None:
     """Refuses wrong options before anything is read."""
-    from namm_llm.engine.sampling import SamplingParams
+    from namm_llm.config import SamplingParams
     from namm_llm.summaries import OPTIONS, check_options
 
     check_options(**{name: value for name, value in options.items() if name in OPTIONS})

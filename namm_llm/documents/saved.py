@@ -55,7 +55,7 @@ class SavedModel:
 class SavedHeader:
     """What is known of a saved memory without its tensors.
 
-    eviction: all settings it was read with (see `settings_of`). policy: the same in one line.
+    eviction: all settings it was read with (see `config_to_dict`). policy: the same in one line.
     seen_tokens, stored_tokens: as of `CacheStats`. text_sha256: see `Document`. extra: strings of
     whoever saved it, such as a name. cache: the numbers beside the tensors. tensors_sha256: see
     `checksum`.

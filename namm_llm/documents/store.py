@@ -94,7 +94,7 @@ class MemoryStore:
     @staticmethod
     def id_of(text: str, fingerprint: str, settings: Mapping[str, Any]) -> str:
         """The ID of what comes out when weights of this fingerprint read a text with settings as of
-        `settings_of`.
+        `config_to_dict`.
         """
         whole = json.dumps(
             {"text": _sha256(text), "fingerprint": fingerprint, "settings": settings},

@@ -16,18 +16,19 @@ import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import CacheConfig, SamplingParams
 from namm_llm.engine.answer import AnswerText
-from namm_llm.engine.decode import decode, prefill, tokens_seen
+from namm_llm.engine.cancel import AnyOf, CancelFlag
+from namm_llm.engine.decode import decode
 from namm_llm.engine.decoding import Decoding
+from namm_llm.engine.forward import prefill, tokens_seen
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.reply import Reply
 from namm_llm.engine.results import Generation, Piece, Timings, Usage
-from namm_llm.engine.sampling import Sampler, SamplingParams
-from namm_llm.engine.stopping import AnyOf, CancelFlag
+from namm_llm.engine.sampling import Sampler
 from namm_llm.models.grammar import Constraint
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.tokenization import TokenizationCache
-from namm_llm.policies import CacheConfig
 
 BATCH = 16  # sequences that are decoded together
 _SPAN = (

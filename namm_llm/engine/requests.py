@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import SamplingParams
 from namm_llm.engine.engine import Request
-from namm_llm.engine.sampling import SamplingParams
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.prompt import Prompt, PromptFormat

@@ -7,10 +7,8 @@ nothing about text, batches or the model.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,148 +20,27 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from namm_llm.errors import UsageError
-
-CONSTRAINTS = ("json_schema", "regex", "grammar")
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """max_tokens: most tokens of an answer. temperature: 0 always takes the likeliest token. top_k,
-    top_p, min_p: leave only the likely tokens to chance; None for no limit. repetition_penalty:
-    above 1 disfavours tokens that the prompt or the answer holds already (not those of a document
-    read before). seed: makes sampling repeatable. stop: texts that end the answer and are not part
-    of it.
-
-    json_schema (a mapping or its JSON text), regex, grammar (Lark, as llguidance reads it): what
-    the answer must be, at most one of them; needs the extra `structured`. Objects have the
-    properties that the schema names, and no others unless it allows them. JSON is brought to its
-    end before `max_tokens` where that is enough for any whole answer; what is cut has the finish
-    reason `length` as always.
-    """
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    json_schema: str | Mapping[str, Any] | None = None
-    regex: str | None = None
-    grammar: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", _texts(self.stop))
-        if self.json_schema is not None:
-            object.__setattr__(self, "json_schema", _json_text(self.json_schema))
-        if len(given := [name for name in CONSTRAINTS if getattr(self, name) is not None]) > 1:
-            raise UsageError(
-                f"{given[0]} and {given[1]} cannot both be followed; give one of them."
-            )
-        self._require(
-            "max_tokens",
-            _is_whole(self.max_tokens) and self.max_tokens >= 1,
-            "a whole number from 1 on",
-        )
-        self._require(
-            "temperature",
-            _is_number(self.temperature) and 0 <= self.temperature < float("inf"),
-            "0 or more",
-        )
-        self._require(
-            "top_k",
-            self.top_k is None or (_is_whole(self.top_k) and self.top_k >= 1),
-            "a whole number from 1 on",
-        )
-        self._require(
-            "top_p",
-            self.top_p is None or (_is_number(self.top_p) and 0 < self.top_p <= 1),
-            "above 0 and up to 1",
-        )
-        self._require(
-            "min_p",
-            self.min_p is None or (_is_number(self.min_p) and 0 <= self.min_p <= 1),
-            "from 0 to 1",
-        )
-        positive = _is_number(self.repetition_penalty) and 0 < self.repetition_penalty < float(
-            "inf"
-        )
-        self._require("repetition_penalty", positive, "above 0 (1 is none)")
-        fits = self.seed is None or (_is_whole(self.seed) and 0 <= self.seed < 2**63)
-        self._require("seed", fits, "a whole number from 0 to 2**63 - 1")
-        self._require(
-            "stop",
-            all(isinstance(text, str) and text for text in self.stop),
-            "texts that are not empty",
-        )
-
-    @property
-    def constrained(self) -> bool:
-        """Whether the answer must follow a schema, an expression or a grammar."""
-        return any(getattr(self, name) is not None for name in CONSTRAINTS)
-
-    def _require(self, name: str, holds: bool, what: str) -> None:
-        if not holds:
-            raise UsageError(f"{name} must be {what}, not {getattr(self, name)!r}.")
-
-    def override(self, changes: dict[str, Any]) -> SamplingParams:
-        """The same parameters with some changed; UsageError for a name that there is not."""
-        names = [field.name for field in fields(self)]
-        if unknown := sorted(set(changes) - set(names)):
-            raise UsageError(
-                f"there is no sampling parameter {unknown[0]!r}; there are {', '.join(names)}."
-            )
-        return replace(self, **changes)
-
-
-def _json_text(schema: object) -> str:
-    """A JSON schema as text, which can be hashed and compared. Its order stays: it is the order of
-    the answer's fields.
-    """
-    try:
-        schema = json.loads(schema) if isinstance(schema, str) else schema
-        if isinstance(schema, Mapping):
-            return json.dumps(schema)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"json_schema is not JSON: {error}.") from error
-    raise UsageError(
-        f"json_schema must be a mapping or its JSON text, not {type(schema).__name__}."
-    )
-
-
-def _texts(given: object) -> tuple[object, ...]:
-    """One text, several or None, as a tuple."""
-    if given is None:
-        return ()
-    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+from namm_llm.config import SamplingParams
 
 
 class Sampler:
-    """Chooses the tokens of one sequence; remembers its random generator, and which tokens came if
-    they are to be disfavoured.
+    """Chooses the tokens of one sequence; holds its random generator, and which tokens came if they
+    are to be disfavoured.
 
-    prompt: ids that count as having come.
+    prompt: ids that count as having come for the repetition penalty.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int] = ()) -> None:
         self._greedy = params.temperature == 0
-        self._penalty = float(params.repetition_penalty)
+        self._repetition = float(params.repetition_penalty)
+        self._presence = float(params.presence_penalty)
+        self._frequency = float(params.frequency_penalty)
         self._prompt = prompt
         self._came: Tensor | None = None
+        self._counts: Tensor | None = None
         self._warpers = _warpers(params)
-        self._generator = (
-            torch.Generator()
-        )  # on the CPU, so that a seed means the same on every device
+        # on the CPU, so that a seed means the same on every device
+        self._generator = torch.Generator()
         if params.seed is None:
             self._generator.seed()
         else:
@@ -187,17 +64,29 @@ class Sampler:
         """Takes note of the token, int64 `[]`, that the answer goes on with."""
         if self._came is not None:
             self._came.index_fill_(0, token[None], True)
+        if self._counts is not None:
+            self._counts.scatter_add_(0, token[None], self._counts.new_ones(1))
 
     def _penalised(self, scores: Tensor) -> Tensor:
+        """Scores `[V]` after the penalties for tokens that came."""
+        if self._repetition != 1:
+            scores = self._repeated(scores)
+        if self._presence or self._frequency:
+            if self._counts is None:
+                self._counts = torch.zeros_like(scores)
+            # https://platform.openai.com/docs/advanced-usage: of the answer's tokens alone
+            scores = scores - self._frequency * self._counts
+            scores = scores - self._presence * (self._counts > 0)
+        return scores
+
+    def _repeated(self, scores: Tensor) -> Tensor:
         """As transformers' `RepetitionPenaltyLogitsProcessor`, which wants all ids from the host
         for each token.
         """
-        if self._penalty == 1:
-            return scores
         if self._came is None:
             self._came = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
             self._came[torch.tensor(self._prompt, dtype=torch.int64, device=scores.device)] = True
-        less = torch.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        less = torch.where(scores < 0, scores * self._repetition, scores / self._repetition)
         return torch.where(self._came, less, scores)
 
 

@@ -1,4 +1,4 @@
-"""CacheConfig policies: how cached tokens are scored and which of them stay.
+"""Eviction policies: how cached tokens are scored and which of them stay.
 
 The names are loaded when they are first used, so that a budget can be read without torch.
 """
@@ -9,39 +9,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from namm_llm.policies.base import EvictionPolicy
     from namm_llm.policies.budget import Budget, parse_budget
-    from namm_llm.policies.config import INTERVAL, BudgetScope, CacheConfig
     from namm_llm.policies.namm import NammPolicy
-    from namm_llm.policies.registry import DEFAULT_POLICY, POLICIES, make_cache_config, make_policy
-    from namm_llm.policies.settings import config_of, settings_of, tensors_of
+    from namm_llm.policies.registry import (
+        DEFAULT_POLICY,
+        POLICIES,
+        make_policy,
+        policy_class,
+        policy_names,
+        register_policy,
+    )
 
 __all__ = [
     "DEFAULT_POLICY",
-    "INTERVAL",
     "POLICIES",
     "Budget",
-    "BudgetScope",
-    "CacheConfig",
     "EvictionPolicy",
     "NammPolicy",
-    "config_of",
-    "make_cache_config",
     "make_policy",
     "parse_budget",
-    "settings_of",
-    "tensors_of",
+    "policy_class",
+    "policy_names",
+    "register_policy",
 ]
 
 _HOME = {
     "Budget": "budget",
     "parse_budget": "budget",
     "EvictionPolicy": "base",
-    "INTERVAL": "config",
-    "BudgetScope": "config",
-    "CacheConfig": "config",
     "NammPolicy": "namm",
-    "config_of": "settings",
-    "settings_of": "settings",
-    "tensors_of": "settings",
 }
 
 

@@ -1,16 +1,20 @@
-"""The table of policies, and `CacheConfig` settings from what a user writes."""
+"""The table of policies: what `--policy`, `Runner.load` and `namm-llm eval` know by name.
+
+A policy of another package enters by `register_policy`, or by an entry point of the group
+`namm_llm.policies` in its package's metadata, which is loaded when its name is first asked for.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
 
 from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
 from namm_llm.policies.base import EvictionPolicy
-from namm_llm.policies.budget import Budget, parse_budget
-from namm_llm.policies.config import INTERVAL, BudgetScope, CacheConfig
 from namm_llm.policies.full import Full
 from namm_llm.policies.h2o import H2O
 from namm_llm.policies.keydiff import KeyDiff
@@ -22,8 +26,11 @@ from namm_llm.policies.snapkv import SnapKV
 from namm_llm.policies.streaming_llm import StreamingLLM
 from namm_llm.policies.tova import TOVA
 
+P = TypeVar("P", bound=type[EvictionPolicy])
+ENTRY_POINTS = "namm_llm.policies"
+
 # for a budget without a policy, where the model has no NAMM of its own: the best that needs no
-# training (benchmarks/README.md)
+# training
 DEFAULT_POLICY = QueryReplay
 
 POLICIES: dict[str, type[EvictionPolicy]] = {
@@ -43,6 +50,40 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
 }
 
 
+def register_policy(policy: P) -> P:
+    """Class decorator: makes a policy known by its `name` everywhere a policy can be named.
+
+    PolicyError for a class that is no policy, or a name that another policy has.
+    """
+    if not (isinstance(policy, type) and issubclass(policy, EvictionPolicy)):
+        raise PolicyError(f"{policy!r} is no policy; derive it from ScorePolicy or ObservingPolicy")
+    name = getattr(policy, "name", None)
+    if not name or not isinstance(name, str):
+        raise PolicyError(f"{policy.__name__} has no name; set name = '...' in the class")
+    known = POLICIES.get(name)
+    if known is not None and known.__qualname__ != policy.__qualname__:
+        raise PolicyError(f"the policy name {name!r} is taken by {known.__name__}; choose another")
+    POLICIES[name] = policy
+    return policy
+
+
+def policy_names() -> tuple[str, ...]:
+    """The names of all policies, those of installed packages included."""
+    _load_installed()
+    return tuple(POLICIES)
+
+
+def policy_class(name: str) -> type[EvictionPolicy]:
+    """The policy of this name. PolicyError, with the closest name, if there is none."""
+    if name not in POLICIES:
+        _load_installed()
+    if name not in POLICIES:
+        close = get_close_matches(name, POLICIES, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise PolicyError(f"there is no policy {name!r}{hint}; choose one of {', '.join(POLICIES)}")
+    return POLICIES[name]
+
+
 def make_policy(
     name: str | EvictionPolicy,
     namm: Namm | str | os.PathLike[str] | None = None,
@@ -54,65 +95,27 @@ def make_policy(
     """
     if isinstance(name, EvictionPolicy):
         return name
-    if name not in POLICIES:
-        close = get_close_matches(name, POLICIES, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise PolicyError(f"there is no policy {name!r}{hint}; choose one of {', '.join(POLICIES)}")
-    if name != NammPolicy.name:
-        return POLICIES[name]()
+    kind = policy_class(name)
+    if kind is not NammPolicy:
+        return kind()
     if namm is None:
         raise PolicyError(
-            "policy namm needs a trained NAMM: name its file (--namm FILE), or choose another policy"
+            "policy namm needs a trained NAMM: name its file (--namm FILE), or choose another "
+            "policy"
         )
     return NammPolicy(namm if isinstance(namm, Namm) else Namm.load(namm), exact)
 
 
-def make_cache_config(
-    policy: str | EvictionPolicy | CacheConfig | None = None,
-    *,
-    budget: Budget | float | int | str | None = None,
-    namm: Namm | str | os.PathLike[str] | None = None,
-    budget_scope: BudgetScope | None = None,
-    chunked: bool = False,
-    interval: int = INTERVAL,
-    sinks: int | None = None,
-    protect_recent: int | None = None,
-    protected: Sequence[tuple[int, int]] = (),
-    kv_bits: int | None = None,
-    probes: Sequence[Sequence[int]] | None = None,
-) -> CacheConfig:
-    """Settings of an evicting cache; see `CacheConfig` for each. probes: token ids of each, for a
-    NAMM that was made for them. Raises PolicyError, BudgetError or UsageError.
-
-    chunked: whether whoever reads ends its forward calls where updates are due, as the runner does.
-    Then the whole model shares the budget of a policy whose scores can be compared, unless
-    `budget_scope` says otherwise; else it is each head's own.
-
-    Without a policy: the full cache if there is no budget either, else `namm` if one is given, else
-    `DEFAULT_POLICY`.
+@cache
+def _load_installed() -> None:
+    """Register the policies of installed packages. PolicyError, with the package, for one that
+    cannot be imported.
     """
-    if isinstance(policy, CacheConfig):
-        return policy
-    if policy is None:
-        policy = (
-            NammPolicy.name
-            if namm is not None
-            else Full.name
-            if budget is None
-            else DEFAULT_POLICY.name
-        )
-    made = make_policy(
-        policy, namm, exact=budget_scope == "padded"
-    )  # the published rule, in the published precision
-    if probes is not None:
-        made = made.with_probes(probes)
-    return CacheConfig(
-        policy=made,
-        budget=parse_budget(budget),
-        budget_scope=budget_scope or ("model" if chunked and made.comparable else "head"),
-        interval=interval,
-        sinks=sinks,
-        protect_recent=protect_recent,
-        protected=tuple((int(start), int(end)) for start, end in protected),
-        kv_bits=kv_bits,
-    )
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            register_policy(point.load())
+        except ImportError as error:
+            package = point.dist.name if point.dist else point.value
+            raise PolicyError(
+                f"the policy {point.name} of {package} cannot be loaded: {error}"
+            ) from error

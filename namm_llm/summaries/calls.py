@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 
+from namm_llm.config import SamplingParams
 from namm_llm.document import Document
+from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.results import Generation, Piece
-from namm_llm.engine.sampling import SamplingParams
-from namm_llm.engine.stopping import CancelFlag
 from namm_llm.engine.stream import Stream
 from namm_llm.errors import ModelError
 from namm_llm.runner import Runner

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, get_args
 
-from namm_llm.engine.sampling import SamplingParams
+from namm_llm.config import SamplingParams
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.runner import Runner
 from namm_llm.summaries.cutting import cut

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
+from namm_llm.config import SamplingParams
 from namm_llm.document import Document
 from namm_llm.documents import check_text
+from namm_llm.engine.cancel import AnyOf, CancelFlag
 from namm_llm.engine.results import Generation
-from namm_llm.engine.sampling import SamplingParams
-from namm_llm.engine.stopping import AnyOf, CancelFlag
 from namm_llm.engine.stream import OnProgress, Stream
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.cache import CacheStats
+from namm_llm.config import SamplingParams
+from namm_llm.config.header import config_to_dict
 from namm_llm.engine.results import Generation, Timings, Usage
-from namm_llm.engine.sampling import SamplingParams
 from namm_llm.errors import DocumentError
 from namm_llm.io import data_folder
-from namm_llm.policies import settings_of
 from namm_llm.runner import Runner
 
 _VERSION = 1
@@ -92,7 +92,7 @@ def identity(runner: Runner, params: SamplingParams) -> list[Any]:
         model.fingerprint,
         model.quantization,
         model.dtype,
-        settings_of(runner.eviction),
+        config_to_dict(runner.eviction),
         asdict(params),
     ]
 

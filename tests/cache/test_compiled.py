@@ -16,7 +16,7 @@ import torch
 from namm_lab.train.families import DEFAULT, FAMILIES
 from namm_llm.attention.precision import reading_type
 from namm_llm.cache import ManagedCache
-from namm_llm.policies import make_cache_config
+from namm_llm.config import make_cache_config
 from tests.architectures import random_ids, random_llama
 
 INTERVAL, WARM, UPDATES = 32, 10, 40

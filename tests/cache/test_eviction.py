@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
+from namm_llm.config import CacheConfig, make_cache_config
 from namm_llm.namm import Namm
-from namm_llm.policies import POLICIES, CacheConfig, NammPolicy, make_cache_config
+from namm_llm.policies import POLICIES, NammPolicy
 from namm_llm.policies.base import EvictionPolicy
 from tests import dense
 from tests.architectures import random_ids, random_llama

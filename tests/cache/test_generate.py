@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.errors import CacheError, ModelError
-from namm_llm.policies import make_cache_config
 from tests import dense
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import policy_of

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from namm_llm.cache import ManagedCache
-from namm_llm.policies import make_cache_config
+from namm_llm.config import make_cache_config
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import random_namm
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.errors import CacheError
-from namm_llm.policies import make_cache_config
 from tests import dense
 from tests.architectures import random_ids
 from tests.cache.test_eviction import random_namm

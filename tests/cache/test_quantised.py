@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 from namm_llm.attention import grouped
 from namm_llm.attention.grouped import grouped_attention
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.errors import UsageError
-from namm_llm.policies import make_cache_config
 from namm_llm.tokens import HeadTokens, RaggedTokens, quantise
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import policy_of, reachable_nbytes

@@ -8,9 +8,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from namm_llm.engine.sampling import SamplingParams
+from namm_llm.config import CacheConfig, SamplingParams, make_cache_config
 from namm_llm.errors import NammError
-from namm_llm.policies import CacheConfig, make_cache_config
 
 CONTRACT = {
     "text": "Yes.",

@@ -12,7 +12,7 @@ import pytest
 
 from namm_llm.cli.chat.commands import ALIASES, COMMANDS
 from namm_llm.cli.chat.input import is_open, unquoted
-from namm_llm.engine.sampling import SamplingParams
+from namm_llm.config import SamplingParams
 from namm_llm.errors import ContextError
 from tests.cli.conftest import FakeCommandLine
 

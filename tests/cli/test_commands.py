@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from namm_llm.cli.output import size
-from namm_llm.engine.sampling import SamplingParams
+from namm_llm.config import SamplingParams
 from namm_llm.errors import ContextError
 from tests.cli.conftest import FakeCommandLine
 from tests.cli.fake import CONTRACT

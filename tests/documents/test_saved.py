@@ -18,18 +18,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from namm_llm.config import CacheConfig, make_cache_config
+from namm_llm.config.header import config_from_dict, config_tensors, config_to_dict
 from namm_llm.document import Document
 from namm_llm.documents import SavedHeader, read_header
 from namm_llm.documents.saved import VERSION
 from namm_llm.errors import DocumentError, PolicyError, UsageError
-from namm_llm.policies import (
-    POLICIES,
-    CacheConfig,
-    config_of,
-    make_cache_config,
-    settings_of,
-    tensors_of,
-)
+from namm_llm.policies import POLICIES
 from namm_llm.policies.budget import Budget, ByteBudget, FractionBudget, Room, TokenBudget
 from namm_llm.policies.snapkv import SnapKV
 from tests.documents.vaults import IDS, QUESTIONS, REMEMBERING, SETTINGS, TEXT, load, random_namm
@@ -176,7 +171,7 @@ EVICTIONS = [
 
 @pytest.mark.parametrize("eviction", EVICTIONS, ids=lambda eviction: eviction.describe())
 def test_all_settings_survive_the_way_through_json(eviction: CacheConfig) -> None:
-    restored = config_of(json.loads(json.dumps(settings_of(eviction))), tensors_of(eviction))
+    restored = config_from_dict(json.loads(json.dumps(config_to_dict(eviction))), config_tensors(eviction))
     assert restored == eviction
     assert repr(restored) == repr(eviction)
 
@@ -188,17 +183,17 @@ def test_every_policy_can_be_saved() -> None:
             budget=None if name == "full" else 0.5,
             namm=random_namm() if name == "namm" else None,
         )
-        assert config_of(settings_of(eviction), tensors_of(eviction)) == eviction
+        assert config_from_dict(config_to_dict(eviction), config_tensors(eviction)) == eviction
     for budget in (FractionBudget(0.5), TokenBudget(3), ByteBudget(10**6, "1MB")):
         eviction = make_cache_config("tova", budget=budget)
-        assert config_of(settings_of(eviction), {}).budget == budget
+        assert config_from_dict(config_to_dict(eviction), {}).budget == budget
 
 
 def test_equal_settings_have_equal_values_and_others_have_not() -> None:
-    values = [json.dumps(settings_of(eviction), sort_keys=True) for eviction in EVICTIONS]
+    values = [json.dumps(config_to_dict(eviction), sort_keys=True) for eviction in EVICTIONS]
     assert len(set(values)) == len(EVICTIONS)
     assert values[-1] == json.dumps(
-        settings_of(
+        config_to_dict(
             make_cache_config(
                 "namm", namm=random_namm(2, **REMEMBERING), budget=0.5, budget_scope="model"
             )
@@ -362,20 +357,20 @@ class Grown(SnapKV):
 def test_a_setting_that_came_later_leaves_old_files_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = settings_of(make_cache_config(SnapKV(), budget=0.5))
+    before = config_to_dict(make_cache_config(SnapKV(), budget=0.5))
     assert (
-        settings_of(make_cache_config(Grown(), budget=0.5)) == before
+        config_to_dict(make_cache_config(Grown(), budget=0.5)) == before
     )  # so a memory in the store is still found
     monkeypatch.setitem(POLICIES, "snapkv", Grown)
-    assert config_of(before, {}).policy == Grown()
+    assert config_from_dict(before, {}).policy == Grown()
     changed = make_cache_config(Grown(reach=4), budget=0.5)
-    assert settings_of(changed)["policy"]["reach"] == 4
-    assert config_of(settings_of(changed), {}) == changed
+    assert config_to_dict(changed)["policy"]["reach"] == 4
+    assert config_from_dict(config_to_dict(changed), {}) == changed
 
 
 def test_what_the_first_files_name_is_named_for_ever() -> None:
     """IDs in the store follow from it."""
-    assert settings_of(make_cache_config("h2o", budget=0.25)) == {
+    assert config_to_dict(make_cache_config("h2o", budget=0.25)) == {
         "policy": {"name": "h2o", "recent_share": 0.5},
         "budget": 0.25,
         "budget_scope": "head",
@@ -399,7 +394,7 @@ def test_what_the_first_files_name_is_named_for_ever() -> None:
             budget=None if name == "full" else 0.5,
             namm=random_namm() if name == "namm" else None,
         )
-        assert settings_of(eviction)["policy"] == {"name": name, **named}
+        assert config_to_dict(eviction)["policy"] == {"name": name, **named}
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from namm_llm.cache import ManagedCache
-from namm_llm.engine.decode import PlainBatch, decode, prefill
+from namm_llm.config import SamplingParams, make_cache_config
+from namm_llm.engine.decode import PlainBatch, decode
+from namm_llm.engine.forward import prefill
 from namm_llm.engine.reply import Reply
-from namm_llm.engine.sampling import Sampler, SamplingParams
+from namm_llm.engine.sampling import Sampler
 from namm_llm.errors import ContextError, ModelError, UsageError
-from namm_llm.policies import make_cache_config
 from namm_llm.runner import Runner
 from tests.tiny import save_tiny
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from namm_llm.engine.sampling import Sampler, SamplingParams
+from namm_llm.config import SamplingParams
+from namm_llm.engine.sampling import Sampler
 from namm_llm.errors import UsageError
 
 LOGITS = torch.tensor([0.1, 3.0, 2.0, -1.0, 2.5])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from namm_llm.engine.sampling import SamplingParams
+from namm_llm.config import SamplingParams
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from namm_llm.attention.observation import Observation
+from namm_llm.config import make_cache_config
 from namm_llm.namm import Namm
-from namm_llm.policies import NammPolicy, make_cache_config
+from namm_llm.policies import NammPolicy
 from namm_llm.policies.budget import Room
 from namm_llm.tokens import HeadTokens, RaggedTokens
 

@@ -7,8 +7,9 @@ import torch
 
 from namm_llm.attention import precision
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.namm import Memory, Namm, Recency, Spectrogram
-from namm_llm.policies import NammPolicy, make_cache_config
+from namm_llm.policies import NammPolicy
 from namm_llm.policies.replay import QueryReplay
 from tests.architectures import random_ids, random_llama
 

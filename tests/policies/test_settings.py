@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from namm_llm.config import make_cache_config
 from namm_llm.errors import BudgetError, NammFileError, PolicyError, UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import DEFAULT_POLICY, POLICIES, make_cache_config, parse_budget
+from namm_llm.policies import DEFAULT_POLICY, POLICIES, parse_budget
 from namm_llm.policies.budget import ByteBudget, FractionBudget, Room, TokenBudget
 
 

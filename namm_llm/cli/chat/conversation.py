@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from namm_llm.engine.sampling import SamplingParams
+    from namm_llm.config import SamplingParams
 
 _GAP = "\n\n"
 _SHOWN = 60  # characters of a message where only its beginning is shown

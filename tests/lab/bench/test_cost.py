@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from namm_lab.bench.cost import cost_of
 from namm_lab.bench.shapes import SHAPES, Shape, random_ids, random_model, random_namm
 from namm_llm.cache import ManagedCache
-from namm_llm.policies import make_cache_config
+from namm_llm.config import make_cache_config
 
 SMALL = Shape("small", 32, 64, 2, 4, 2, 64, 8, positions=4096)
 TOKENS = 8 * 32  # right before an update the interval is full

@@ -10,9 +10,10 @@ import torch
 from namm_lab.train.calibrate import calibrate
 from namm_lab.train.families import DEFAULT, FAMILIES
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.errors import UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import NammPolicy, make_cache_config
+from namm_llm.policies import NammPolicy
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import random_namm
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from namm_llm.namm.memory import scaled
 
 from namm_lab.train import DistilSettings, TrainDocument, distil
 from namm_lab.train.collection import collect
 from namm_lab.train.families import family
 from namm_lab.train.lessons import later_attention
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.namm import Memory, Namm
-from namm_llm.namm.memory import scaled
-from namm_llm.policies import NammPolicy, make_cache_config
+from namm_llm.policies import NammPolicy
 from tests.architectures import random_ids, random_llama
 
 

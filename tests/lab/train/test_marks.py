@@ -9,8 +9,8 @@ from transformers import DynamicCache
 from namm_lab.train.evolution import share_of_full
 from namm_lab.train.exams import Exam
 from namm_lab.train.marks import MEASURES, marks
+from namm_llm.config import make_cache_config
 from namm_llm.namm import Namm
-from namm_llm.policies import make_cache_config
 from tests.architectures import random_llama
 from tests.cache.test_eviction import random_namm
 from tests.lab.train.exams import INTERVAL, Echo

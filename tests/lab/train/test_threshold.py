@@ -10,8 +10,8 @@ import torch
 from namm_lab.train.families import FAMILIES
 from namm_lab.train.threshold import set_threshold
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.namm.layout import parameter_count
-from namm_llm.policies import make_cache_config
 from tests.architectures import random_ids, random_llama
 
 INTERVAL = 50

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from namm_lab.train.workers import Job, LocalWorker, ModelSource, ProcessWorkers
+from namm_llm.config import make_cache_config
 from namm_llm.errors import ModelError, UsageError
-from namm_llm.policies import make_cache_config
 from tests.cache.test_eviction import random_namm
 from tests.lab.train.exams import INTERVAL, Echo
 

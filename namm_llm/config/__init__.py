@@ -1,0 +1,54 @@
+"""Every setting once: name, type, default, limits, help text.
+
+`LoadConfig`, `CacheConfig` and `SamplingParams` declare them as fields; `settings_of` lists them.
+The command line, `Runner.load`, `ManagedCache.for_model` and the adapters are generated from this
+list. Imports no torch.
+"""
+
+from namm_llm.config.cache import CACHE, INTERVAL, TEXT, BudgetScope, CacheConfig, make_cache_config
+from namm_llm.config.load import DEFAULT_MODEL, Device, LoadConfig, Quantization
+from namm_llm.config.sampling import CONSTRAINTS, SAMPLING, SamplingParams
+from namm_llm.config.setting import (
+    Group,
+    Setting,
+    check_names,
+    closest,
+    declared_in,
+    split,
+    takes_settings,
+)
+
+__all__ = [
+    "CACHE",
+    "CONSTRAINTS",
+    "DEFAULT_MODEL",
+    "INTERVAL",
+    "LOAD",
+    "SAMPLING",
+    "TEXT",
+    "BudgetScope",
+    "CacheConfig",
+    "Device",
+    "Group",
+    "LoadConfig",
+    "Quantization",
+    "SamplingParams",
+    "Setting",
+    "check_names",
+    "closest",
+    "make_cache_config",
+    "settings_of",
+    "split",
+    "takes_settings",
+]
+
+LOAD = declared_in(LoadConfig, "load")
+
+
+def settings_of(*groups: Group) -> tuple[Setting, ...]:
+    """The settings of these groups, in the order in which help texts show them.
+
+    `Runner.load` takes load and cache, `Runner.with_cache` takes cache, `ManagedCache.for_model`
+    takes cache and text, an answer takes sampling; commands and adapters take all but text.
+    """
+    return tuple(each for each in (*LOAD, *CACHE, *TEXT, *SAMPLING) if each.group in groups)

@@ -1,0 +1,80 @@
+"""`LoadConfig`: which model, in which precision, where, and how it is run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from namm_llm.config.setting import check_fields, setting
+
+if TYPE_CHECKING:
+    import torch
+
+Quantization = Literal["nf4", "fp4", "int8"]
+Device = str | dict[str, Any]
+DEFAULT_MODEL = "namm-tiny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """Which model is loaded, in which precision, where, and how it is run.
+
+    Raises UsageError for a value that is out of range or no choice.
+    """
+
+    model: str | os.PathLike[str] = setting(
+        "Folder or Hugging Face id of a Llama-like model.",
+        DEFAULT_MODEL,
+        annotation="str | os.PathLike[str]",
+        metavar="NAME",
+        aliases=("model_name", "model_id", "model_path"),
+    )
+    quantization: Quantization | None = setting(
+        "nf4, fp4 or int8 weights (bitsandbytes).",
+        None,
+        unset="as stored",
+        metavar="Q",
+        choices=get_args(Quantization),
+    )
+    device: Device = setting(
+        "auto, cpu, cuda, cuda:1 or mps; in Python also a device map.",
+        "auto",
+        annotation="str | dict[str, Any]",
+        metavar="D",
+        aliases=("device_map",),
+    )
+    dtype: str | torch.dtype = setting(
+        "auto, float32, bfloat16 or float16.",
+        "auto",
+        annotation="str | torch.dtype",
+        metavar="T",
+        aliases=("torch_dtype",),
+    )
+    revision: str | None = setting(
+        "Branch, tag or commit of a Hugging Face id.", None, metavar="REV"
+    )
+    local_files_only: bool = setting("Never look at the network.", False)
+    trust_remote_code: bool = setting("Run code that comes with the model.", False)
+    chunk: int = setting(
+        "Tokens of a prompt that go through the model at once.",
+        512,
+        unit="tokens",
+        metavar="N",
+        least=1,
+    )
+    prefix_caches: int = setting(
+        "Caches of the last prompts that are kept, to read only what is new of the next one.",
+        2,
+        metavar="N",
+        least=0,
+    )
+    cuda_graphs: bool | Literal["eager"] | None = setting(
+        "Decode with CUDA graphs.",
+        None,
+        annotation="bool | Literal['eager'] | None",
+        unset="where the model is on one CUDA device",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
