@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
+from namm_llm.engine.forward import out_of_memory
 from namm_llm.engine.graph.decoder import StaticDecoder
-from namm_llm.errors import ModelError
 
 
 class Batch(Protocol):
@@ -44,11 +44,3 @@ class StaticBatch:
     def leave(self, at: int, *, without_last: bool = False) -> ManagedCache:
         """As of `Batch`."""
         return self._decoder.leave(at, without_last=without_last)
-
-
-def out_of_memory(tokens: int, sequences: int, nbytes: int) -> ModelError:
-    """What to say when a forward pass up to the position `tokens` did not fit."""
-    return ModelError(
-        f"the device ran out of memory with {tokens} tokens in {sequences} sequences and {nbytes} bytes of cache; "
-        "use a smaller budget, a smaller chunk or quantization='nf4'."
-    )

@@ -1,51 +1,24 @@
-"""The loop on token ids: read a prompt in chunks, then choose one token after the other, for one
-sequence or several.
+"""The decoding loop: one token after the other, for one sequence or several.
 
 Every prompt is read on its own, so nothing is padded; then the caches are decoded as one batch,
-which finished rows leave. Knows nothing about text. No torch context is held across a `yield`.
+which finished rows leave. No torch context is held across a `yield`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import cast
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from namm_llm.cache import ManagedCache
-from namm_llm.engine.batch import Batch, out_of_memory
+from namm_llm.engine.batch import Batch
+from namm_llm.engine.cancel import CancelFlag
+from namm_llm.engine.forward import step, tokens_seen
 from namm_llm.engine.graph.host_copy import HostCopy
 from namm_llm.engine.reply import Reply
-from namm_llm.engine.stopping import CancelFlag
 from namm_llm.models.placement import device_of
-
-
-def tokens_seen(cache: ManagedCache) -> int:
-    """Tokens that went through a cache of one sequence (or of none yet)."""
-    return sum(cache.seen_tokens()[:1]) if cache.managed[0].sequences else 0
-
-
-def prefill(
-    model: PreTrainedModel, cache: ManagedCache, ids: list[int], *, chunk: int, cancel: CancelFlag
-) -> Generator[int, None, Tensor | None]:
-    """Reads `ids` behind what the cache holds; yields how many are read; returns the logits `[V]`
-    after the last, None if cancelled.
-    """
-    seen, logits, done = tokens_seen(cache), None, 0
-    while done < len(ids):
-        if cancel.is_set():
-            return None
-        stop = min(done + chunk, len(ids))
-        if cache.eviction.waits_for_model:  # all layers must come to an update at the same token
-            stop = min(
-                stop, done + cache.eviction.interval - (seen + done) % cache.eviction.interval
-            )
-        logits = _forward(model, cache, torch.tensor([ids[done:stop]]), [seen + done])[0]
-        done = stop
-        yield done
-    return logits
 
 
 def decode(
@@ -97,13 +70,16 @@ class PlainBatch:
 
     def __init__(self, model: PreTrainedModel, caches: list[ManagedCache]) -> None:
         self._model = model
-        self._positions = [tokens_seen(cache) for cache in caches]
+        device = device_of(model.get_input_embeddings())
+        seen = [tokens_seen(cache) for cache in caches]
+        self._positions = torch.tensor(seen, device=device)[:, None]
         self._cache = caches[0] if len(caches) == 1 else ManagedCache.join(caches)
 
     def step(self, tokens: Tensor) -> Tensor:
         """As of `Batch`."""
-        logits = _forward(self._model, self._cache, tokens, self._positions)
-        self._positions = [position + 1 for position in self._positions]
+        tokens = tokens.to(self._positions.device)
+        logits = step(self._model, self._cache, tokens, self._positions)
+        self._positions = self._positions + 1
         return logits
 
     def leave(self, at: int, *, without_last: bool = False) -> ManagedCache:
@@ -113,28 +89,7 @@ class PlainBatch:
             return self._cache
         single = self._cache.fork()
         single.select([at])
-        del self._positions[at]
-        self._cache.select([row for row in range(len(self._positions) + 1) if row != at])
+        others = [row for row in range(len(self._positions)) if row != at]
+        self._positions = self._positions[others]
+        self._cache.select(others)
         return single
-
-
-@torch.no_grad()
-def _forward(
-    model: PreTrainedModel, cache: ManagedCache, ids: Tensor, positions: list[int]
-) -> Tensor:
-    """Logits `[B, V]` after the last of `ids` `[B, T]`, which stand at `positions` and the
-    following ones.
-    """
-    device = device_of(model.get_input_embeddings())
-    at = torch.tensor(positions, device=device)[:, None] + torch.arange(ids.shape[1], device=device)
-    try:
-        out = model(
-            input_ids=ids.to(device),
-            position_ids=at,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(int(at.max()) + 1, len(ids), cache.nbytes) from error
-    return cast(Tensor, out.logits[:, -1])

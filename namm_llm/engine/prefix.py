@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from namm_llm.cache import ManagedCache
-from namm_llm.engine.decode import tokens_seen
+from namm_llm.engine.forward import tokens_seen
 
 # tokens before a prompt's end at which forks are kept: a question of up to 512 tokens can be
 # replaced by reading at most four times as many

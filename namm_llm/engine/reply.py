@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
+from namm_llm.engine.cancel import CancelFlag
+from namm_llm.engine.results import FinishReason
 from namm_llm.engine.sampling import Sampler
-from namm_llm.engine.stopping import CancelFlag, FinishReason
 from namm_llm.models.grammar import Constraint
 
 

@@ -5,10 +5,11 @@ numbers.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from namm_llm.cache import CacheStats
-from namm_llm.engine.stopping import FinishReason
+
+FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)

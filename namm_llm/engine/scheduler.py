@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
+from namm_llm.engine.cancel import AnyOf, CancelFlag
 from namm_llm.engine.engine import Engine, Event, Request, RowResult
-from namm_llm.engine.stopping import AnyOf, CancelFlag
 from namm_llm.engine.worker import End, Ticket, Worker
 
 

@@ -1,33 +1,12 @@
-"""Why an answer ends, and where its text does: stop strings, across the borders of pieces.
+"""Stop strings: where the text of an answer ends, across the borders of pieces.
 
 Text that could be the beginning of a stop string is held back until it is clear. Works on text
-alone; end tokens and the token limit are `generation.py`'s.
+alone; end tokens and the token limit belong to `Answer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
-
-FinishReason = Literal["stop", "length", "cancelled"]
-
-
-class CancelFlag(Protocol):
-    """A `threading.Event`, as far as it is needed to stop early."""
-
-    def is_set(self) -> bool:
-        """Whether to stop now."""
-
-
-class AnyOf:
-    """Set as soon as one of several flags is."""
-
-    def __init__(self, *flags: CancelFlag | None) -> None:
-        self._flags = [flag for flag in flags if flag is not None]
-
-    def is_set(self) -> bool:
-        """Whether one is."""
-        return any(flag.is_set() for flag in self._flags)
 
 
 class StopStrings:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from queue import Full, Queue, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from namm_llm.engine.stopping import AnyOf, CancelFlag
+from namm_llm.engine.cancel import AnyOf, CancelFlag
 
 T = TypeVar("T")
 _WAITING = 64  # jobs in the queue; more callers wait to be let in

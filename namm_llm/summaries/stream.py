@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from types import TracebackType
 
-from namm_llm.engine.results import Piece
-from namm_llm.engine.stopping import FinishReason
+from namm_llm.engine.results import FinishReason, Piece
 from namm_llm.errors import UsageError
 from namm_llm.summaries.calls import Calls, Cancelled
 from namm_llm.summaries.plan import Plan

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from namm_llm.cache import CacheStats
-from namm_llm.engine.results import Generation, Timings, Usage
-from namm_llm.engine.stopping import FinishReason
+from namm_llm.engine.results import FinishReason, Generation, Timings, Usage
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from namm_llm.engine import decode as loop
-from namm_llm.engine.stopping import CancelFlag
+from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.worker import Worker
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from namm_llm.cache.cache import ManagedCache, prepare_model
+from namm_llm.engine.forward import step
 from namm_llm.engine.graph.counters import Clock
 from namm_llm.engine.graph.layer import StaticLayer, StaticSequence
 from namm_llm.engine.graph.recorder import Recording
@@ -129,16 +130,15 @@ class StaticDecoder:
         self._recording.forget()
 
     def _forward(self) -> None:
-        out = self._model(
-            input_ids=torch.cat([row.token for row in self._rows]),
-            position_ids=torch.cat([row.clock.position for row in self._rows]),
-            past_key_values=Cache(layers=cast("list[Any]", self._layers)),
-            use_cache=True,
-            logits_to_keep=1,
+        logits = step(
+            self._model,
+            Cache(layers=cast("list[Any]", self._layers)),
+            torch.cat([row.token for row in self._rows]),
+            torch.cat([row.clock.position for row in self._rows]),
         )
         if self._logits is None:
-            self._logits = torch.empty_like(out.logits[:, -1])
-        self._logits.copy_(out.logits[:, -1])
+            self._logits = torch.empty_like(logits)
+        self._logits.copy_(logits)
         for row in self._rows:
             row.clock.advance()
 
