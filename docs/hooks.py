@@ -86,14 +86,21 @@ def commands(
 
 def api_pages() -> dict[str, str]:
     """The pages of `api/`: name to Markdown, with a directive of mkdocstrings for each name."""
-    page_of = {part: page for page, (_, _, parts) in API_PAGES.items() for part in parts}
-    names: dict[str, list[str]] = {page: [] for page in API_PAGES}
+    home = {
+        part: (page, rank)
+        for page, (_, _, parts) in API_PAGES.items()
+        for rank, part in enumerate(parts)
+    }
+    names: dict[str, list[tuple[int, str]]] = {page: [] for page in API_PAGES}
     for name, part in public_names().items():
-        if part not in page_of:
+        if part not in home:
             raise LookupError(f"no page of docs/hooks.py takes namm_llm.{name}, of {part}")
-        names[page_of[part]].append(name)
+        page, rank = home[part]
+        names[page].append((rank, name))
     return {
-        page: "\n\n".join([f"# {title}", intro, *(f"::: namm_llm.{name}" for name in names[page])])
+        page: "\n\n".join(
+            [f"# {title}", intro, *(f"::: namm_llm.{name}" for _, name in sorted(names[page]))]
+        )
         + "\n"
         for page, (title, intro, _) in API_PAGES.items()
     }
