@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from namm_lab.evaluate import Evaluation, RowFile, evaluate
 from namm_lab.reports.rows import Row
-from namm_llm import Evaluation, RowFile, Runner, evaluate
+from namm_llm import Runner
 
 SLOW = ("--rate", "0.001")  # for attention between tokens
 RECIPES: dict[str, tuple[str, ...]] = {

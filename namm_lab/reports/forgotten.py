@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from namm_lab.reports.rows import Row
-from namm_llm import Document, Runner, UsageError, draw_samples, kept_entries
+from namm_lab.tasks import draw_samples
+from namm_llm import Document, Runner, UsageError, kept_entries
 
 PROSE, CODE = "prose", "code"
 FUNCTION_WORDS = frozenset(

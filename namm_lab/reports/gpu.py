@@ -20,7 +20,8 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from namm_lab.reports.rows import Row
-from namm_llm import ManagedCache, Observation, Spectrogram, StaticDecoder
+from namm_llm import ManagedCache, Observation, Spectrogram
+from namm_llm.engine.graph.decoder import StaticDecoder
 
 _PAIRS = 5
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from namm_lab.bench import Benchmark, costs_of, draw_rows
 from namm_lab.reports.rows import RESULTS, Row
-from namm_llm import Benchmark, costs_of, draw_rows
 
 PAGE = RESULTS.parent.parent / "docs" / "performance.md"
 MARK = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)

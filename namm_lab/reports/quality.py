@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from namm_lab.evaluate import Evaluation, draw_scores, evaluate
 from namm_lab.reports.rows import RESULTS, Row
-from namm_llm import Evaluation, Runner, draw_scores, evaluate
+from namm_llm import Runner
 
 FIGURE = RESULTS.parents[1] / "docs" / "quality.png"
 

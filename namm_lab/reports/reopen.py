@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from namm_lab.reports.rows import Row
-from namm_llm import Document, Runner, draw_samples
+from namm_lab.tasks import draw_samples
+from namm_llm import Document, Runner
 
 
 def compare(*, model: str, length: int, budget: str, runs: int) -> list[Row]:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
+from namm_lab.bench import BenchFile, Benchmark, run_benchmark
 from namm_lab.reports.peers.comparing import compare, plan_of
 from namm_lab.reports.peers.side import PRESSES
 from namm_lab.reports.rows import RESULTS
-from namm_llm import BenchFile, Benchmark, NammError, run_benchmark
+from namm_llm import NammError
 
 NAMM = "namm_llm/models/namm-tiny/namm.safetensors"
 CHUNKS = ("transformers",)  # the reference alone

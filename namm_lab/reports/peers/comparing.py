@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from namm_lab.bench import BenchFile, Benchmark, run_benchmark, save_model
 from namm_lab.reports.peers.side import PYTHON, Kvpress, KvpressSide
 from namm_lab.reports.rows import Row
-from namm_llm import BenchFile, Benchmark, UsageError, run_benchmark, save_model
+from namm_llm import UsageError
 
 
 def plan_of(shape: str, **settings: Any) -> Benchmark:

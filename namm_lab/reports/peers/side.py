@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from namm_llm import CacheSide, NammError, TimedReading
+from namm_lab.bench import CacheSide, TimedReading
+from namm_llm import NammError
 
 WORKER = Path(__file__).with_name("worker.py")
 PYTHON = Path(".venv-peers", "bin", "python")
