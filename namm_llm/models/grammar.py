@@ -9,6 +9,8 @@ soonest, and ends it so when the token limit comes near: such an answer is whole
 from __future__ import annotations
 
 import json
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +18,35 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from namm_llm.engine.sampling import CONSTRAINTS, SamplingParams
+from namm_llm.config import CONSTRAINTS, SamplingParams
 from namm_llm.errors import UsageError
+from namm_llm.models.schemas import closed, unenforced
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 _LONGEST_END = 512  # tokens; a schema whose shortest answer is longer gets no promise
 _ALLOWED = 200  # how llguidance marks a token that may come
-_ENDING = '}]",:ntf0123456789-.[{'  # what ends a JSON value soonest comes first
+_CLOSING = '}]",:'  # what ends a JSON value, or leads to its end
+# what a form such as an e-mail address, a duration or a pattern may need, and then values
+_LEADING = "ntfa@:./TZPDHMSWY0123456789-[{ zA"
 # no free white space, in which small models loop; keywords that llguidance does not know are not
 # enforced
-_JSON_OPTIONS: dict[str, Any] = {"whitespace_flexible": False, "lenient": True}
+_JSON_OPTIONS: Any = {"whitespace_flexible": False, "lenient": True}
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """Tokens. order: those that end a JSON value, soonest first. quote, letter: both may come only
-    within a text.
-    """
+    """The tokens that bring a JSON value to its end."""
 
-    order: list[int]
+    closing: list[int]
+    """The first of these that may come, comes."""
+    leading: list[int]
+    """Where none of those may come: the first of these that came least often."""
     quote: int
+    """Ends a text."""
     letter: int
+    """May come nowhere but in a text."""
 
 
 class Grammars:
@@ -58,7 +66,8 @@ class Grammars:
             fast, n_vocab=vocabulary, eos_token=sorted(end_ids) or None
         )
         self._ending = _Ending(
-            order=[*sorted(end_ids), *(self._token(character) for character in _ENDING)],
+            closing=[*sorted(end_ids), *(self._token(character) for character in _CLOSING)],
+            leading=[self._token(character) for character in _LEADING],
             quote=self._token('"'),
             letter=self._token("z"),
         )
@@ -87,29 +96,15 @@ def _grammar(name: str, text: str) -> str:
     from llguidance import LLMatcher
 
     if name == "json_schema":
-        options: Any = _JSON_OPTIONS
-        return str(LLMatcher.grammar_from_json_schema(_closed(json.loads(text)), defaults=options))
+        options, schema = _JSON_OPTIONS, json.loads(text)
+        if names := sorted(unenforced(schema)):
+            warnings.warn(
+                f"the answer is not held to {', '.join(names)} of the json_schema; check it.",
+                stacklevel=2,
+            )
+        return str(LLMatcher.grammar_from_json_schema(closed(schema), defaults=options))
     return str(
         LLMatcher.grammar_from_regex(text) if name == "regex" else LLMatcher.grammar_from_lark(text)
-    )
-
-
-def _closed(schema: Any) -> Any:
-    """The schema, in which an object that names its properties has no others unless it says so:
-    nobody asks a model for surprises.
-    """
-    if isinstance(schema, list):
-        return [_closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {
-        key: value if key in ("const", "enum", "default") else _closed(value)
-        for key, value in schema.items()
-    }
-    return (
-        {"additionalProperties": False, **closed}
-        if isinstance(schema.get("properties"), dict)
-        else closed
     )
 
 
@@ -158,22 +153,30 @@ class Constraint:
 
 
 def _way_out(matcher: LLMatcher, ending: _Ending | None) -> list[int] | None:
-    """Few tokens that make the answer whole; None if there is no short way, or none is looked for."""
+    """Few tokens that make the answer whole; None if there is no short way or no `ending`."""
     if ending is None:
         return None
     matcher = matcher.deep_copy()
     found: list[int] = []
+    came: Counter[int] = Counter()
     while not matcher.is_stopped():
-        tokens = matcher.compute_ff_tokens() or [_soonest(matcher.compute_logit_bias(), ending)]
+        tokens = matcher.compute_ff_tokens()
+        if not tokens:
+            tokens = [_soonest(matcher.compute_logit_bias(), ending, came)]
+            came.update(tokens)
         found += tokens
         if len(found) > _LONGEST_END or not matcher.consume_tokens(tokens):
             return None
     return found
 
 
-def _soonest(allowed: bytes, ending: _Ending) -> int:
-    in_text = all(
-        allowed[token] for token in (ending.quote, ending.letter)
-    )  # there, a bracket is only a letter
-    first = [ending.quote] if in_text else ending.order
-    return next((token for token in first if allowed[token]), allowed.find(_ALLOWED))
+def _soonest(allowed: bytes, ending: _Ending, came: Counter[int]) -> int:
+    """The token that leads to the end; `came` counts those that were tried, because a form such as
+    an address needs each of some characters once.
+    """
+    # in a text, a bracket is only a letter
+    closing = [ending.quote] if allowed[ending.letter] else ending.closing
+    if (token := next((token for token in closing if allowed[token]), None)) is not None:
+        return token
+    leading = [token for token in ending.leading if allowed[token]]
+    return min(leading, key=came.__getitem__) if leading else allowed.find(_ALLOWED)

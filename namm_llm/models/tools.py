@@ -6,6 +6,7 @@ Tools and choices are in OpenAI's format. Text in, values out; knows nothing abo
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,16 @@ from typing import Any
 from uuid import uuid4
 
 from namm_llm.errors import UsageError
+from namm_llm.models.schemas import anchored
 
 Tool = Mapping[str, Any]
 ToolChoice = str
 _OPENING = re.compile(r"[\[{]")
-_MARKS = re.compile(
-    r"</?tool_calls?>|<\|python_tag\|>|```(?:json)?"
-)  # what models write around their calls
+_TAGGED = re.compile(r"<function=([^>\s]+)>(.*?)</function>", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\s]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+# what models write around their calls
+_MARKS = re.compile(r"</?tool_calls?>|</?tools>|<\|python_tag\|>|\[TOOL_CALLS\]|```(?:json)?")
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,30 @@ def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> list[Tool]:
         raise UsageError(f"tool_choice is {choice!r}, but there are no tools.")
     if choice != "required" and choice not in names:
         raise UsageError(
-            f"tool_choice must be auto, none, required or one of {', '.join(names)}, not {choice!r}."
+            f"tool_choice must be auto, none, required or one of {', '.join(names)}, "
+            f"not {choice!r}."
         )
     return tools
 
 
 def forced_call(tools: Sequence[Tool], choice: ToolChoice) -> dict[str, Any]:
-    """The sampling parameters with which the answer is a call; nothing if the model is free to
-    choose.
+    """The sampling parameters with which the answer is a call, whole however it is sampled; nothing
+    if the model is free to choose.
     """
     if choice in ("auto", "none"):
         return {}
-    schemas = [
-        _call_schema(tool["function"]) for tool in tools if choice in ("required", _name(tool))
-    ]
-    return {"json_schema": schemas[0] if len(schemas) == 1 else _any_of(schemas)}
+    chosen = [tool["function"] for tool in tools if choice in ("required", _name(tool))]
+    calls = [_call_schema(function, f"tool_{at}") for at, function in enumerate(chosen)]
+    # one definition for each tool, because tools may name definitions of their own alike
+    parameters = {
+        f"tool_{at}": {
+            "type": "object",
+            **anchored(function.get("parameters") or _NO_PARAMETERS, f"#/$defs/tool_{at}"),
+        }
+        for at, function in enumerate(chosen)
+    }
+    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {"json_schema": {**schema, "$defs": parameters}, "stop": ()}
 
 
 def describe_tools(tools: Sequence[Tool]) -> str:
@@ -74,7 +87,8 @@ def describe_tools(tools: Sequence[Tool]) -> str:
     lines = [json.dumps(dict(tool["function"]), ensure_ascii=False) for tool in tools]
     return (
         "You can call these tools:\n" + "\n".join(lines) + "\n"
-        'To call one, answer with nothing but JSON: {"name": "the tool", "arguments": {"the parameter": "its value"}}'
+        "To call one, answer with nothing but JSON: "
+        '{"name": "the tool", "arguments": {"the parameter": "its value"}}'
     )
 
 
@@ -82,67 +96,112 @@ def parse_tool_calls(text: str, tools: Sequence[Tool]) -> tuple[str, list[ToolCa
     """The text without its calls, and the calls of these tools in it.
 
     Understands a JSON object with `name` and `arguments` or `parameters`, alone, several of them,
-    or in a list; in `<tool_call>` marks, after Llama's `<|python_tag|>`, or in a code block. What
-    is no call of a known tool stays text.
+    or in a list; in `<tool_call>` marks, after Llama's `<|python_tag|>`, or in a code block; also
+    `<function=name>...</function>` with JSON or `<parameter=...>` inside, and a list of Python
+    calls that is all of the text. What is no call of a known tool stays text, and so does JSON in
+    the middle of a line.
     """
     names = {_name(tool) for tool in tools}
-    calls, spans = list[ToolCall](), list[tuple[int, int]]()
-    for start, end, value in _json_values(text):
-        found = [
-            call
-            for item in (value if isinstance(value, list) else [value])
-            if (call := _as_call(item, names))
-        ]
-        if found and len(found) == (len(value) if isinstance(value, list) else 1):
-            calls += found
-            spans.append((start, end))
-    if not calls:
+    if calls := _python_calls(text, names):
+        return "", calls
+    found = _tagged_calls(text, names) or _json_calls(text, names)
+    if not found:
         return text, []
-    for start, end in reversed(spans):
+    for start, end, _ in reversed(found):
         text = text[:start] + text[end:]
-    return _MARKS.sub("", text).strip(" \n\t;,"), calls
+    rest = _MARKS.sub("", text).strip(" \n\t;,")
+    return rest, [call for _, _, calls in found for call in calls]
 
 
 def _name(tool: Tool) -> str:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise UsageError(
-            'a tool is a mapping {"type": "function", "function": {"name": ..., "parameters": ...}}.'
+            'a tool is a mapping {"type": "function", '
+            '"function": {"name": ..., "parameters": ...}}.'
         )
     return str(function["name"])
 
 
-def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = dict(function.get("parameters") or {"type": "object", "properties": {}})
-    schema = {
+def _call_schema(function: Mapping[str, Any], definition: str) -> dict[str, Any]:
+    return {
         "type": "object",
-        "properties": {"name": {"const": function["name"]}, "arguments": parameters},
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": {"$ref": f"#/$defs/{definition}"},
+        },
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
-    return schema | _lifted(parameters)
 
 
-def _lifted(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Definitions of a schema, whose references start at the outermost one."""
-    return {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
+_Found = list[tuple[int, int, list[ToolCall]]]  # where calls stand in a text
 
 
-def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
-    outer: dict[str, Any] = {}
-    for schema in schemas:
-        for key, definitions in _lifted(schema).items():
-            outer.setdefault(key, {}).update(definitions)
-    return {"anyOf": schemas} | outer
+def _json_calls(text: str, names: set[str]) -> _Found:
+    found: _Found = []
+    for start, end, value in _json_values(text):
+        items = value if isinstance(value, list) else [value]
+        calls = [call for item in items if (call := _as_call(item, names))]
+        if calls and len(calls) == len(items):
+            found.append((start, end, calls))
+    stops = [*(start for start, _, _ in found[1:]), len(text)]
+    return [
+        each for each, stop in zip(found, stops, strict=False) if not _goes_on(text[each[1] : stop])
+    ]
+
+
+def _goes_on(text: str) -> bool:
+    """Whether the line goes on with words, so that what stands before is only spoken of."""
+    return bool(_MARKS.sub("", text).partition("\n")[0].strip(" \t;,.`"))
+
+
+def _tagged_calls(text: str, names: set[str]) -> _Found:
+    found: _Found = []
+    for match in _TAGGED.finditer(text):
+        name, body = match[1], match[2].strip()
+        parameters = {key: _plain(value) for key, value in _PARAMETER.findall(body)}
+        call = _as_call({"name": name, "arguments": parameters or body}, names)
+        if call is not None:
+            found.append((match.start(), match.end(), [call]))
+    return found
+
+
+def _plain(text: str) -> Any:
+    """What a text between tags says: JSON if it is some, else itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _python_calls(text: str, names: set[str]) -> list[ToolCall]:
+    """The calls of a text such as `[add(a=1, b=2), ping()]`; none if it is anything else."""
+    text = _MARKS.sub("", text).strip()
+    if text.lstrip("[ ").partition("(")[0] not in names:
+        return []
+    try:
+        tree = ast.parse(text, mode="eval").body
+        nodes = tree.elts if isinstance(tree, ast.List) else [tree]
+        return [_python_call(node, names) for node in nodes]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _python_call(node: ast.expr, names: set[str]) -> ToolCall:
+    if not isinstance(node, ast.Call) or node.args or ast.unparse(node.func) not in names:
+        raise ValueError("no call of a tool")
+    arguments = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+    return ToolCall(ast.unparse(node.func), arguments)
 
 
 def _json_values(text: str) -> Iterator[tuple[int, int, Any]]:
-    """Where JSON objects and lists stand in a text, and what they are; inner ones not on their own."""
-    decoder, at = json.JSONDecoder(), 0
+    """Where the outermost JSON objects and lists stand in a text, and what they are."""
+    decoder, at = json.JSONDecoder(strict=False), 0  # models write newlines into texts
     while found := _OPENING.search(text, at):
         try:
             value, at = decoder.raw_decode(text, found.start())
-        except ValueError:
+        except (ValueError, RecursionError):
             at = found.end()
         else:
             yield found.start(), at, value
@@ -152,12 +211,14 @@ def _as_call(value: Any, names: set[str]) -> ToolCall | None:
     if not isinstance(value, dict):
         return None
     value = value.get("function") if isinstance(value.get("function"), dict) else value
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
+    arguments = value.get("arguments", value.get("parameters"))
+    if isinstance(arguments, str) and arguments.strip():
         try:
-            arguments = json.loads(arguments)
+            arguments = json.loads(arguments, strict=False)
         except ValueError:
             return None
-    if value.get("name") not in names or not isinstance(arguments, dict):
+    arguments = arguments or {}  # for tools without parameters, models write null or nothing
+    name = value.get("name")
+    if not isinstance(name, str) or name not in names or not isinstance(arguments, dict):
         return None
-    return ToolCall(value["name"], arguments)
+    return ToolCall(name, arguments)

@@ -42,6 +42,31 @@ def test_json_is_whole_however_near_the_limit(runner: Runner, max_tokens: int, s
     assert found.usage.output_tokens <= max_tokens
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"format": "email"},
+        {"format": "duration"},
+        {"format": "uri"},
+        {"format": "ipv4"},
+        {"pattern": "^[a-z]+@[a-z]+$"},
+        {"pattern": "^.+@.+[.].+$"},
+        {"minLength": 20},
+    ],
+    ids=str,
+)
+def test_a_form_that_needs_some_characters_is_brought_to_its_end(
+    runner: Runner, form: dict[str, Any]
+) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", **form}}, "required": ["x"]}
+    for seed in range(3):
+        found = runner.generate(
+            "The", json_schema=schema, max_tokens=50, temperature=1.5, seed=seed
+        )
+        assert isinstance(json.loads(found.text)["x"], str)
+        assert found.finish_reason == "stop"
+
+
 def test_what_cannot_be_whole_is_cut_and_says_so(runner: Runner) -> None:
     found = runner.generate("The", json_schema=SCHEMA, max_tokens=10)
     assert found.finish_reason == "length"

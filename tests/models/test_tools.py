@@ -150,6 +150,28 @@ def test_no_choice_leaves_the_tools_out(runner: Runner) -> None:
         ('[{"name": "ping"}, 5] and {1} [', '[{"name": "ping"}, 5] and {1} [', []),
         ('{"name": "add", "argum', '{"name": "add", "argum', []),
         ("No call.", "No call.", []),
+        ('{"name": "ping", "arguments": ""}', "", [PING]),
+        ('{"name": "ping", "arguments": null}', "", [PING]),
+        (
+            '{"name": "ping", "arguments": {"code": "a\nb"}}',
+            "",
+            [ToolCall("ping", {"code": "a\nb"})],
+        ),
+        ('<function=add>{"a": 1, "b": 2}</function>', "", [ONE]),
+        (
+            "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n"
+            "<parameter=b>\n2\n</parameter>\n</function>\n</tool_call>",
+            "",
+            [ONE],
+        ),
+        ("<tool_call><function=ping></function></tool_call>", "", [PING]),
+        ("[add(a=1, b=2), ping()]", "", [ONE, PING]),
+        ('[TOOL_CALLS] [{"name": "ping", "arguments": {}}]', "", [PING]),
+        ('<tools>\n{"name": "ping"}\n</tools>', "", [PING]),
+        ("ping() is a call.", "ping() is a call.", []),
+        ("[add(1, 2)]", "[add(1, 2)]", []),
+        ('Write {"name": "ping"} to ring.', 'Write {"name": "ping"} to ring.', []),
+        ('{"name": "ping"}\nThis rings the bell.', "This rings the bell.", [PING]),
     ],
 )
 def test_calls_are_found_in_what_models_write(text: str, rest: str, calls: list[ToolCall]) -> None:
