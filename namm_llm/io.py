@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from namm_llm.errors import UsageError
+
 HOME_VARIABLE = "NAMM_LLM_HOME"
 _LEFT_SECONDS = (
     3600.0  # a part that was not touched for so long was left by a process that was killed
@@ -65,3 +67,18 @@ def data_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("namm-llm", appauthor=False)
+
+
+def check_writable(path: str | os.PathLike[str], *suffixes: str) -> Path:
+    """The path, if a file can be written there; so that nothing is computed in vain.
+
+    suffixes: one of them must end the name, if any are given. UsageError if not.
+    """
+    path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path} must end in {' or '.join(suffixes)}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            f"{path} cannot be written: name a file in a folder that exists and may be written to"
+        )
+    return path

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from namm_llm.cli.options import BUNDLED, MODEL_OPTION, WEIGHTS_OPTIONS, quiet_libraries
-from namm_llm.cli.progress import JobBar
+from namm_llm.cli.options import quiet_libraries, setting_option
+from namm_llm.cli.progress import ProgressBar
+from namm_llm.config import DEFAULT_MODEL
 from namm_llm.errors import UsageError
+from namm_llm.io import check_writable
 
 if TYPE_CHECKING:
     from namm_lab.evaluate import Row
 
 _LISTS = ("tasks", "lengths", "policies", "budgets", "peers", "batches", "quantizations", "kv_bits")
 _NUMBERS = ("lengths", "batches")
-_DTYPE = WEIGHTS_OPTIONS[2]
 
 
 @click.command("bench")
-@MODEL_OPTION
+@setting_option("model")
 @click.option("--shape", metavar="S", help="Random weights instead: tiny, 100m, 1b, 8b or 70b.")
 @click.option("--layers", metavar="N", type=int, help="Only so many layers of the shape.")
 @click.option("--tasks", metavar="A,B", help="What is measured.  [default: prefill,decode,memory]")
@@ -46,11 +45,7 @@ _DTYPE = WEIGHTS_OPTIONS[2]
 @click.option(
     "--namm", metavar="FILE", help="NAMM file for the policy namm.  [default: random parameters]"
 )
-@click.option(
-    "--budget-scope",
-    metavar="WHO",
-    help="head, layer or model: whose tokens share a budget.  [default: the policy's]",
-)
+@setting_option("budget_scope")
 @click.option(
     "--interval",
     metavar="N",
@@ -61,8 +56,8 @@ _DTYPE = WEIGHTS_OPTIONS[2]
 @click.option(
     "--runs", metavar="N", type=int, help="Rounds in which every side has its turn.  [default: 5]"
 )
-@click.option("--device", metavar="D", help="auto, cpu or cuda.  [default: auto]")
-@_DTYPE
+@setting_option("device")
+@setting_option("dtype")
 @click.option(
     "-o",
     "--json",
@@ -84,8 +79,9 @@ def bench(
     rows have the spread. Memory is the peak of a process of its own. The machine should do nothing
     else.
 
-    \b The reference: transformers' full cache with SDPA, read in chunks like ours. Peers: whole
-    the same, the whole prompt in one forward call
+    \b
+    The reference: transformers' full cache with SDPA, read in chunks like ours.
+    Peers: whole      the same, the whole prompt in one forward call
            generate   the same, through generate with its own prefill_chunk_size
            fp8        its QuantizedCache in 8 bits; quanto, hqq: in 4 bits, if they are installed
     """
@@ -100,10 +96,10 @@ def bench(
     file = BenchFile(json_file) if json_file is not None else None
     if plot is not None:
         load_matplotlib()
-        _check_writable(plot)
+        check_writable(plot, ".png", ".svg", ".pdf")
     for line in plan.left_out():
         click.echo(line, err=True)
-    with JobBar("Measuring", "rows") as bar:
+    with ProgressBar("Measuring", "rows") as bar:
         rows = run_benchmark(
             plan,
             file=file,
@@ -134,7 +130,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
             "--model is a real model and --shape one with random weights: give one of the two."
         )
     if "shape" not in fields:
-        fields.setdefault("model", BUNDLED)
+        fields.setdefault("model", DEFAULT_MODEL)
     return fields
 
 
@@ -150,17 +146,6 @@ def _number(option: str, text: str) -> int:
             f"--{option} takes whole numbers, such as 2000,8000, not {text!r}."
         ) from None
 
-
-def _check_writable(name: str) -> None:
-    path = Path(name)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UsageError(
-            f"{name} must end in .png, .svg or .pdf, which says how the plot is drawn."
-        )
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"{name} cannot be written: name a file in a folder that exists and may be written to"
-        )
 
 
 def _print(rows: list[Row]) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from namm_llm.cli.options import Settings, quiet_libraries, shared_options
-from namm_llm.cli.progress import JobBar
+from namm_llm.cli.options import Settings, command, quiet_libraries, setting_option
+from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import UsageError
+from namm_llm.io import check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from namm_lab.evaluate import Row
 
 
-@click.command("eval")
+@command("load", name="eval", output=False)
 @click.option("--tasks", metavar="A,B", help="What is asked, see above.  [default: fact]")
 @click.option("--lengths", metavar="N,M", help="Tokens of a document.  [default: 2000]")
 @click.option(
@@ -36,35 +35,14 @@ if TYPE_CHECKING:
     "--namm", metavar="FILE", multiple=True, help="NAMM file for the policy namm; may be repeated."
 )
 @click.option(
-    "--probe",
-    "probes",
-    metavar="TEXT",
-    multiple=True,
-    help="A text that NAMMs ask with; may be repeated.  [default: their own]",
-)
-@click.option(
     "--budget-scope",
     metavar="A,B",
     help="head, layer, model, padded, or own: as the policy does.  [default: own]",
 )
-@click.option(
-    "--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"
-)
-@click.option(
-    "--sinks", metavar="N", type=int, help="First tokens that always stay.  [default: the policy's]"
-)
-@click.option(
-    "--protect-recent",
-    metavar="N",
-    type=int,
-    help="Newest tokens that always stay.  [default: the policy's]",
-)
-@click.option(
-    "--kv-bits",
-    metavar="N",
-    type=int,
-    help="8: keys and values are kept as 8-bit numbers.  [default: as computed]",
-)
+@setting_option("interval")
+@setting_option("sinks")
+@setting_option("protect_recent")
+@setting_option("kv_bits")
 @click.option(
     "--samples", metavar="N", type=int, help="Documents for each task and length.  [default: 4]"
 )
@@ -95,7 +73,6 @@ if TYPE_CHECKING:
     help="Add rows as JSON lines; those in it are not measured again.",
 )
 @click.option("--plot", metavar="FILE", help="Draw score against what was kept (.png, .svg, .pdf).")
-@shared_options(cache=False, sampling=False, output=False)
 def eval(settings: Settings, json_file: str | None, plot: str | None, **given: Any) -> None:
     """Compare policies and budgets by what the model still answers, all on the same documents.
 
@@ -119,9 +96,9 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
     file = RowFile(json_file) if json_file is not None else None
     if plot is not None:
         load_matplotlib()
-        _check_writable(plot)
+        check_writable(plot, ".png", ".svg", ".pdf")
     runner = settings.load()
-    with JobBar("Measuring", "rows") as bar:
+    with ProgressBar("Measuring", "rows") as bar:
 
         def on_row(row: Row, done: int, total: int) -> None:
             bar.update(done, total)
@@ -154,18 +131,6 @@ def _number(text: str) -> int:
         raise UsageError(
             f"--lengths takes numbers of tokens, such as 2000,4000, not {text!r}."
         ) from None
-
-
-def _check_writable(name: str) -> None:
-    path = Path(name)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UsageError(
-            f"{name} must end in .png, .svg or .pdf, which says how the plot is drawn."
-        )
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"{name} cannot be written: name a file in a folder that exists and may be written to"
-        )
 
 
 def _print(rows: list[Row]) -> None:

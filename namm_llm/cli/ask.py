@@ -5,17 +5,16 @@ from __future__ import annotations
 import click
 
 from namm_llm.cli.inputs import open_document, piped_text, question
-from namm_llm.cli.options import Settings, shared_options
+from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import answer
 
 
-@click.command()
+@command("load", "cache", "sampling")
 @click.argument("document")
 @click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
 @click.option(
     "--no-keep", is_flag=True, help="Do not keep the memory of a long document that is read now."
 )
-@shared_options()
 def ask(document: str, questions: tuple[str, ...], no_keep: bool, settings: Settings) -> None:
     """Read DOCUMENT once and answer every QUESTION about it.
 
@@ -23,16 +22,18 @@ def ask(document: str, questions: tuple[str, ...], no_keep: bool, settings: Sett
     made: the name or ID of a memory, or a .namm file. A memory brings its own model and settings.
     Text that is piped in is put before each question.
 
-    A document that was read before with the same settings is not read again. The memory of one of 2
-    000 tokens or more is kept for that (`namm-llm documents`).
+    A document that was read before with the same settings is not read again. The memory of one of
+    2 000 tokens or more is kept for that (`namm-llm documents`).
+
+    \b
+    namm-llm ask handbook.pdf "Who signs travel requests?" --budget 0.25
+    namm-llm ask handbook.pdf "List the limits." --json-schema limits.json
     """
     params = settings.params()
     given = "" if document == "-" else piped_text()
     memory = open_document(document, settings, keep=not no_keep)
     for text in questions:
         start = question(memory, f"{given}\n\n{text}".strip(), params)
-        if (
-            answer(start, as_json=settings.as_json, stats=settings.stats).finish_reason
-            == "cancelled"
-        ):
+        result = answer(start, as_json=settings.as_json, stats=settings.stats, params=params)
+        if result.finish_reason == "cancelled":
             raise KeyboardInterrupt

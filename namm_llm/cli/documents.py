@@ -74,7 +74,8 @@ def show(memory: str, as_json: bool) -> None:
     ).items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
         click.echo(
-            f"{name.replace('_', ' ').replace('nbytes', 'size'):{width}}  {'' if text is None else text}".rstrip()
+            f"{name.replace('_', ' ').replace('nbytes', 'size'):{width}}  "
+            f"{'' if text is None else text}".rstrip()
         )
 
 

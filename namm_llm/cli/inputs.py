@@ -43,7 +43,8 @@ def open_document(
         return open_saved(saved, file, settings)
     if file != "-" and not Path(file).suffix and not Path(file).exists():
         raise DocumentError(
-            f"there is no file {file} and no memory of this name; `namm-llm documents list` shows the memories."
+            f"there is no file {file} and no memory of this name; `namm-llm documents "
+            "list` shows the memories."
         )
     sources = [document_file(file)]
     recalled = recall_or_read(sources, settings)

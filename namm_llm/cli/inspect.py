@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
-from namm_llm.cli.options import Settings, shared_options
-from namm_llm.cli.output import ReadingBar
+from namm_llm.cli.options import Settings, command
+from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import BudgetError, DocumentError, UsageError
+from namm_llm.io import check_writable
 
 if TYPE_CHECKING:
     from namm_llm.config import CacheConfig
@@ -33,7 +32,7 @@ PICTURES = (".png", ".svg", ".pdf")
 OF_A_POLICY = ("policy", "budget", "budget_scope", "sinks", "protect_recent")
 
 
-@click.command()
+@command("load", "cache", output=False)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "-o",
@@ -59,7 +58,6 @@ OF_A_POLICY = ("policy", "budget", "budget_scope", "sinks", "protect_recent")
     is_flag=True,
     help="One JSON object per layer, head, kind of token and forgotten span.",
 )
-@shared_options(sampling=False, output=False)
 def inspect(
     files: tuple[str, ...],
     output: str | None,
@@ -67,6 +65,7 @@ def inspect(
     memory: str | None,
     png: str | None,
     terminal: bool,
+    as_json: bool,
     settings: Settings,
 ) -> None:
     """Show what the cache kept of FILES and what it forgot.
@@ -75,15 +74,37 @@ def inspect(
     --policy and --budget, a quarter of the tokens is kept. Without -o, --png and --json the
     document is printed in colour, or into a pipe a table of numbers, separated by tabs.
 
-    \b namm-llm inspect handbook.txt -o handbook.html --budget 0.0625 namm-llm inspect cache.py -o
-    cache.html --versus keydiff     # another policy namm-llm inspect cache.py -o cache.html
-    --versus 0.0625      # another budget
+    \b
+    namm-llm inspect handbook.txt -o handbook.html --budget 0.0625
+    namm-llm inspect cache.py -o cache.html --versus keydiff     # another policy
+    namm-llm inspect cache.py -o cache.html --versus 0.0625      # another budget
     """
     check_outputs(output, png)
     if versus is not None:
         check_versus(versus)
+    found = inspected(files, versus, memory, settings)
+    if output is not None:
+        from namm_llm.inspect import write_page
+
+        write_page(found, output)
+        click.echo(f"Wrote {output}", err=True)
+    if png is not None:
+        draw(found, png)
+    if as_json:
+        from namm_llm.inspect import rows_of
+
+        for row in rows_of(found):
+            click.echo(json.dumps(row, ensure_ascii=False))
+    elif terminal or (output is None and png is None):
+        print_found(found, coloured=terminal or sys.stdout.isatty())
+
+
+def inspected(
+    files: tuple[str, ...], versus: str | None, memory: str | None, settings: Settings
+) -> Inspection:
+    """The documents, read or recalled, with what the memory or the memories of them hold."""
     from namm_llm.documents import join_texts
-    from namm_llm.inspect import inspect_memories, rows_of, write_page
+    from namm_llm.inspect import inspect_memories
 
     sources = [document_file(file) for file in files]
     text = join_texts(sources)
@@ -94,35 +115,18 @@ def inspect(
     memories = [first]
     if versus is not None:
         memories.append(read_other(runner, text, versus, first, settings))
-    found = inspect_memories(runner, ", ".join(source.name for source in sources), text, memories)
-    if output is not None:
-        write_page(found, output)
-        click.echo(f"Wrote {output}", err=True)
-    if png is not None:
-        draw(found, png)
-    if settings.as_json:
-        for row in rows_of(found):
-            click.echo(json.dumps(row, ensure_ascii=False))
-    elif terminal or (output is None and png is None):
-        print_found(found, coloured=terminal or sys.stdout.isatty())
+    return inspect_memories(runner, ", ".join(source.name for source in sources), text, memories)
 
 
 def check_outputs(output: str | None, png: str | None) -> None:
     """UsageError for what could not be written, before anything is read; and the plot's library is
     there.
     """
-    for name, suffixes in ((output, (".html", ".htm")), (png, PICTURES)):
-        if name is None:
-            continue
-        path = Path(name)
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{name} must end in {', '.join(suffixes)}")
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UsageError(
-                f"{name} cannot be written: name a file in a folder that exists and may be written to"
-            )
+    if output is not None:
+        check_writable(output, ".html", ".htm")
     if png is not None:
-        from namm_lab.evaluate import load_matplotlib
+        check_writable(png, *PICTURES)
+        from namm_llm.inspect.plots import load_matplotlib
 
         load_matplotlib()
 
@@ -137,7 +141,8 @@ def check_versus(versus: str) -> None:
     policy, budget = policy_and_budget(versus)
     if policy is None and budget is None:
         raise UsageError(
-            f"--versus takes a POLICY, a BUDGET or POLICY:BUDGET, such as keydiff:0.0625, not {versus!r}"
+            "--versus takes a POLICY, a BUDGET or POLICY:BUDGET, such as keydiff:0.0625, "
+            f"not {versus!r}"
         )
     parse_budget(budget)
     if policy is not None and policy != "namm":
@@ -161,12 +166,14 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
     path = saved_path(memory)
     if path is None:
         raise DocumentError(
-            f"there is no memory {memory}; give a {MEMORY_SUFFIX} file or what `namm-llm documents list` shows."
+            f"there is no memory {memory}; give a {MEMORY_SUFFIX} file or what `namm-llm "
+            "documents list` shows."
         )
     if read_header(path).text_sha256 != hashlib.sha256(text.encode()).hexdigest():
         names = ", ".join(source.name for source in sources)
         raise DocumentError(
-            f"{memory} is no memory of {names}: it was read from another text. Give the file it was read from."
+            f"{memory} is no memory of {names}: it was read from another text. Give the "
+            "file it was read from."
         )
     return open_saved(path, memory, settings)
 
@@ -174,7 +181,7 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
 def read_other(runner: Runner, text: str, versus: str, first: Memory, settings: Settings) -> Memory:
     """The same text read with another policy or budget; what is not named is as for `first`."""
     other = other_eviction(runner, versus, first.cache.eviction, settings.runner)
-    with ReadingBar() as bar:
+    with ProgressBar() as bar:
         return runner.with_cache(other).read(text, on_progress=bar.update)
 
 
@@ -187,12 +194,12 @@ def other_eviction(
     policy, budget = policy_and_budget(versus)
     if policy in (None, eviction.policy.name) and eviction.policy.evicts:
         return replace(eviction, budget=parse_budget(budget) or eviction.budget)
-    options = {name: given[name] for name in ("namm", "budget_scope") if name in given}
+    kept = ("namm", "budget_scope", "sinks", "protect_recent")
+    options = {name: given[name] for name in kept if name in given}
     usual = None if policy == "full" else eviction.budget or BUDGET
     # a budget beside the full cache is that of the policy that a budget has without one
     other = runner.with_cache(policy, budget=budget or usual, **options).eviction
-    # how it is kept and when it is judged stay; whose tokens budget_scope, and which always stay,
-    # is the policy's own matter
+    # interval and precision stay; the scope and the protected tokens are the policy's own matter
     same = {
         field.name: getattr(eviction, field.name)
         for field in fields(eviction)

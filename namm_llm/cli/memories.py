@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import ReadingBar, size
+from namm_llm.cli.output import grouped, size
+from namm_llm.cli.progress import ProgressBar
+from namm_llm.config import CACHE, split
 from namm_llm.config.header import config_to_dict
 from namm_llm.document import Document
 from namm_llm.documents import (
@@ -31,7 +33,7 @@ from namm_llm.namm import Namm
 from namm_llm.policies import parse_budget
 
 KEEP_TOKENS = 2000  # what is shorter is read again in a moment
-_CACHE_OPTIONS = ("policy", "budget", "namm", "probes", "interval", "budget_scope", "kv_bits")
+_LEAVE_OUT = "leave the option out, or read the document again with it."
 
 
 @dataclass(frozen=True)
@@ -67,26 +69,15 @@ def open_saved(path: Path, name: str, settings: Settings) -> Document[Generation
     """
     header = read_header(path)
     _check_same(name, header.eviction, settings.runner)
-    tell_of_template(name, header)
     return _with_its_model(name, header, settings).load().open(path)
-
-
-def tell_of_template(name: str, header: SavedHeader | None) -> None:
-    """Say so if the file of a memory does not tell through which chat template it was read."""
-    if header is not None and header.model.template is None:
-        click.echo(
-            f"{name} is of an older namm-llm, which did not note the chat template: if the model's has changed since, read it again.",
-            err=True,
-        )
 
 
 def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Settings:
     """The settings that load a memory's model; what the user gave comes first (a wrong model is
     found when the memory is opened).
     """
-    given = {
-        option: value for option, value in settings.runner.items() if option not in _CACHE_OPTIONS
-    }
+    cache = split(settings.runner, CACHE)[0]
+    given = {name: value for name, value in settings.runner.items() if name not in cache}
     model = header.model
     own: dict[str, Any] = {
         "model": model.name,
@@ -97,7 +88,8 @@ def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Setti
         own["revision"] = model.revision
         if Path(model.name).is_absolute() and not Path(model.name).is_dir():
             raise DocumentError(
-                f"{name} was read with the model {model.name}, which is not there any more; say where it is with --model."
+                f"{name} was read with the model {model.name}, which is not there any "
+                "more; say where it is with --model."
             )
     return replace(
         settings,
@@ -109,33 +101,21 @@ def _check_same(name: str, was: Mapping[str, Any], given: Mapping[str, Any]) -> 
     """UsageError if a memory is asked for with other cache settings than those that it was read
     with.
     """
-    read_with = {
-        "policy": was["policy"]["name"],
-        **{option: was.get(option) for option in ("budget", "interval", "budget_scope", "kv_bits")},
-    }
-    for option, value in read_with.items():
-        wanted = (
-            parse_budget(given[option])
-            if option == "budget" and option in given
-            else given.get(option)
-        )
-        before = parse_budget(value) if option == "budget" else value
-        if wanted is not None and wanted != before:
+    settings = split(given, CACHE)[0]
+    if (namm := settings.pop("namm", None)) is not None:
+        read_with = was["policy"].get("namm", {}).get("fingerprint")
+        if Namm.load(namm).fingerprint != read_with:
+            raise UsageError(f"{name} was not read with the NAMM {namm}; {_LEAVE_OUT}")
+    for option, value in settings.items():
+        before, wanted = was[option], value
+        if option == "policy":
+            before = before["name"]
+        elif option == "budget":
+            before, wanted = parse_budget(before), parse_budget(value)
+        if wanted != before:
             flag = f"--{option.replace('_', '-')}"
-            with_ = f"with {flag} {before}" if before is not None else f"without {flag}"
-            raise UsageError(
-                f"{name} was read {with_}, not {given[option]}; leave the option out, or read the document again with it."
-            )
-    if "probes" in given:
-        raise UsageError(
-            f"{name} was read already, and --probe is for reading; leave the option out, or read the document again with it."
-        )
-    if "namm" in given and Namm.load(given["namm"]).fingerprint != was["policy"].get(
-        "namm", {}
-    ).get("fingerprint"):
-        raise UsageError(
-            f"{name} was not read with the NAMM {given['namm']}; leave the option out, or read the document again with it."
-        )
+            how = f"with {flag} {before}" if before is not None else f"without {flag}"
+            raise UsageError(f"{name} was read {how}, not {value}; {_LEAVE_OUT}")
 
 
 def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
@@ -155,10 +135,22 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
             click.echo(
                 f"{sources_of(files)} was read before; its memory is used: {entry.title}.", err=True
             )
-            tell_of_template(entry.title, entry.header)
             return Recalled(document, id, True)
-    with ReadingBar() as bar:
-        return Recalled(runner.read(text, on_progress=bar.update), id, False)
+    with ProgressBar() as bar:
+        document = runner.read(text, on_progress=bar.update)
+    _tell_of_interval(sources_of(files), document)
+    return Recalled(document, id, False)
+
+
+def _tell_of_interval(name: str, document: Document[Generation, Stream]) -> None:
+    """Says why a budget evicted nothing of a text that is shorter than one interval."""
+    config, seen = document.cache.eviction, document.info()["seen_tokens"]
+    if config.policy.evicts and seen < config.interval:
+        click.echo(
+            f"{name} has {grouped(seen)} tokens, fewer than --interval {config.interval}, so "
+            "nothing is evicted; a smaller --interval evicts.",
+            err=True,
+        )
 
 
 def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None) -> None:
@@ -176,7 +168,8 @@ def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None)
         unnamed = store.name(recalled.id, name) if name is not None else None
     if unnamed is not None:
         click.echo(
-            f"{name} was the name of {unnamed} before, which stays under this ID until the store is full.",
+            f"{name} was the name of {unnamed} before, which stays under this ID until "
+            "the store is full.",
             err=True,
         )
 
@@ -192,7 +185,8 @@ def keep_long(recalled: Recalled, files: Sequence[FileText]) -> None:
         click.echo(f"Warning: the memory is not kept: {error}", err=True)
         return
     click.echo(
-        f"The memory of {sources_of(files)} is kept ({size(entry.nbytes)}), so that it is not read again: {entry.title}. "
+        f"The memory of {sources_of(files)} is kept ({size(entry.nbytes)}), so that it is "
+        f"not read again: {entry.title}. "
         f"`namm-llm documents forget {entry.id}` removes it, --no-keep keeps none.",
         err=True,
     )
@@ -207,12 +201,14 @@ def _tell(done: Put, store: MemoryStore) -> None:
     for entry in done.removed:
         sources = f"{entry.header.extra.get('sources', '')}, " if entry.header else ""
         click.echo(
-            f"Removed to make room, as the least recently used: the memory {entry.id} ({sources}{size(entry.nbytes)}).",
+            f"Removed to make room, as the least recently used: the memory {entry.id} "
+            f"({sources}{size(entry.nbytes)}).",
             err=True,
         )
     if done.over_nbytes:
         click.echo(
-            f"Warning: the memories take {size(done.over_nbytes)} more than the limit of {size(store.limit)}; forget some "
+            f"Warning: the memories take {size(done.over_nbytes)} more than the limit of "
+            f"{size(store.limit)}; forget some "
             f"(`namm-llm documents list` shows them) or raise {LIMIT_VARIABLE}.",
             err=True,
         )

@@ -1,8 +1,7 @@
-"""Options that the commands share, and what they are turned into.
+"""The options of the commands, generated from `namm_llm.config`, and what they are turned into.
 
-No default is written here: an option that is not given is not passed on, so the defaults are those
-of `Runner.load` and `SamplingParams` (torch-free `--help` shows them as text, which a test compares
-with the real ones).
+An option that is not given is not passed on, so every default is that of `namm_llm.config`, or of
+the command (`command(..., max_tokens=1024)`).
 """
 
 from __future__ import annotations
@@ -10,82 +9,31 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from namm_llm.config import (
+    CACHE,
+    DEFAULT_MODEL,
+    LOAD,
+    SAMPLING,
+    Group,
+    SamplingParams,
+    Setting,
+    settings_of,
+)
+from namm_llm.errors import UsageError
+
 if TYPE_CHECKING:
-    from namm_llm.config import SamplingParams
     from namm_llm.runner import Runner
 
-BUNDLED = "namm-tiny"
-
-MODEL_OPTION = click.option(
-    "--model",
-    metavar="NAME",
-    help=f"Folder or Hugging Face id of a Llama-like model.  [default: {BUNDLED}]",
-)
-WEIGHTS_OPTIONS = (
-    click.option("--quantization", metavar="Q", help="nf4, fp4 or int8 weights (bitsandbytes)."),
-    click.option("--device", metavar="D", help="auto, cpu, cuda or mps.  [default: auto]"),
-    click.option(
-        "--dtype", metavar="T", help="auto, float32, bfloat16 or float16.  [default: auto]"
-    ),
-)
-CACHE_OPTIONS = (
-    click.option(
-        "--policy",
-        metavar="NAME",
-        help="How the tokens that stay are chosen; all stay without policy and budget.",
-    ),
-    click.option(
-        "--budget",
-        metavar="B",
-        help="What may stay: a share (0.25), tokens per head (2048), bytes (2GiB).",
-    ),
-    click.option(
-        "--namm", metavar="FILE", help="NAMM file for --policy namm, if not the model's own."
-    ),
-    click.option(
-        "--probe",
-        "probes",
-        metavar="TEXT",
-        multiple=True,
-        help="A text that the NAMM asks with; may be repeated.  [default: the NAMM's own]",
-    ),
-    click.option(
-        "--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"
-    ),
-    click.option(
-        "--budget-scope",
-        metavar="WHO",
-        help="head, layer or model: whose tokens share a budget.  [default: the policy's]",
-    ),
-    click.option(
-        "--kv-bits",
-        metavar="N",
-        type=int,
-        help="8: keys and values are kept as 8-bit numbers.  [default: as computed]",
-    ),
-)
-SAMPLING_OPTIONS = (
-    click.option(
-        "--max-tokens", metavar="N", type=int, help="Most tokens of an answer.  [default: 256]"
-    ),
-    click.option(
-        "--temperature",
-        metavar="T",
-        type=float,
-        help="0 always takes the likeliest token.  [default: 0]",
-    ),
-    click.option("--seed", metavar="N", type=int, help="Makes sampling repeatable."),
-)
-OUTPUT_OPTIONS = (
-    click.option("--json", "as_json", is_flag=True, help="One JSON object per answer on stdout."),
-    click.option("--stats", is_flag=True, help="Speed and cache statistics on stderr."),
-)
+_SECTIONS: dict[Group, str] = {"load": "Model", "cache": "Cache", "sampling": "Sampling"}
+_OWN, _OUTPUT = "Options", "Output"
+_EVERY = {each.name: each for each in (*LOAD, *CACHE, *SAMPLING)}
 
 
 @dataclass(frozen=True)
@@ -93,14 +41,17 @@ class Settings:
     """The shared options of one call; only what the user gave."""
 
     runner: dict[str, Any]
+    """Arguments of `Runner.load`."""
     sampling: dict[str, Any]
+    """Fields of `SamplingParams`."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What this command samples with unless the user says otherwise."""
     as_json: bool = False
     stats: bool = False
 
     def params(self) -> SamplingParams:
-        from namm_llm.config import SamplingParams
-
-        return SamplingParams(**self.sampling)
+        """How answers are sampled. UsageError for a value that is out of range."""
+        return SamplingParams(**{**self.defaults, **self.sampling})
 
     def load(self) -> Runner:
         """The runner; one line on stderr says what the bundled model is."""
@@ -108,10 +59,11 @@ class Settings:
         from namm_llm.runner import Runner
 
         runner = Runner.load(**self.runner)
-        if self.runner.get("model", BUNDLED) == BUNDLED:
+        if self.runner.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
             click.echo(
-                f"{BUNDLED}: a tiny bundled model that looks facts up in long documents, and no more than that. "
-                "Name a real one with --model, such as meta-llama/Llama-3.2-1B-Instruct.",
+                f"{DEFAULT_MODEL}: a tiny bundled model that looks facts up in long documents, and "
+                "no more than that. Name a real one with --model, such as "
+                "meta-llama/Llama-3.2-1B-Instruct.",
                 err=True,
             )
         if "budget" in self.runner and "policy" not in self.runner:
@@ -120,6 +72,114 @@ class Settings:
                 other += "; `namm-llm train distil` makes a NAMM for this model"
             click.echo(f"Tokens are chosen by: {runner.eviction.describe()} ({other}).", err=True)
         return runner
+
+
+class SettingOption(click.Option):
+    """An option with the heading under which help shows it."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command whose help groups the options: its own, model, cache, sampling, output."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {_OWN: []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                sections.setdefault(getattr(param, "section", _OWN), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def setting_option(name: str, help: str | None = None, **changes: Any) -> Callable[..., Any]:
+    """The option of one setting. help, changes: in the place of what the setting says."""
+    each = _EVERY[name]
+    kind: dict[str, Any] = {"metavar": each.metavar, "type": each.kind, "multiple": each.many}
+    flag = each.flag
+    if each.kind is bool:
+        kind = {"is_flag": True, "default": None}
+        flag += f"/--no-{name.replace('_', '-')}" if each.default is None else ""
+    if each.from_file:
+        kind["callback"] = _contents
+    more = "  May be repeated." if each.many else ""
+    return click.option(
+        flag,
+        name,
+        cls=SettingOption,
+        section=_SECTIONS[each.group],
+        **{**kind, "help": help or each.description + more, **changes},
+    )
+
+
+def _contents(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The text of the file that an option names; JSON stands for itself."""
+    if value is None or value.lstrip().startswith("{"):
+        return value
+    try:
+        return Path(value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{option.opts[0]} {value}: the file cannot be read ({reason})") from error
+
+
+def _output_options() -> tuple[Callable[..., Any], ...]:
+    make = functools.partial(click.option, cls=SettingOption, section=_OUTPUT, is_flag=True)
+    return (
+        make("--json", "as_json", help="One JSON object per answer on stdout."),
+        make("--stats", help="Speed and cache statistics on stderr."),
+    )
+
+
+def command(
+    *groups: Group, name: str | None = None, output: bool = True, **defaults: Any
+) -> Callable[[Callable[..., None]], click.Command]:
+    """A command with the options of these groups of settings, which come as one `Settings`.
+
+    defaults: of settings, for this command; None where it decides later.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def with_settings(**values: Any) -> None:
+            settings = _taken(values, settings_of(*groups), defaults)
+            function(settings=settings, **values)
+
+        options = [_option_for(each, defaults) for each in settings_of(*groups)]
+        options += _output_options() if output else ()
+        for option in reversed(options):
+            with_settings = option(with_settings)
+        return click.command(name, cls=SectionedCommand)(with_settings)
+
+    return decorate
+
+
+def _option_for(each: Setting, defaults: Mapping[str, Any]) -> Callable[..., Any]:
+    if each.name not in defaults:
+        return setting_option(each.name)
+    return setting_option(each.name, f"{each.help}  [default: {defaults[each.name]}]")
+
+
+def _taken(
+    values: dict[str, Any], known: tuple[Setting, ...], defaults: Mapping[str, Any]
+) -> Settings:
+    """The shared options, taken out of all values of a call."""
+    given: dict[str, dict[str, Any]] = {"load": {}, "cache": {}, "sampling": {}}
+    for each in known:
+        value = values.pop(each.name)
+        if value is not None and value != ():
+            given[each.group][each.name] = value
+    return Settings(
+        runner={**given["load"], **given["cache"]},
+        sampling=given["sampling"],
+        defaults={name: value for name, value in defaults.items() if not isinstance(value, str)},
+        as_json=values.pop("as_json", False),
+        stats=values.pop("stats", False),
+    )
 
 
 def quiet_libraries() -> None:
@@ -135,46 +195,3 @@ def lively() -> bool:
     return (
         sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
-
-
-def shared_options(
-    *, cache: bool = True, sampling: bool = True, output: bool = True
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds the shared options to a command, which gets them as one `Settings`."""
-    before, after = (CACHE_OPTIONS if cache else ()), (SAMPLING_OPTIONS if sampling else ())
-    options = (MODEL_OPTION, *before, *WEIGHTS_OPTIONS, *after, *(OUTPUT_OPTIONS if output else ()))
-    of_runner = (
-        "model",
-        "quantization",
-        "device",
-        "dtype",
-        *(
-            ("policy", "budget", "namm", "probes", "interval", "budget_scope", "kv_bits")
-            if cache
-            else ()
-        ),
-    )
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def with_settings(**values: Any) -> None:
-            def given(names: tuple[str, ...]) -> dict[str, Any]:
-                return {
-                    name: value
-                    for name in names
-                    if (value := values.pop(name, None)) not in (None, ())
-                }
-
-            settings = Settings(
-                runner=given(of_runner),
-                sampling=given(("max_tokens", "temperature", "seed")),
-                as_json=values.pop("as_json", False),
-                stats=values.pop("stats", False),
-            )
-            command(settings=settings, **values)
-
-        for option in reversed(options):
-            with_settings = option(with_settings)
-        return with_settings
-
-    return decorate

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from namm_llm.cli.options import lively
+from namm_llm.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
+    from namm_llm.config import SamplingParams
     from namm_llm.engine.results import Generation
     from namm_llm.engine.stream import Stream
     from namm_llm.summaries import Summary
@@ -30,11 +29,15 @@ class Start(Protocol):
     ) -> Stream: ...
 
 
-def answer(start: Start, *, as_json: bool, stats: bool) -> Generation:
+def answer(
+    start: Start, *, as_json: bool, stats: bool, params: SamplingParams, more: str = "--max-tokens"
+) -> Generation:
     """Prints an answer as it comes, or its JSON object when it is whole; then the statistics.
     Ctrl-C ends it within a token.
+
+    more: what allows a longer answer, for the line on stderr that says that one was cut.
     """
-    with interruptible() as cancel, ReadingBar() as bar:
+    with interruptible() as cancel, ProgressBar() as bar:
         stream = start(cancel=cancel, on_progress=bar.update)
         for piece in stream:
             bar.stop()
@@ -42,9 +45,21 @@ def answer(start: Start, *, as_json: bool, stats: bool) -> Generation:
                 click.echo(piece.text, nl=False)
     result = stream.result
     click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else "")
+    if result.finish_reason == "length":
+        tell_cut(result.usage.output_tokens, params.max_tokens, more)
     if stats:
         click.echo(statistics(result), err=True)
     return result
+
+
+def tell_cut(tokens: int, max_tokens: int, more: str) -> None:
+    """Says that an answer is not whole, and what would let it be."""
+    if tokens >= max_tokens:
+        click.echo(f"(cut at {grouped(max_tokens)} tokens; {more} allows more)", err=True)
+    else:
+        click.echo(
+            f"(cut after {grouped(tokens)} tokens, at the model's last trained position)", err=True
+        )
 
 
 @contextmanager
@@ -62,52 +77,6 @@ def interruptible() -> Iterator[threading.Event]:
         yield cancel
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-class ReadingBar:
-    """Progress on a terminal's stderr, from the first report on that leaves something to read."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> ReadingBar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-    def update(self, done: int, total: int) -> None:
-        if self._bar is None and done < total and lively():
-            self._bar = _bar(total)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done)
-
-    def stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _bar(total: int) -> Progress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("Reading"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tokens"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    bar.add_task("", total=total)
-    bar.start()
-    return bar
 
 
 def statistics(result: Generation | Summary) -> str:
@@ -134,6 +103,11 @@ def statistics(result: Generation | Summary) -> str:
 def grouped(number: float) -> str:
     """`12 345`."""
     return f"{round(number):,}".replace(",", " ")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 answer`, `2 answers`."""
+    return f"{grouped(number)} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def size(nbytes: float) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 
 from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
-from namm_llm.cli.options import Settings, shared_options
+from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import grouped, size
 from namm_llm.errors import UsageError
+from namm_llm.io import check_writable
 
 
-@click.command()
+@command("load", "cache")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--name",
@@ -24,7 +24,6 @@ from namm_llm.errors import UsageError
 @click.option(
     "-o", "--output", metavar="MEMORY", help="Save it as this file (.namm) and not in the store."
 )
-@shared_options(sampling=False)
 def read(files: tuple[str, ...], name: str | None, output: str | None, settings: Settings) -> None:
     """Read FILES once and keep their memory, to be asked with `namm-llm ask MEMORY QUESTION`.
 
@@ -32,6 +31,10 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     then begins with the line "Document: NAME". What to ask for is printed: the NAME, the ID that
     the memory got in the store, or the file of -o. `namm-llm documents` lists and forgets what is
     kept. What was read before with the same settings is not read again.
+
+    \b
+    namm-llm read handbook.pdf rules.docx --name handbooks --budget 0.25
+    namm-llm ask handbooks "Who signs travel requests?"
     """
     target = memory_path(files, name, output)
     from namm_llm.cli.memories import keep, recall_or_read, sources_of
@@ -54,10 +57,8 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     info = recalled.document.info()
     click.echo(json.dumps({**about, **info}, ensure_ascii=False) if settings.as_json else memory)
     if settings.stats:
-        click.echo(
-            f"KV {grouped(info['stored_tokens'])}/{grouped(info['seen_tokens'])} kept {size(info['nbytes'])}",
-            err=True,
-        )
+        kept = f"{grouped(info['stored_tokens'])}/{grouped(info['seen_tokens'])}"
+        click.echo(f"KV {kept} kept {size(info['nbytes'])}", err=True)
 
 
 def memory_path(files: tuple[str, ...], name: str | None, output: str | None) -> Path | None:
@@ -75,13 +76,4 @@ def memory_path(files: tuple[str, ...], name: str | None, output: str | None) ->
         return None
     if name is not None:
         raise UsageError("--name is for memories in the store; leave out one of --name and -o")
-    target = Path(output)
-    if target.suffix != MEMORY_SUFFIX:
-        raise UsageError(
-            f"{target} must end in {MEMORY_SUFFIX}, so that `namm-llm ask` knows it for a memory"
-        )
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise UsageError(
-            f"{target} cannot be written: name a file in a folder that exists and may be written to"
-        )
-    return target
+    return check_writable(output, MEMORY_SUFFIX)

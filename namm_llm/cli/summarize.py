@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from namm_llm.cli.inputs import document_file
-from namm_llm.cli.options import SAMPLING_OPTIONS, Settings, shared_options
-from namm_llm.cli.output import ReadingBar, grouped, interruptible, statistics
+from namm_llm.cli.options import Settings, command
+from namm_llm.cli.output import counted, grouped, interruptible, statistics, tell_cut
+from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import DocumentError, UsageError
+from namm_llm.io import check_writable, replacing
 
 if TYPE_CHECKING:
     from namm_llm.runner import Runner
-    from namm_llm.summaries import SummaryStream, WorkFile
+    from namm_llm.summaries import Summary, SummaryStream, WorkFile
     from namm_llm.summaries.calls import Memory
 
-_, *_SAMPLING = SAMPLING_OPTIONS  # the most tokens have a default of their own here
 
-
-@click.command()
+@command("load", "cache", "sampling", max_tokens="enough for --length")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--method", metavar="M", help="auto, one-pass, map-reduce or refine.  [default: auto]"
@@ -48,22 +47,11 @@ _, *_SAMPLING = SAMPLING_OPTIONS  # the most tokens have a default of their own 
 @click.option(
     "-o", "--output", metavar="FILE", help="Write to FILE, all or nothing, and not to stdout."
 )
-@shared_options(sampling=False)
-@click.option(
-    "--max-tokens",
-    "answer_tokens",
-    metavar="N",
-    type=int,
-    help="Most tokens of an answer.  [default: enough for --length]",
-)
-@_SAMPLING[0]
-@_SAMPLING[1]
 def summarize(
     files: tuple[str, ...],
     together: bool,
     work: str | None,
     output: str | None,
-    answer_tokens: int | None,
     settings: Settings,
     **options: Any,
 ) -> None:
@@ -77,38 +65,39 @@ def summarize(
 
     A long summary that was interrupted goes on where it stopped when the same command is given
     again.
+
+    \b
+    namm-llm summarize minutes.docx --length short --focus "decisions"
+    namm-llm summarize book.pdf --budget 0.25 -o summary.txt
     """
-    options = {
-        name: value for name, value in options.items() if value is not None
-    } | settings.sampling
-    if answer_tokens is not None:
-        options["max_tokens"] = answer_tokens
-    check(options)
-    if output is not None:
-        check_target(Path(output))
+    given = {name: value for name, value in options.items() if value is not None}
+    most = check(given, settings)
+    target = check_writable(output) if output is not None else None
     sources = sources_of(files, together, settings)
-    job = Job(sources, options, settings, work, prints=output is None)
+    job = Job(sources, given, settings, work, most, prints=target is None)
     shown = [job.summary(source) for source in sources]
-    if output is not None:
-        write(Path(output), "".join(shown))
+    if target is not None:
+        write(target, "".join(shown))
     job.finish()
 
 
-def check(options: dict[str, Any]) -> None:
-    """Refuses wrong options before anything is read."""
-    from namm_llm.config import SamplingParams
-    from namm_llm.summaries import OPTIONS, check_options
+def check(options: dict[str, Any], settings: Settings) -> int:
+    """Most tokens of an answer; wrong options are refused before anything is read."""
+    from namm_llm.summaries import check_options
 
-    check_options(**{name: value for name, value in options.items() if name in OPTIONS})
-    SamplingParams(**{name: value for name, value in options.items() if name not in OPTIONS})
+    request = check_options(**options)
+    settings.params()
+    return int(settings.sampling.get("max_tokens", request.max_tokens))
 
 
 @dataclass(frozen=True)
 class Source:
-    """names: of the files. content: a text, or a memory of one."""
+    """What one summary is made of."""
 
     names: tuple[str, ...]
+    """Of the files."""
     content: str | Memory
+    """A text, or a memory of one."""
 
     @property
     def title(self) -> str:
@@ -126,7 +115,8 @@ def sources_of(files: Sequence[str], together: bool, settings: Settings) -> list
     saved = [saved_path(file) for file in files]
     if together and any(saved):
         raise UsageError(
-            "a memory holds no text that could be put together with others; leave out --together, or name the text files."
+            "a memory holds no text that could be put together with others; leave out --together, "
+            "or name the text files."
         )
     if together:
         return [Source(tuple(files), join_texts([document_file(file) for file in files]))]
@@ -150,13 +140,16 @@ class Job:
         options: dict[str, Any],
         settings: Settings,
         work: str | None,
+        max_tokens: int,
         *,
         prints: bool,
     ) -> None:
         from namm_llm.summaries import WorkFile, work_path
 
+        options = {**options, **settings.sampling}
         self._options = options
-        self._as_json, self._stats = settings.as_json, settings.stats
+        self._max_tokens = max_tokens
+        self._settings = settings
         self._has_several = len(sources) > 1
         self._prints = prints
         self._said = list[str]()
@@ -174,7 +167,7 @@ class Job:
         from namm_llm.summaries import stream_summary
 
         self._said = []
-        with interruptible() as cancel, ReadingBar() as bar:
+        with interruptible() as cancel, ProgressBar() as bar:
             stream = stream_summary(
                 source.content,
                 self._runner,
@@ -186,33 +179,40 @@ class Job:
             self._tell_plan(source, stream)
             for piece in stream:
                 bar.stop()
-                if not self._as_json:
-                    self._say(
-                        piece.text
-                        if self._said or not self._has_several
-                        else f"{source.title}:\n{piece.text}"
-                    )
+                self._say_piece(source, piece.text)
         summary = stream.result
         if summary.finish_reason == "cancelled":
             self._give_up(stream)
-        self._say(
-            json.dumps({"files": source.names, **summary.to_dict()}, ensure_ascii=False) + "\n"
-            if self._as_json
-            else "\n"
-        )
-        if self._has_several and not self._as_json:
-            self._say("\n")
-        if self._stats:
-            click.echo(
-                f"{statistics(summary)} · {summary.method}, {len(summary.parts)} parts, {summary.calls} answers",
-                err=True,
-            )
+        self._end(source, summary)
         return "".join(self._said)
 
     def finish(self) -> None:
         """Everything is printed or written: what was kept on the way goes."""
         if self._work is not None and not isinstance(self._work, Path):
             self._work.remove()
+
+    def _say_piece(self, source: Source, text: str) -> None:
+        if not self._settings.as_json:
+            is_first = self._has_several and not self._said
+            self._say(f"{source.title}:\n{text}" if is_first else text)
+
+    def _end(self, source: Source, summary: Summary) -> None:
+        """What comes behind a summary: its JSON object or the end of its line, and the rest on
+        stderr.
+        """
+        if self._settings.as_json:
+            about = {"files": source.names, **summary.to_dict()}
+            self._say(json.dumps(about, ensure_ascii=False) + "\n")
+        else:
+            self._say("\n\n" if self._has_several else "\n")
+        if summary.finish_reason == "length":
+            tell_cut(
+                summary.usage.output_tokens, self._max_tokens, "--max-tokens or a longer --length"
+            )
+        if self._settings.stats:
+            parts = f"{counted(len(summary.parts), 'part')}, " if summary.parts else ""
+            done = f"{summary.method}, {parts}{counted(summary.calls, 'answer')}"
+            click.echo(f"{statistics(summary)} · {done}", err=True)
 
     def _say(self, text: str) -> None:
         self._said.append(text)
@@ -225,20 +225,19 @@ class Job:
             self._tell_found(stream.work)
         if len(plan.spans) > 1:
             assert self._runner is not None
-            chosen = self._options.get("method", "auto") != "auto"
-            room = (
-                ""
-                if chosen
-                else f", too many for one pass of {self._runner.model_id} ({self._runner.context_window} positions)"
-            )
+            name, positions = self._runner.model_id, self._runner.context_window
+            why = f", too many for one pass of {name} ({positions} positions)"
+            why = "" if self._options.get("method", "auto") != "auto" else why
+            parts = counted(len(plan.spans), "part")
             click.echo(
-                f"{source.title}: {grouped(plan.tokens)} tokens{room}: {plan.method} in {len(plan.spans)} parts.",
+                f"{source.title}: {grouped(plan.tokens)} tokens{why}: {plan.method} in {parts}.",
                 err=True,
             )
 
     def _tell_found(self, work: WorkFile) -> None:
         if len(work):
-            click.echo(f"Going on from {work.path}, which holds {len(work)} answers.", err=True)
+            held = counted(len(work), "answer")
+            click.echo(f"Going on from {work.path}, which holds {held}.", err=True)
 
     def _give_up(self, stream: SummaryStream) -> None:
         """Interrupted: the line that has begun ends, and the user learns what is left."""
@@ -246,24 +245,15 @@ class Job:
             click.echo("")
         if stream.work is not None and len(stream.work):
             click.echo(
-                f"{len(stream.work)} answers are kept in {stream.work.path}: the same command goes on from there.",
+                f"{counted(len(stream.work), 'answer')} kept in {stream.work.path}: "
+                "the same command goes on from there.",
                 err=True,
             )
         raise KeyboardInterrupt
 
 
-def check_target(path: Path) -> None:
-    """Refuses a place that cannot be written before anything is computed."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"{path} cannot be written: name a file in a folder that exists and may be written to"
-        )
-
-
 def write(path: Path, text: str) -> None:
     """The whole file or nothing."""
-    from namm_llm.io import replacing
-
     try:
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")

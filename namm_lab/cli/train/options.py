@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from namm_llm.cli.options import MODEL_OPTION, WEIGHTS_OPTIONS
+from namm_llm.cli.options import SectionedCommand, setting_option
+from namm_llm.config import LOAD
 from namm_llm.errors import UsageError
 
 SOURCE_OPTIONS = (
@@ -38,6 +39,7 @@ PROBE_OPTION = click.option(
     multiple=True,
     help="A text that the NAMM asks with; may be repeated.  [default: its family's]",
 )
+_MODEL_OPTIONS = tuple(setting_option(each.name) for each in LOAD)
 LENGTH_OPTION = "Tokens of the documents; several take turns."
 
 
@@ -62,9 +64,9 @@ def command(
                 }
             )
 
-        for option in reversed((MODEL_OPTION, out, *options, *SOURCE_OPTIONS, *WEIGHTS_OPTIONS)):
+        for option in reversed((out, *options, *SOURCE_OPTIONS, *_MODEL_OPTIONS)):
             given = option(given)
-        return click.command(name)(given)
+        return click.command(name, cls=SectionedCommand)(given)
 
     return decorate
 

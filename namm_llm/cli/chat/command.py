@@ -1,5 +1,5 @@
-"""`namm-llm chat`: options and the loop. What can be typed is in `chat_commands.py`, how it is
-typed in `chat_input.py`.
+"""`namm-llm chat`: options and the loop. What can be typed is in `commands.py`, how it is typed in
+`input.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 import click
 
 from namm_llm.cli.chat.conversation import Conversation, beginning
-from namm_llm.cli.options import BUNDLED, Settings, shared_options
+from namm_llm.cli.options import Settings, command
+from namm_llm.cli.output import counted
+from namm_llm.config import DEFAULT_MODEL
 from namm_llm.errors import NammError, UsageError
 
 if TYPE_CHECKING:
     from namm_llm.cli.chat.sessions import Session
 
 
-@click.command()
+@command("load", "cache", "sampling", max_tokens=1024)
 @click.option("-s", "--system", metavar="TEXT", help="System message.")
 @click.option(
     "-c", "--continue", "continues", is_flag=True, help="Go on with the chat that was saved last."
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 )
 @click.option("--no-save", is_flag=True, help="Save nothing of this chat.")
 @click.option("--list", "lists", is_flag=True, help="List the saved chats and leave.")
-@shared_options()
 def chat(
     system: str | None,
     continues: bool,
@@ -79,11 +80,8 @@ def _begun(
     conversation = conversation_of(record, Conversation(settings.params()), session.path)
     conversation.params = conversation.params.override(settings.sampling)
     conversation.system = conversation.system if system is None else system
-    count = len(conversation.turns)
-    click.echo(
-        f"Going on with {session.name} ({count} message{'s' if count != 1 else ''}; /show prints them).",
-        err=True,
-    )
+    count = counted(len(conversation.turns), "message")
+    click.echo(f"Going on with {session.name} ({count}; /show prints them).", err=True)
     if conversation.is_unanswered:
         click.echo("The last message has no answer yet: /retry answers it.", err=True)
     return conversation, settings
@@ -99,7 +97,7 @@ def _talk(
 
     talk = Chat(conversation, settings, session, in_pipe=not terminal)
     if terminal:
-        click.echo(f"Loading {settings.runner.get('model', BUNDLED)} ...", err=True)
+        click.echo(f"Loading {settings.runner.get('model', DEFAULT_MODEL)} ...", err=True)
     talk.begin(settings.load())
     lines = lines_of([*COMMANDS], history_path() if session else None)
     if terminal:

@@ -16,6 +16,7 @@ from namm_llm.cli.chat.controller import Chat
 from namm_llm.cli.chat.conversation import Conversation, File, beginning
 from namm_llm.cli.chat.sessions import read_record, write_record
 from namm_llm.cli.inputs import document_file
+from namm_llm.cli.output import counted
 from namm_llm.errors import DocumentError, UsageError
 
 
@@ -47,7 +48,8 @@ def obey(chat: Chat, name: str, rest: str) -> None:
         near = get_close_matches(name, [*COMMANDS, *ALIASES], 1)
         hint = f" (did you mean /{near[0]}?)" if near else ""
         raise UsageError(
-            f"there is no command /{name}{hint}: /help lists them; // begins a message that starts with a slash"
+            f"there is no command /{name}{hint}: /help lists them; // begins a message "
+            "that starts with a slash"
         )
     said = command.run(chat, rest)
     if said:
@@ -137,8 +139,11 @@ def _set(chat: Chat, rest: str) -> str:
         )
     if not value:
         raise UsageError(f"/set {name} needs a value: /set NAME VALUE")
-    chat.conversation.params = chat.conversation.params.override({name: parsed(value)})
-    return f"{name} is {value}."
+    params = chat.conversation.params.override({name: parsed(value)})
+    chat.conversation.params = params
+    needs_chance = name in ("top_k", "top_p", "min_p", "seed") and params.temperature == 0
+    unused = " It changes nothing at temperature 0: /set temperature 0.8" if needs_chance else ""
+    return f"{name} is {value}.{unused}"
 
 
 def parsed(value: str) -> object:
@@ -198,7 +203,8 @@ def _undo(chat: Chat, rest: str) -> str:
     else:
         said = f"Taken back: {beginning(text)}"
         if conversation.files:
-            said += f" ({', '.join(file.name for file in conversation.files)} stays; /undo again removes it)"
+            said += f" ({', '.join(file.name for file in conversation.files)} stays; /undo again "
+            "removes it)"
     chat.save()
     return said
 
@@ -228,7 +234,7 @@ def _load(chat: Chat, rest: str) -> str:
     path = Path(rest).expanduser()
     conversation = conversation_of(read_record(path), chat.conversation, path)
     chat.start_over(conversation)
-    return f"{len(conversation.turns)} messages; they are read with the next one."
+    return f"{counted(len(conversation.turns), 'message')}; read with the next one."
 
 
 def conversation_of(record: dict[str, object], now: Conversation, path: Path) -> Conversation:

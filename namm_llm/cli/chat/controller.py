@@ -1,4 +1,4 @@
-"""A chat while it goes on: a conversation, the runner that answers, and the session that saves it."""
+"""A chat while it goes on: its conversation, the runner that answers, the session that saves it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import click
 from namm_llm.cli.chat.conversation import Conversation, File
 from namm_llm.cli.chat.sessions import CACHES_NBYTES, Session
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import ReadingBar, answer, grouped, interruptible, size
+from namm_llm.cli.output import answer, grouped, interruptible, size
+from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import CacheError, NammError
 
 if TYPE_CHECKING:
@@ -68,14 +69,8 @@ class Chat:
         try:
             if not self.session.cache_path.exists():
                 raise CacheError("its cache was not saved")
-            from namm_llm.cli.memories import tell_of_template
-            from namm_llm.documents import read_header
-
             memory = runner.open(self.session.cache_path)
             runner.recall(memory)
-            tell_of_template(
-                f"The cache of {self.session.name}", read_header(self.session.cache_path)
-            )
         except NammError as error:
             click.echo(f"The conversation is read again with the next message: {error}", err=True)
         else:
@@ -105,9 +100,17 @@ class Chat:
         one the message is taken back.
         """
         self.save()  # the message is safe from here on
-        start = partial(self.runner.stream, self.conversation.messages, self.conversation.params)
+        params = self.conversation.params
+        start = partial(self.runner.stream, self.conversation.messages, params)
+        more = "--max-tokens" if self._in_pipe else "/set max_tokens"
         try:
-            result = answer(start, as_json=self.settings.as_json, stats=self.shows_stats)
+            result = answer(
+                start,
+                as_json=self.settings.as_json,
+                stats=self.shows_stats,
+                params=params,
+                more=more,
+            )
         except (NammError, KeyboardInterrupt):
             self._give_up(before)
             raise
@@ -135,7 +138,7 @@ class Chat:
     def read(self, file: File) -> str:
         """Put a file before the next message, and read it now. Returns what to say of it."""
         files = [*self.conversation.files, file]
-        with interruptible() as cancel, ReadingBar() as bar:
+        with interruptible() as cancel, ProgressBar() as bar:
             messages = self.conversation.messages_with(files)
             result = self.runner.read_ahead(messages, cancel=cancel, on_progress=bar.update)
         if result.finish_reason == "cancelled":
@@ -209,7 +212,8 @@ class Chat:
         if stats.nbytes > CACHES_NBYTES:
             self._cannot_save = True
             click.echo(
-                f"The cache ({size(stats.nbytes)}) is too large to be saved; -c will read the conversation again.",
+                f"The cache ({size(stats.nbytes)}) is too large to be saved; -c will read "
+                "the conversation again.",
                 err=True,
             )
         elif stats.seen_tokens != self._saved_tokens and (
@@ -236,12 +240,10 @@ class Chat:
     def describe_model(self) -> str:
         """The model and the settings of its cache."""
         runner = self.runner
-        positions = (
-            f"{grouped(runner.context_window)} positions"
-            if runner.context_window
-            else "any number of positions"
-        )
-        return f"{runner.identity()}\n{size(runner.footprint_bytes)} of weights, {positions}\nCache: {runner.eviction.describe()}"
+        window = runner.context_window
+        positions = f"{grouped(window)} positions" if window else "any number of positions"
+        weights = f"{size(runner.footprint_bytes)} of weights, {positions}"
+        return f"{runner.identity()}\n{weights}\nCache: {runner.eviction.describe()}"
 
     def describe_cache(self) -> str:
         """What the cache holds of the conversation."""
@@ -251,7 +253,8 @@ class Chat:
         room = f" of {grouped(self.runner.context_window)}" if self.runner.context_window else ""
         return (
             f"Read: {grouped(cache.seen_tokens)}{room} tokens\n"
-            f"Kept: {grouped(cache.stored_tokens)} tokens for each head ({cache.kept_fraction:.0%}), {size(cache.nbytes)} "
+            f"Kept: {grouped(cache.stored_tokens)} tokens for each head "
+            f"({cache.kept_fraction:.0%}), {size(cache.nbytes)} "
             f"(all of them: {size(cache.full_nbytes)})\n"
             f"Chosen by: {cache.policy}, in {grouped(cache.updates)} updates"
         )

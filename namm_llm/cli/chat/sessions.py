@@ -76,7 +76,8 @@ class Session:
             self._lock.acquire()
         except Timeout as error:
             raise UsageError(
-                f"the session {name} is open in another chat; leave that one, or take another with --session NAME."
+                f"the session {name} is open in another chat; leave that one, or take "
+                "another with --session NAME."
             ) from error
 
     @classmethod
@@ -158,7 +159,8 @@ def read_record(path: Path) -> dict[str, Any]:
         ) from error
     if version != VERSION:
         raise DocumentError(
-            f"{path} has format version {version}, this program knows version {VERSION}; use the program that wrote it."
+            f"{path} has format version {version}, this program knows version {VERSION}; "
+            "use the program that wrote it."
         )
     assert isinstance(values, dict)
     return values
