@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from namm_llm.config.setting import Setting, check_fields, declared_in, setting, takes_settings
 from namm_llm.errors import PolicyError, UsageError
-from namm_llm.policies.budget import Budget, Room, parse_budget
+from namm_llm.policies.budget import Budget, parse_budget
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from namm_llm.policies.base import EvictionPolicy
 
 BudgetScope = Literal["head", "layer", "model", "padded"]
@@ -106,64 +104,13 @@ class CacheConfig:
             )
 
     @property
-    def waits_for_model(self) -> bool:
-        """Whether a layer has to wait for all others before it can evict."""
-        return self.shares_model or bool(self.policy.probe_ids)
-
-    @property
     def shares_model(self) -> bool:
         """Whether the tokens of all layers share one budget."""
         return self.budget_scope == "model" and self.budget is not None and self.policy.evicts
 
-    def with_probes(
-        self, texts: Sequence[str] | None, encode: Callable[[str], Sequence[int]]
-    ) -> CacheConfig:
-        """The same settings with these probes as tokens."""
-        if texts is None and (self.policy.probe_ids or not self.policy.takes_probes):
-            return self
-        chosen = self.policy.probe_texts if texts is None else texts
-        return replace(self, policy=self.policy.with_probes([encode(text) for text in chosen]))
-
     def protect(self, spans: Sequence[tuple[int, int]]) -> CacheConfig:
         """The same settings with more protected spans."""
         return replace(self, protected=(*self.protected, *((int(a), int(b)) for a, b in spans)))
-
-    def select(
-        self, scores: Sequence[Tensor], positions: Sequence[Tensor], seen: int, room: Room
-    ) -> list[Tensor | None]:
-        """Ascending indices of the tokens that stay, for each KV head that shares the budget; None
-        where all stay.
-
-        scores: `[N_g]` each. positions: `[N_g]` each. seen: tokens of the sequence so far.
-        """
-        from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold
-
-        if not self.policy.evicts:
-            return [None] * len(scores)
-        limit = None if self.budget is None else self.budget.tokens(seen, room)
-        forced = [self._forced(at, seen, limit) for at in positions]
-        if limit is None:
-            assert self.policy.threshold is not None
-            rule = by_padded_threshold if self.budget_scope == "padded" else by_threshold
-            kept = rule(scores, forced, self.policy.threshold)
-        elif self.budget_scope == "head":
-            kept = [by_budget([s], [f], limit)[0] for s, f in zip(scores, forced, strict=True)]
-        else:
-            kept = by_budget(scores, forced, limit * len(scores))
-        return [None if len(k) == len(s) else k for k, s in zip(kept, scores, strict=True)]
-
-    def _forced(self, positions: Tensor, seen: int, limit: int | None) -> Tensor:
-        """Which tokens stay whatever their score, bool `[N]`."""
-        sinks = self.policy.sinks if self.sinks is None else self.sinks
-        newest = self.protect_recent
-        if newest is None:
-            newest = 0 if limit is None else self.policy.protect_recent(limit)
-        # no attention has been paid to the newest token yet
-        forced = positions >= seen - max(newest, 1)
-        forced |= positions < sinks
-        for start, end in self.protected:
-            forced |= (positions >= start) & (positions < end)
-        return forced
 
     def describe(self) -> str:
         """One line for tables and results: `namm, budget 0.25, head`."""

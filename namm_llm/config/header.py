@@ -91,7 +91,7 @@ def _written(budget: Budget | None) -> float | int | str | None:
         case FractionBudget(fraction):
             return float(fraction)
         case TokenBudget(count):
-            return count
+            return count  # from 2 on, as `parse_budget` wants it
         case ByteBudget(_, text):
             return text
     raise PolicyError(

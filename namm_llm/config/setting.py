@@ -39,7 +39,7 @@ class Setting:
     kind: type = str
     """The plain type that a command line or a JSON field gives."""
     default: Any = None
-    """What callers get who give nothing; None where the value is decided later (`unset` says how)."""
+    """For callers who give nothing; None where the value is decided later (`unset` says how)."""
     unset: str = ""
     """In words, what None means."""
     unit: str = ""

@@ -11,29 +11,35 @@ from dataclasses import dataclass
 
 from namm_llm.errors import BudgetError
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]I?B|B)", re.IGNORECASE)
-_HELP = "give a fraction above 0 and up to 1.0 (0.25), a number of tokens for each KV head (2048) or a size (2GiB)"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {f"{prefix}I": 2 ** (10 * power) for power, prefix in enumerate("KMGT", 1)}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]I?)B?|B)", re.IGNORECASE)
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_HELP = (
+    "give a fraction above 0 and up to 1.0 (0.25, 25%), a number of tokens for each KV head from 2 "
+    "on (2048) or a size (2GiB)"
+)
 
 
 @dataclass(frozen=True)
-class Room:
-    """What one sequence's cache costs: bytes of one token of one KV head with all its columns,
-    heads of all layers, and fixed bytes.
-    """
+class TokenCost:
+    """What the cache of one sequence costs."""
 
     token_nbytes: int
+    """Bytes of one retained token of one KV head, with all its columns."""
     heads: int
+    """KV heads of all layers."""
     fixed_nbytes: int
+    """Bytes that do not depend on the budget: a whole window."""
 
 
 class Budget(ABC):
-    """A limit on the tokens kept by an update; up to one update interval of newer, not yet judged
+    """A limit on the tokens that an eviction step keeps; a window of up to one interval of newer
     tokens comes on top.
     """
 
     @abstractmethod
-    def tokens(self, seen: int, room: Room) -> int:
+    def tokens(self, seen: int, cost: TokenCost) -> int:
         """Tokens that each KV head may keep after `seen` tokens, at least 1."""
 
 
@@ -43,7 +49,7 @@ class FractionBudget(Budget):
 
     fraction: float
 
-    def tokens(self, seen: int, room: Room) -> int:
+    def tokens(self, seen: int, cost: TokenCost) -> int:
         return max(1, math.floor(self.fraction * seen))
 
     def __str__(self) -> str:
@@ -56,7 +62,7 @@ class TokenBudget(Budget):
 
     count: int
 
-    def tokens(self, seen: int, room: Room) -> int:
+    def tokens(self, seen: int, cost: TokenCost) -> int:
         return self.count
 
     def __str__(self) -> str:
@@ -65,19 +71,20 @@ class TokenBudget(Budget):
 
 @dataclass(frozen=True)
 class ByteBudget(Budget):
-    """Bytes for one sequence's whole cache, the policy's state, the positions and the running
-    interval counted in.
+    """Bytes for one sequence's whole cache, the policy's state, positions and the window counted
+    in.
     """
 
     nbytes: int
     text: str
 
-    def tokens(self, seen: int, room: Room) -> int:
-        count = (self.nbytes - room.fixed_nbytes) // (room.token_nbytes * room.heads)
+    def tokens(self, seen: int, cost: TokenCost) -> int:
+        count = (self.nbytes - cost.fixed_nbytes) // (cost.token_nbytes * cost.heads)
         if count < 1:
-            least = room.fixed_nbytes + room.token_nbytes * room.heads
+            least = cost.fixed_nbytes + cost.token_nbytes * cost.heads
             raise BudgetError(
-                f"a budget of {self.text} is too small: this model needs at least {least} bytes with this update interval"
+                f"a budget of {self.text} is too small: this model needs at least {least} bytes "
+                "with this interval"
             )
         return count
 
@@ -86,31 +93,46 @@ class ByteBudget(Budget):
 
 
 def parse_budget(value: Budget | float | int | str | None) -> Budget | None:
-    """A budget from what a user writes: `0.25`, `2048`, `"2GiB"`, `"0.25"`, or None for no budget."""
+    """A budget from what a user writes: `0.25`, `"25%"`, `2048`, `"2GiB"`, or None for no budget.
+
+    BudgetError for anything else, and for the number 1, which could mean one token or everything.
+    """
     if value is None or isinstance(value, Budget):
         return value
-    if isinstance(value, bool):
-        raise BudgetError(f"{value!r} is not a budget: {_HELP}")
     if isinstance(value, str):
         return _parse_text(value.strip())
-    if isinstance(value, int) and value >= 1:
-        return TokenBudget(value)
-    if isinstance(value, float) and 0 < value <= 1:
-        return FractionBudget(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, float) and 0 < value <= 1:
+            return FractionBudget(value)
+        if value == 1:
+            raise BudgetError(
+                "a budget of 1 would keep a single token for each KV head: write 1.0 or 100% to "
+                "keep every token, or a number of tokens from 2 on"
+            )
+        if value > 1 and value == value // 1 and math.isfinite(value):
+            return TokenBudget(int(value))
     raise BudgetError(f"{value!r} is not a budget: {_HELP}")
 
 
-def _parse_text(text: str) -> Budget:
-    if size := _SIZE.fullmatch(text):
-        nbytes = int(float(size[1]) * _UNITS[size[2].upper()])
-        if nbytes > 0:
-            return ByteBudget(nbytes, text)
+def parse_size(text: str) -> int | None:
+    """Bytes of `2GiB`, `512M` or `1.5 TB`; None for what is no size. `K`, `M`, `G`, `T` count in
+    thousands, `Ki`, `Mi`, `Gi`, `Ti` in 1024s.
+    """
+    size = _SIZE.fullmatch(text.strip())
+    return None if size is None else int(float(size[1]) * _UNITS[(size[2] or "").upper()])
+
+
+def _parse_text(text: str) -> Budget | None:
+    if nbytes := parse_size(text):
+        return ByteBudget(nbytes, text)
+    if share := _PERCENT.fullmatch(text):
+        return parse_budget(float(share[1]) / 100)
     try:
-        number: Budget | None = parse_budget(int(text))
+        return parse_budget(int(text) if text.isdecimal() else float(text))
     except ValueError:
-        try:
-            number = parse_budget(float(text))
-        except ValueError:
-            raise BudgetError(f"{text!r} is not a budget: {_HELP}") from None
-    assert number is not None
-    return number
+        point = f"write {text.replace(',', '.')} with a point" if _is_comma(text) else _HELP
+        raise BudgetError(f"{text!r} is not a budget: {point}") from None
+
+
+def _is_comma(text: str) -> bool:
+    return re.fullmatch(r"\d+,\d+", text) is not None

@@ -8,7 +8,7 @@ from namm_llm.config import make_cache_config
 from namm_llm.errors import BudgetError, NammFileError, PolicyError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import DEFAULT_POLICY, POLICIES, parse_budget
-from namm_llm.policies.budget import ByteBudget, FractionBudget, Room, TokenBudget
+from namm_llm.policies.budget import ByteBudget, FractionBudget, TokenCost, TokenBudget
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,15 @@ from namm_llm.policies.budget import ByteBudget, FractionBudget, Room, TokenBudg
         ("0.25", FractionBudget(0.25)),
         (1.0, FractionBudget(1.0)),
         ("1.0", FractionBudget(1.0)),
-        (1, TokenBudget(1)),
+        ("100%", FractionBudget(1.0)),
+        ("50%", FractionBudget(0.5)),
+        (2, TokenBudget(2)),
         ("2048", TokenBudget(2048)),
+        ("1e3", TokenBudget(1000)),
+        ("1G", ByteBudget(10**9, "1G")),
+        ("512M", ByteBudget(512 * 10**6, "512M")),
+        ("1TB", ByteBudget(10**12, "1TB")),
+        ("2Ki", ByteBudget(2048, "2Ki")),
         ("2GiB", ByteBudget(2**31, "2GiB")),
         ("1.5 MB", ByteBudget(1_500_000, "1.5 MB")),
         ("800b", ByteBudget(800, "800b")),
@@ -31,18 +38,29 @@ def test_budgets(written, budget):
 
 
 @pytest.mark.parametrize(
-    "written", [0, -1, 0.0, 1.5, -0.25, "0", "-1", "lots", "", "0GB", "nan", "inf", True, "25%"]
+    "written", [0, -1, 0.0, 1.5, -0.25, "0", "-1", "lots", "", "0GB", "nan", "inf", True, "150%"]
 )
 def test_what_is_no_budget(written):
     with pytest.raises(
         BudgetError,
-        match=r"is not a budget: give a fraction above 0 and up to 1\.0 \(0\.25\), a number of tokens",
+        match=r"is not a budget: give a fraction above 0 and up to 1\.0 \(0\.25, 25%\), a number",
     ):
         parse_budget(written)
 
 
+@pytest.mark.parametrize("written", [1, "1"])
+def test_one_is_neither_a_token_nor_everything(written):
+    with pytest.raises(BudgetError, match=r"write 1\.0 or 100% to keep every token"):
+        parse_budget(written)
+
+
+def test_a_decimal_comma_is_named():
+    with pytest.raises(BudgetError, match=r"'0,25' is not a budget: write 0\.25 with a point"):
+        parse_budget("0,25")
+
+
 def test_tokens_of_a_budget():
-    room = Room(token_nbytes=100, heads=8, fixed_nbytes=1000)
+    room = TokenCost(token_nbytes=100, heads=8, fixed_nbytes=1000)
     assert FractionBudget(0.25).tokens(1002, room) == 250
     assert FractionBudget(0.001).tokens(10, room) == 1
     assert TokenBudget(7).tokens(1002, room) == 7
@@ -75,8 +93,8 @@ def test_tokens_of_a_budget():
             "budget_scope must be one of head, layer, model, padded",
         ),
         ({"policy": "h2o", "budget": 5, "budget_scope": "padded"}, PolicyError, "takes no budget"),
-        ({"policy": "h2o", "budget": 5, "interval": 0}, UsageError, "at least 1 token, not 0"),
-        ({"policy": "h2o", "budget": 5, "sinks": -1}, UsageError, "sinks must be 0 or more"),
+        ({"policy": "h2o", "budget": 5, "interval": 0}, UsageError, "tokens from 1 on, not 0"),
+        ({"policy": "h2o", "budget": 5, "sinks": -1}, UsageError, "tokens from 0 on, not -1"),
         ({"policy": "h2o", "budget": 5, "protected": [(5, 5)]}, UsageError, "a protected span is"),
     ],
 )
