@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import namm_llm
 from namm_llm.cli.main import main
-from namm_llm.policies import POLICIES
+from namm_llm.policies import POLICIES, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -163,7 +163,7 @@ def rounded(text: str) -> list[str]:
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", text)
     text = re.sub(r"\d+\.\d+(e-\d+)?", "N", text)
     text = re.sub(r"\b[0-9a-f]{16}\b", "ID", text)
-    text = re.sub(r", in /\S+", ", in FOLDER", text)
+    text = re.sub(r", in \S+/memories", ", in FOLDER", text)
     return sorted(line for line in text.splitlines() if line)
 
 
@@ -189,3 +189,20 @@ def test_the_quickstart_prints_what_it_shows(
             kind_next, shown = blocks[number + 1]
             printed = capsys.readouterr().out
             assert printed == (shown if kind_next == "text" else "")
+
+
+def test_the_policies_of_the_tutorial_evict(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "POLICIES", dict(registry.POLICIES))
+    text = (DOCS / "write-a-policy.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for number, block in enumerate(block for block in blocks if "@register_policy" in block):
+        names = {"__name__": f"tutorial_{number}"}
+        monkeypatch.setitem(sys.modules, names["__name__"], ModuleType(names["__name__"]))
+        exec(compile(block, f"write-a-policy.md, block {number}", "exec"), names)
+    added = sorted(set(registry.POLICIES) - set(POLICIES))
+    assert added == ["long_values", "most_attention"]
+    for name in added:
+        runner = namm_llm.Runner.load(tiny_folder, policy=name, budget=16, interval=32)
+        assert runner.read("The lamp is green. " * 40).info()["stored_tokens"] == 16
