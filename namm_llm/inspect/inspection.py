@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from torch import Tensor
 
@@ -57,7 +56,7 @@ class Inspection:
 
 
 def inspect_memories(
-    runner: Runner, name: str, text: str, memories: Sequence[Document[Any, Any]]
+    runner: Runner, name: str, text: str, memories: Sequence[Document]
 ) -> Inspection:
     """Look at memories of one text. name: the document's, by whose suffix code is known.
     DocumentError if a memory is of another text.
@@ -89,7 +88,7 @@ def token_spans(runner: Runner, text: str) -> list[tuple[int, int]]:
     return list(pairwise([0, *reversed(borders[:-1])]))
 
 
-def _side(memory: Document[Any, Any], starts: list[int], name: str) -> Side:
+def _side(memory: Document, starts: list[int], name: str) -> Side:
     held, stats = kept_entries(memory.cache), memory.cache.stats()
     if held.shape[2] != len(starts):
         raise DocumentError(

@@ -15,7 +15,6 @@ from namm_llm.config import SamplingParams
 from namm_llm.document import Document
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.results import Generation, Piece
-from namm_llm.engine.stream import Stream
 from namm_llm.errors import ModelError
 from namm_llm.runner import Runner
 from namm_llm.summaries.work import WorkFile, identity, key_of
@@ -23,7 +22,7 @@ from namm_llm.summaries.work import WorkFile, identity, key_of
 BATCH = 4  # texts whose caches are there at once, to be decoded together
 
 OnRead = Callable[[int, int], None]  # the number of a text, and how many of its tokens are read
-Memory = Document[Generation, Stream]
+Memory = Document
 
 
 class Cancelled(Exception):

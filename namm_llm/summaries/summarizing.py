@@ -11,8 +11,7 @@ from namm_llm.config import SamplingParams
 from namm_llm.document import Document
 from namm_llm.documents import check_text
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.results import Generation
-from namm_llm.engine.stream import OnProgress, Stream
+from namm_llm.engine.stream import OnProgress
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner
 from namm_llm.summaries.calls import Calls, Memory
@@ -32,7 +31,7 @@ from namm_llm.summaries.stream import SummaryStream
 from namm_llm.summaries.summary import Summary
 from namm_llm.summaries.work import WorkFile
 
-Source = str | Document[Generation, Stream]
+Source = str | Document
 Model = Runner | str | Mapping[str, Any] | None
 Work = str | os.PathLike[str] | WorkFile | None
 
