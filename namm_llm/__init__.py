@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from namm_llm.attention.observation import Observation
     from namm_llm.cache import ManagedCache
     from namm_llm.cache.stats import CacheStats
-    from namm_llm.config import CacheConfig, LoadConfig, SamplingParams, make_cache_config
+    from namm_llm.config import (
+        CacheConfig,
+        LoadConfig,
+        SamplingParams,
+        Setting,
+        make_cache_config,
+        settings_of,
+    )
     from namm_llm.document import Document
     from namm_llm.engine.results import Generation, Piece
     from namm_llm.engine.stream import Stream
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
     from namm_llm.models.tools import ToolCall, parse_tool_calls
     from namm_llm.namm import Namm, Spectrogram
     from namm_llm.policies import register_policy
-    from namm_llm.policies.base import EvictionPolicy
+    from namm_llm.policies.base import EvictionPolicy, ObservingPolicy, ScorePolicy
     from namm_llm.policies.budget import Budget
     from namm_llm.runner import Runner
     from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
@@ -58,10 +65,13 @@ __all__ = [
     "NammError",
     "NammFileError",
     "Observation",
+    "ObservingPolicy",
     "Piece",
     "PolicyError",
     "Runner",
     "SamplingParams",
+    "ScorePolicy",
+    "Setting",
     "Spectrogram",
     "Stream",
     "Summary",
@@ -74,6 +84,7 @@ __all__ = [
     "make_cache_config",
     "parse_tool_calls",
     "register_policy",
+    "settings_of",
     "stream_summary",
     "summarize",
 ]
@@ -91,9 +102,12 @@ _HOME = {
     "LoadConfig": "namm_llm.config",
     "Namm": "namm_llm.namm",
     "Observation": "namm_llm.attention.observation",
+    "ObservingPolicy": "namm_llm.policies.base",
     "Piece": "namm_llm.engine.results",
     "Runner": "namm_llm.runner",
     "SamplingParams": "namm_llm.config",
+    "ScorePolicy": "namm_llm.policies.base",
+    "Setting": "namm_llm.config",
     "Spectrogram": "namm_llm.namm",
     "Stream": "namm_llm.engine.stream",
     "Summary": "namm_llm.summaries",
@@ -104,6 +118,7 @@ _HOME = {
     "make_cache_config": "namm_llm.config",
     "parse_tool_calls": "namm_llm.models.tools",
     "register_policy": "namm_llm.policies",
+    "settings_of": "namm_llm.config",
     "stream_summary": "namm_llm.summaries",
     "summarize": "namm_llm.summaries",
 }

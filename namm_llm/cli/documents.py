@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from namm_llm.cli.output import grouped, size
+from namm_llm.cli.output import counted, grouped, size, tell
 
 if TYPE_CHECKING:
     from namm_llm.documents.store import Entry
@@ -47,13 +47,13 @@ def list_(as_json: bool) -> None:
         show_table(entries)
     else:
         for entry in entries:
-            click.echo("\t".join(str(value).replace("\t", " ") for value in columns(entry)))
+            click.echo("\t".join(value.replace("\t", " ") for value in columns(entry)))
     for entry in entries:
         if entry.problem:
-            click.echo(f"Warning: {entry.title}: {entry.problem}", err=True)
+            tell(f"Warning: {entry.title}: {entry.problem}")
     total = size(sum(entry.nbytes for entry in entries))
-    number = f"{len(entries)} {'memory' if len(entries) == 1 else 'memories'}"
-    click.echo(f"{number}, {total} of {size(store.limit)}, in {store.folder}", err=True)
+    number = counted(len(entries), "memory", "memories")
+    tell(f"{number}, {total} of {size(store.limit)}, in {store.folder}")
 
 
 @documents.command()
@@ -69,14 +69,11 @@ def show(memory: str, as_json: bool) -> None:
         click.echo(json.dumps(values, ensure_ascii=False))
         return
     width = max(map(len, values))
-    for name, value in (
-        values | {"names": ", ".join(entry.names), "nbytes": size(entry.nbytes)}
-    ).items():
+    values |= {"names": ", ".join(entry.names), "nbytes": size(entry.nbytes)}
+    for name, value in values.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
-        click.echo(
-            f"{name.replace('_', ' ').replace('nbytes', 'size'):{width}}  "
-            f"{'' if text is None else text}".rstrip()
-        )
+        title = {"nbytes": "size"}.get(name, name.replace("_", " "))
+        click.echo(f"{title:{width}}  {'' if text is None else text}".rstrip())
 
 
 @documents.command(short_help="Remove memories by their names or IDs.")
@@ -90,10 +87,8 @@ def forget(memories: tuple[str, ...]) -> None:
     store = MemoryStore()
     for memory in memories:
         entry = store.forget(memory)
-        stays = (
-            f"; the memory stays as {entry.title}" if entry.names else f" ({size(entry.nbytes)})"
-        )
-        click.echo(f"Forgot {memory}{stays}.", err=True)
+        rest = f"; the memory stays as {entry.title}" if entry.names else f" ({size(entry.nbytes)})"
+        tell(f"Forgot {memory}{rest}.")
 
 
 def about(entry: Entry) -> dict[str, Any]:
@@ -103,42 +98,23 @@ def about(entry: Entry) -> dict[str, Any]:
         "names": list(entry.names),
         "path": str(entry.path),
         "nbytes": entry.nbytes,
+        "used": when(entry.used_at),
     }
-    values["used"] = when(entry.used_at)
     if entry.header is None:
         return {**values, "problem": entry.problem}
     header = entry.header
-    return {
-        **values,
-        **header.extra,
-        "model": header.model.name,
-        "quantization": header.model.quantization,
-        "dtype": header.model.dtype,
-        "policy": header.policy,
-        "settings": header.eviction,
-        "seen_tokens": header.seen_tokens,
-        "stored_tokens": header.stored_tokens,
-        "text_sha256": header.text_sha256,
-    }
+    values |= header.extra
+    values |= {name: getattr(header.model, name) for name in ("quantization", "dtype")}
+    numbers = ("policy", "seen_tokens", "stored_tokens", "text_sha256")
+    values |= {name: getattr(header, name) for name in numbers}
+    return {**values, "model": header.model.name, "settings": header.eviction}
 
 
-def columns(entry: Entry) -> tuple[str | int, ...]:
+def columns(entry: Entry) -> list[str]:
     """One line of the list."""
-    start = (", ".join(entry.names), entry.id)
-    end = (entry.nbytes, when(entry.used_at))
-    if entry.header is None:
-        return (*start, "", "", *end, "", "", "", entry.problem)
-    header = entry.header
-    return (
-        *start,
-        header.seen_tokens,
-        header.stored_tokens,
-        *end,
-        header.model.name,
-        header.policy,
-        header.extra.get("sources", ""),
-        "",
-    )
+    values = {**about(entry), "names": ", ".join(entry.names), "problem": entry.problem or ""}
+    order = "names id seen_tokens stored_tokens nbytes used model policy sources problem"
+    return [str(values.get(name, "")) for name in order.split()]
 
 
 def show_table(entries: list[Entry]) -> None:
@@ -149,23 +125,14 @@ def show_table(entries: list[Entry]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "ID", "documents", "tokens kept", "size", "last used", "model", "policy"):
-        table.add_column(
-            title, justify="right" if title in ("tokens kept", "size") else "left", overflow="fold"
-        )
+        side = "right" if title in ("tokens kept", "size") else "left"
+        table.add_column(title, justify=side, overflow="fold")  # type: ignore[arg-type]
     for entry in entries:
         names, id, seen, stored, nbytes, used, model, policy, sources, problem = columns(entry)
-        kept = f"{grouped(int(stored))}/{grouped(int(seen))}" if not problem else "broken"
-        cells = (
-            names,
-            id,
-            sources,
-            kept,
-            size(int(nbytes)),
-            used,
-            str(model).rpartition("/")[2],
-            policy,
-        )
-        table.add_row(*(Text(str(cell)) for cell in cells))
+        kept = "broken" if problem else f"{grouped(int(stored))}/{grouped(int(seen))}"
+        model = model.rpartition("/")[2]
+        cells = (names, id, sources, kept, size(int(nbytes)), used, model, policy)
+        table.add_row(*map(Text, cells))
     Console().print(table)
 
 

@@ -11,26 +11,21 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-import click
-
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import Start
+from namm_llm.cli.output import Start, tell
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
     from namm_llm.config import SamplingParams
     from namm_llm.document import Document
     from namm_llm.documents import FileText
-    from namm_llm.engine.results import Generation
     from namm_llm.engine.stream import Stream
 
 MEMORY_SUFFIX = ".namm"
 PATIENCE_SECONDS = 2.0
 
 
-def open_document(
-    file: str, settings: Settings, *, keep: bool = False
-) -> Document[Generation, Stream]:
+def open_document(file: str, settings: Settings, *, keep: bool = False) -> Document:
     """The memory of a document: a saved one (.namm), one from the store (by name, ID, or because
     the same text was read before with the same settings), or one that is read now. keep: put a long
     one that was read now into the store, and say so.
@@ -53,7 +48,7 @@ def open_document(
     return recalled.document
 
 
-def question(document: Document[Generation, Stream], text: str, params: SamplingParams) -> Start:
+def question(document: Document, text: str, params: SamplingParams) -> Start:
     """Begins the answer to a question about a document."""
 
     def start(*, cancel: Event, on_progress: Callable[[int, int], None]) -> Stream:
@@ -77,7 +72,7 @@ def document_file(file: str) -> FileText:
 
     found = read_file(file) if file != "-" else text_of(sys.stdin.buffer.read(), "standard input")
     for warning in found.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        tell(f"Warning: {warning}")
     return found
 
 
@@ -90,7 +85,5 @@ def piped_text() -> str:
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return ""
     if os.name == "posix" and not select.select([sys.stdin], [], [], PATIENCE_SECONDS)[0]:
-        click.echo(
-            "Waiting for standard input to end; add '< /dev/null' if there is none.", err=True
-        )
+        tell("Waiting for standard input to end; add '< /dev/null' if there is none.")
     return sys.stdin.read().strip()

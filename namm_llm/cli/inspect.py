@@ -6,26 +6,24 @@ import hashlib
 import json
 import sys
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
 from namm_llm.cli.options import Settings, command
+from namm_llm.cli.output import tell
 from namm_llm.cli.progress import ProgressBar
-from namm_llm.errors import BudgetError, DocumentError, UsageError
+from namm_llm.errors import DocumentError, UsageError
 from namm_llm.io import check_writable
 
 if TYPE_CHECKING:
     from namm_llm.config import CacheConfig
     from namm_llm.document import Document
     from namm_llm.documents import FileText
-    from namm_llm.engine.results import Generation
-    from namm_llm.engine.stream import Stream
     from namm_llm.inspect import Inspection
     from namm_llm.runner import Runner
 
-    Memory = Document[Generation, Stream]
 
 BUDGET = 0.25  # without eviction there is nothing to see
 PICTURES = (".png", ".svg", ".pdf")
@@ -87,7 +85,7 @@ def inspect(
         from namm_llm.inspect import write_page
 
         write_page(found, output)
-        click.echo(f"Wrote {output}", err=True)
+        tell(f"Wrote {output}")
     if png is not None:
         draw(found, png)
     if as_json:
@@ -105,13 +103,14 @@ def inspected(
     """The documents, read or recalled, with what the memory or the memories of them hold."""
     from namm_llm.documents import join_texts
     from namm_llm.inspect import inspect_memories
+    from namm_llm.runner import Runner
 
     sources = [document_file(file) for file in files]
     text = join_texts(sources)
     first = (
         read_one(sources, settings) if memory is None else open_one(memory, text, sources, settings)
     )
-    runner = cast("Runner", first.runner)
+    runner = Runner(first.session)
     memories = [first]
     if versus is not None:
         memories.append(read_other(runner, text, versus, first, settings))
@@ -126,7 +125,7 @@ def check_outputs(output: str | None, png: str | None) -> None:
         check_writable(output, ".html", ".htm")
     if png is not None:
         check_writable(png, *PICTURES)
-        from namm_llm.inspect.plots import load_matplotlib
+        from namm_llm.inspect.figure import load_matplotlib
 
         load_matplotlib()
 
@@ -136,7 +135,6 @@ def check_versus(versus: str) -> None:
     when the NAMM is loaded.
     """
     from namm_llm.config import make_cache_config
-    from namm_llm.policies import parse_budget
 
     policy, budget = policy_and_budget(versus)
     if policy is None and budget is None:
@@ -144,12 +142,11 @@ def check_versus(versus: str) -> None:
             "--versus takes a POLICY, a BUDGET or POLICY:BUDGET, such as keydiff:0.0625, "
             f"not {versus!r}"
         )
-    parse_budget(budget)
-    if policy is not None and policy != "namm":
+    if policy != "namm":
         make_cache_config(policy, budget=budget if budget or policy == "full" else BUDGET)
 
 
-def read_one(sources: list[FileText], settings: Settings) -> Memory:
+def read_one(sources: list[FileText], settings: Settings) -> Document:
     """The documents read now, or recalled if they were read before with the same settings."""
     from namm_llm.cli.memories import recall_or_read
 
@@ -158,7 +155,7 @@ def read_one(sources: list[FileText], settings: Settings) -> Memory:
     return recall_or_read(sources, settings).document
 
 
-def open_one(memory: str, text: str, sources: list[FileText], settings: Settings) -> Memory:
+def open_one(memory: str, text: str, sources: list[FileText], settings: Settings) -> Document:
     """A saved memory, if it is one of this text."""
     from namm_llm.cli.memories import open_saved, saved_path
     from namm_llm.documents import read_header
@@ -178,9 +175,11 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
     return open_saved(path, memory, settings)
 
 
-def read_other(runner: Runner, text: str, versus: str, first: Memory, settings: Settings) -> Memory:
+def read_other(
+    runner: Runner, text: str, versus: str, first: Document, settings: Settings
+) -> Document:
     """The same text read with another policy or budget; what is not named is as for `first`."""
-    other = other_eviction(runner, versus, first.cache.eviction, settings.runner)
+    other = other_eviction(runner, versus, first.cache.config, settings.runner)
     with ProgressBar() as bar:
         return runner.with_cache(other).read(text, on_progress=bar.update)
 
@@ -210,23 +209,17 @@ def other_eviction(
 
 def policy_and_budget(versus: str) -> tuple[str | None, str | None]:
     """`keydiff`, `0.0625` or `keydiff:0.0625` as policy and budget, None for what is not named."""
-    from namm_llm.policies import parse_budget
-
     policy, colon, budget = versus.partition(":")
-    if colon:
-        return policy or None, budget or None
-    try:
-        parse_budget(versus)
-    except BudgetError:
-        return versus, None
-    return None, versus
+    if not colon and policy[:1] in [*"0123456789."]:
+        return None, versus
+    return policy or None, budget or None
 
 
 def draw(found: Inspection, path: str) -> None:
     from namm_llm.inspect.plots import draw_plots
 
     draw_plots(found, path)
-    click.echo(f"Wrote {path}", err=True)
+    tell(f"Wrote {path}")
 
 
 def print_found(found: Inspection, *, coloured: bool) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import grouped, size
+from namm_llm.cli.output import grouped, size, tell
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.config import CACHE, split
 from namm_llm.config.header import config_to_dict
@@ -26,8 +24,6 @@ from namm_llm.documents import (
     read_header,
 )
 from namm_llm.documents.store import LIMIT_VARIABLE, Put
-from namm_llm.engine.results import Generation
-from namm_llm.engine.stream import Stream
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import parse_budget
@@ -42,7 +38,7 @@ class Recalled:
     nothing had to be read.
     """
 
-    document: Document[Generation, Stream]
+    document: Document
     id: str
     cached: bool
 
@@ -63,7 +59,7 @@ def saved_path(wanted: str) -> Path | None:
     return store.path_of(id)
 
 
-def open_saved(path: Path, name: str, settings: Settings) -> Document[Generation, Stream]:
+def open_saved(path: Path, name: str, settings: Settings) -> Document:
     """A saved memory, with the model and the settings that it was read with. name: what the user
     called it.
     """
@@ -130,11 +126,9 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
         try:
             entry, document = store.entry(id), runner.open(store.path_of(id))
         except DocumentError as error:  # also when another process has just removed it
-            click.echo(f"Warning: {error}", err=True)
+            tell(f"Warning: {error}")
         else:
-            click.echo(
-                f"{sources_of(files)} was read before; its memory is used: {entry.title}.", err=True
-            )
+            tell(f"{sources_of(files)} was read before; its memory is used: {entry.title}.")
             return Recalled(document, id, True)
     with ProgressBar() as bar:
         document = runner.read(text, on_progress=bar.update)
@@ -142,14 +136,13 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
     return Recalled(document, id, False)
 
 
-def _tell_of_interval(name: str, document: Document[Generation, Stream]) -> None:
+def _tell_of_interval(name: str, document: Document) -> None:
     """Says why a budget evicted nothing of a text that is shorter than one interval."""
-    config, seen = document.cache.eviction, document.info()["seen_tokens"]
+    config, seen = document.cache.config, document.info()["seen_tokens"]
     if config.policy.evicts and seen < config.interval:
-        click.echo(
+        tell(
             f"{name} has {grouped(seen)} tokens, fewer than --interval {config.interval}, so "
-            "nothing is evicted; a smaller --interval evicts.",
-            err=True,
+            "nothing is evicted; a smaller --interval evicts."
         )
 
 
@@ -167,10 +160,9 @@ def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None)
     else:
         unnamed = store.name(recalled.id, name) if name is not None else None
     if unnamed is not None:
-        click.echo(
+        tell(
             f"{name} was the name of {unnamed} before, which stays under this ID until "
-            "the store is full.",
-            err=True,
+            "the store is full."
         )
 
 
@@ -182,13 +174,12 @@ def keep_long(recalled: Recalled, files: Sequence[FileText]) -> None:
         keep(recalled, files)
         entry = MemoryStore().entry(recalled.id)
     except DocumentError as error:
-        click.echo(f"Warning: the memory is not kept: {error}", err=True)
+        tell(f"Warning: the memory is not kept: {error}")
         return
-    click.echo(
+    tell(
         f"The memory of {sources_of(files)} is kept ({size(entry.nbytes)}), so that it is "
         f"not read again: {entry.title}. "
-        f"`namm-llm documents forget {entry.id}` removes it, --no-keep keeps none.",
-        err=True,
+        f"`namm-llm documents forget {entry.id}` removes it, --no-keep keeps none."
     )
 
 
@@ -200,15 +191,13 @@ def sources_of(files: Sequence[FileText]) -> str:
 def _tell(done: Put, store: MemoryStore) -> None:
     for entry in done.removed:
         sources = f"{entry.header.extra.get('sources', '')}, " if entry.header else ""
-        click.echo(
+        tell(
             f"Removed to make room, as the least recently used: the memory {entry.id} "
-            f"({sources}{size(entry.nbytes)}).",
-            err=True,
+            f"({sources}{size(entry.nbytes)})."
         )
     if done.over_nbytes:
-        click.echo(
+        tell(
             f"Warning: the memories take {size(done.over_nbytes)} more than the limit of "
             f"{size(store.limit)}; forget some "
-            f"(`namm-llm documents list` shows them) or raise {LIMIT_VARIABLE}.",
-            err=True,
+            f"(`namm-llm documents list` shows them) or raise {LIMIT_VARIABLE}."
         )

@@ -48,18 +48,21 @@ def answer(
     if result.finish_reason == "length":
         tell_cut(result.usage.output_tokens, params.max_tokens, more)
     if stats:
-        click.echo(statistics(result), err=True)
+        tell(statistics(result))
     return result
+
+
+def tell(line: str) -> None:
+    """To stderr: stdout has the answer alone."""
+    click.echo(line, err=True)
 
 
 def tell_cut(tokens: int, max_tokens: int, more: str) -> None:
     """Says that an answer is not whole, and what would let it be."""
     if tokens >= max_tokens:
-        click.echo(f"(cut at {grouped(max_tokens)} tokens; {more} allows more)", err=True)
+        tell(f"(cut at {grouped(max_tokens)} tokens; {more} allows more)")
     else:
-        click.echo(
-            f"(cut after {grouped(tokens)} tokens, at the model's last trained position)", err=True
-        )
+        tell(f"(cut after {grouped(tokens)} tokens, at the model's last trained position)")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import click
 
 from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
 from namm_llm.cli.options import Settings, command
-from namm_llm.cli.output import grouped, size
+from namm_llm.cli.output import grouped, size, tell
 from namm_llm.errors import UsageError
 from namm_llm.io import check_writable
 
@@ -58,7 +58,7 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     click.echo(json.dumps({**about, **info}, ensure_ascii=False) if settings.as_json else memory)
     if settings.stats:
         kept = f"{grouped(info['stored_tokens'])}/{grouped(info['seen_tokens'])}"
-        click.echo(f"KV {kept} kept {size(info['nbytes'])}", err=True)
+        tell(f"KV {kept} kept {size(info['nbytes'])}")
 
 
 def memory_path(files: tuple[str, ...], name: str | None, output: str | None) -> Path | None:

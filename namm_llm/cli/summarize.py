@@ -12,7 +12,7 @@ import click
 
 from namm_llm.cli.inputs import document_file
 from namm_llm.cli.options import Settings, command
-from namm_llm.cli.output import counted, grouped, interruptible, statistics, tell_cut
+from namm_llm.cli.output import counted, grouped, interruptible, statistics, tell, tell_cut
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.io import check_writable, replacing
@@ -212,7 +212,7 @@ class Job:
         if self._settings.stats:
             parts = f"{counted(len(summary.parts), 'part')}, " if summary.parts else ""
             done = f"{summary.method}, {parts}{counted(summary.calls, 'answer')}"
-            click.echo(f"{statistics(summary)} · {done}", err=True)
+            tell(f"{statistics(summary)} · {done}")
 
     def _say(self, text: str) -> None:
         self._said.append(text)
@@ -229,25 +229,21 @@ class Job:
             why = f", too many for one pass of {name} ({positions} positions)"
             why = "" if self._options.get("method", "auto") != "auto" else why
             parts = counted(len(plan.spans), "part")
-            click.echo(
-                f"{source.title}: {grouped(plan.tokens)} tokens{why}: {plan.method} in {parts}.",
-                err=True,
-            )
+            tell(f"{source.title}: {grouped(plan.tokens)} tokens{why}: {plan.method} in {parts}.")
 
     def _tell_found(self, work: WorkFile) -> None:
         if len(work):
             held = counted(len(work), "answer")
-            click.echo(f"Going on from {work.path}, which holds {held}.", err=True)
+            tell(f"Going on from {work.path}, which holds {held}.")
 
     def _give_up(self, stream: SummaryStream) -> None:
         """Interrupted: the line that has begun ends, and the user learns what is left."""
         if self._prints and self._said:
             click.echo("")
         if stream.work is not None and len(stream.work):
-            click.echo(
+            tell(
                 f"{counted(len(stream.work), 'answer')} kept in {stream.work.path}: "
-                "the same command goes on from there.",
-                err=True,
+                "the same command goes on from there."
             )
         raise KeyboardInterrupt
 

@@ -142,7 +142,7 @@ CACHE = (*_DECLARED[:2], _NAMM, *(each for each in _DECLARED[2:] if each.group =
 TEXT = tuple(each for each in _DECLARED if each.group == "text")
 
 
-@takes_settings("the cache", (*CACHE, *TEXT), "chunked")
+@takes_settings("the cache", (*CACHE, *TEXT))
 def make_cache_config(
     policy: str | EvictionPolicy | CacheConfig | None = None,
     *,

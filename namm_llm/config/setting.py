@@ -171,21 +171,26 @@ def split(given: Mapping[str, Any], *groups: Collection[Setting]) -> tuple[dict[
     )
 
 
-def takes_settings(owner: str, known: Collection[Setting], *own: str) -> Callable[[F], F]:
+def takes_settings(owner: str, known: Collection[Setting]) -> Callable[[F], F]:
     """Decorates a function with `**settings`: its signature and docstring list them, and an unknown
     name is a UsageError.
 
-    owner: how messages call the function. own: keywords of the function itself.
+    owner: how messages call the function.
     """
 
     def decorate(function: F) -> F:
+        plain = inspect.signature(function)
+        own = [each for each in plain.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        taken = {each.name for each in own}
+
         @functools.wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
-            check_names([name for name in given if name not in own], known, owner)
+            check_names([name for name in given if name not in taken], known, owner)
             return function(*args, **given)
 
+        more = [_parameter(each) for each in known if each.name not in taken]
         described = cast("Any", checked)
-        described.__signature__ = _signature(function, known)
+        described.__signature__ = plain.replace(parameters=[*own, *more])
         lines = "\n".join(f"    {each.name}: {each.description}" for each in known)
         described.__doc__ = f"{inspect.getdoc(function) or ''}\n\nSettings:\n{lines}\n"
         return cast("F", checked)
@@ -193,21 +198,10 @@ def takes_settings(owner: str, known: Collection[Setting], *own: str) -> Callabl
     return decorate
 
 
-def _signature(function: Callable[..., Any], known: Collection[Setting]) -> inspect.Signature:
-    plain = inspect.signature(function)
-    own = [each for each in plain.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    taken = {each.name for each in own}
-    more = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=each.default,
-            annotation=each.annotation,
-        )
-        for each in known
-        if each.name not in taken
-    ]
-    return plain.replace(parameters=[*own, *more])
+def _parameter(each: Setting) -> inspect.Parameter:
+    return inspect.Parameter(
+        each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.annotation
+    )
 
 
 def _or(value: float | None, otherwise: float) -> float:

@@ -1,7 +1,7 @@
 """The table of policies: what `--policy`, `Runner.load` and `namm-llm eval` know by name.
 
-A policy of another package enters by `register_policy`, or by an entry point of the group
-`namm_llm.policies` in its package's metadata, which is loaded when its name is first asked for.
+A policy of another package enters by `register_policy`. An entry point of the group
+`namm_llm.policies` names its class or module, which is loaded when an unknown name is asked for.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def _load_installed() -> None:
     """
     for point in entry_points(group=ENTRY_POINTS):
         try:
-            register_policy(point.load())
+            found = point.load()
+            if isinstance(found, type):  # a module has registered its policies itself
+                register_policy(found)
         except ImportError as error:
             package = point.dist.name if point.dist else point.value
             raise PolicyError(

@@ -13,7 +13,7 @@ import click
 
 from namm_llm.cli.chat.conversation import Conversation, beginning
 from namm_llm.cli.options import Settings, command
-from namm_llm.cli.output import counted
+from namm_llm.cli.output import counted, tell
 from namm_llm.config import DEFAULT_MODEL
 from namm_llm.errors import NammError, UsageError
 
@@ -81,9 +81,9 @@ def _begun(
     conversation.params = conversation.params.override(settings.sampling)
     conversation.system = conversation.system if system is None else system
     count = counted(len(conversation.turns), "message")
-    click.echo(f"Going on with {session.name} ({count}; /show prints them).", err=True)
+    tell(f"Going on with {session.name} ({count}; /show prints them).")
     if conversation.is_unanswered:
-        click.echo("The last message has no answer yet: /retry answers it.", err=True)
+        tell("The last message has no answer yet: /retry answers it.")
     return conversation, settings
 
 
@@ -97,11 +97,11 @@ def _talk(
 
     talk = Chat(conversation, settings, session, in_pipe=not terminal)
     if terminal:
-        click.echo(f"Loading {settings.runner.get('model', DEFAULT_MODEL)} ...", err=True)
+        tell(f"Loading {settings.runner.get('model', DEFAULT_MODEL)} ...")
     talk.begin(settings.load())
     lines = lines_of([*COMMANDS], history_path() if session else None)
     if terminal:
-        click.echo("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.", err=True)
+        tell("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
     try:
         while not talk.over:
             begun, talk.begun = talk.begun, ""
@@ -112,9 +112,7 @@ def _talk(
             except (NammError, KeyboardInterrupt) as error:
                 if not terminal:
                     raise
-                click.echo(
-                    f"Error: {error}" if isinstance(error, NammError) else "(stopped)", err=True
-                )
+                tell(f"Error: {error}" if isinstance(error, NammError) else "(stopped)")
     finally:
         talk.leave()
 
@@ -124,7 +122,7 @@ def _list() -> None:
 
     found = saved_sessions()
     if not found:
-        click.echo("There is no saved chat.", err=True)
+        tell("There is no saved chat.")
     width = max((len(listed.name) for listed in found), default=0)
     for listed in found:
         date = time.strftime("%Y-%m-%d %H:%M", time.localtime(listed.saved_at))

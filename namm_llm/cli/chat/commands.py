@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import click
-
 from namm_llm.cli.chat.controller import Chat
 from namm_llm.cli.chat.conversation import Conversation, File, beginning
 from namm_llm.cli.chat.sessions import read_record, write_record
 from namm_llm.cli.inputs import document_file
-from namm_llm.cli.output import counted
+from namm_llm.cli.output import counted, tell
 from namm_llm.errors import DocumentError, UsageError
 
 
@@ -53,7 +51,7 @@ def obey(chat: Chat, name: str, rest: str) -> None:
         )
     said = command.run(chat, rest)
     if said:
-        click.echo(said, err=True)
+        tell(said)
 
 
 @dataclass(frozen=True)
@@ -187,10 +185,7 @@ def _retry(chat: Chat, rest: str) -> str:
         and chat.conversation.turns
         and not chat.conversation.is_unanswered
     ):
-        click.echo(
-            "At temperature 0 the same answer comes again; /set temperature 0.8 lets it vary.",
-            err=True,
-        )
+        tell("At temperature 0 the same answer comes again; /set temperature 0.8 lets it vary.")
     return "" if chat.retry() else "There is no message to answer again."
 
 

@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from namm_llm.cli.chat.conversation import Conversation, File
 from namm_llm.cli.chat.sessions import CACHES_NBYTES, Session
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import answer, grouped, interruptible, size
+from namm_llm.cli.output import answer, grouped, interruptible, size, tell
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import CacheError, NammError
 
@@ -72,7 +70,7 @@ class Chat:
             memory = runner.open(self.session.cache_path)
             runner.recall(memory)
         except NammError as error:
-            click.echo(f"The conversation is read again with the next message: {error}", err=True)
+            tell(f"The conversation is read again with the next message: {error}")
         else:
             self.cache = memory.cache.stats()
             self._saved_tokens = self.cache.seen_tokens
@@ -126,7 +124,7 @@ class Chat:
         elif self._in_pipe:
             raise KeyboardInterrupt
         else:
-            click.echo("(stopped; /undo takes it back)" if result.text else "(stopped)", err=True)
+            tell("(stopped; /undo takes it back)" if result.text else "(stopped)")
 
     def _give_up(self, before: str | None) -> None:
         if before is not None:
@@ -176,9 +174,7 @@ class Chat:
         if self.conversation.turns or self.conversation.files:
             self._save_cache(leaving=True)
             if not self._in_pipe:
-                click.echo(
-                    f"Saved as {self.session.name}; namm-llm chat -c goes on from here.", err=True
-                )
+                tell(f"Saved as {self.session.name}; namm-llm chat -c goes on from here.")
         self.session.close()
 
     def start_over(self, conversation: Conversation | None = None) -> str | None:
@@ -211,10 +207,9 @@ class Chat:
         stats = memory.cache.stats()
         if stats.nbytes > CACHES_NBYTES:
             self._cannot_save = True
-            click.echo(
+            tell(
                 f"The cache ({size(stats.nbytes)}) is too large to be saved; -c will read "
-                "the conversation again.",
-                err=True,
+                "the conversation again."
             )
         elif stats.seen_tokens != self._saved_tokens and (
             leaving
@@ -231,7 +226,7 @@ class Chat:
             save()
         except NammError as error:
             if not self._cannot_save:
-                click.echo(f"Warning: {error}", err=True)
+                tell(f"Warning: {error}")
             self._cannot_save = True
 
     # -- what it is --------------------------------------------------------------------------------
@@ -256,7 +251,7 @@ class Chat:
             f"Kept: {grouped(cache.stored_tokens)} tokens for each head "
             f"({cache.kept_fraction:.0%}), {size(cache.nbytes)} "
             f"(all of them: {size(cache.full_nbytes)})\n"
-            f"Chosen by: {cache.policy}, in {grouped(cache.updates)} updates"
+            f"Chosen by: {cache.policy}, in {grouped(cache.eviction_steps)} eviction steps"
         )
 
     def describe_params(self) -> dict[str, Any]:

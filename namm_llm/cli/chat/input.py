@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from namm_llm.cli.output import tell
+
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -65,10 +67,10 @@ class PlainLines:
                     text += f"\n{self._line(MORE)}"
                 return unquoted(text)
             except EOFError:
-                click.echo(err=True)
+                tell("")
                 return None
             except KeyboardInterrupt:
-                click.echo(f"\n{HINT}", err=True)
+                tell(f"\n{HINT}")
 
     def _line(self, prompt: str) -> str:
         if sys.stdout.isatty():
@@ -111,7 +113,7 @@ class EditedLines:
             except EOFError:
                 return None
             except KeyboardInterrupt:
-                click.echo(HINT, err=True)
+                tell(HINT)
 
 
 def is_open(text: str) -> bool:
