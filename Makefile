@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-slow test-gpu bench bench-gpu bench-peers format clean
+.PHONY: help demo docs test check test-slow test-gpu bench bench-gpu bench-peers format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,12 +47,16 @@ bench-peers: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has 
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement namm_lab/reports/peers/requirements.txt
 	@touch $@
 
+docs: $(READY)  ## build the documentation as a site in site/, strictly
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 format: $(READY)  ## sort imports and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, builds and caches
-	rm -rf .venv .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers site build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: a CPU build that the index offers for the pinned version is then kept.
