@@ -9,7 +9,7 @@ from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import answer
 
 
-@command("load", "cache", "sampling")
+@command("load", "run", "cache", "sampling")
 @click.argument("document")
 @click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
 @click.option(

@@ -30,7 +30,7 @@ PICTURES = (".png", ".svg", ".pdf")
 OF_A_POLICY = ("policy", "budget", "budget_scope", "sinks", "protect_recent")
 
 
-@command("load", "cache", output=False)
+@command("load", "run", "cache", output=False)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "-o",
@@ -110,6 +110,7 @@ def inspected(
     first = (
         read_one(sources, settings) if memory is None else open_one(memory, text, sources, settings)
     )
+
     runner = Runner(first.session)
     memories = [first]
     if versus is not None:

@@ -20,6 +20,7 @@ from namm_llm.config import (
     CACHE,
     DEFAULT_MODEL,
     LOAD,
+    RUN,
     SAMPLING,
     Group,
     SamplingParams,
@@ -31,9 +32,14 @@ from namm_llm.errors import UsageError
 if TYPE_CHECKING:
     from namm_llm.runner import Runner
 
-_SECTIONS: dict[Group, str] = {"load": "Model", "cache": "Cache", "sampling": "Sampling"}
+_SECTIONS: dict[Group, str] = {
+    "load": "Model",
+    "run": "Model",
+    "cache": "Cache",
+    "sampling": "Sampling",
+}
 _OWN, _OUTPUT = "Options", "Output"
-_EVERY = {each.name: each for each in (*LOAD, *CACHE, *SAMPLING)}
+_EVERY = {each.name: each for each in (*LOAD, *RUN, *CACHE, *SAMPLING)}
 
 
 @dataclass(frozen=True)
@@ -168,13 +174,13 @@ def _taken(
     values: dict[str, Any], known: tuple[Setting, ...], defaults: Mapping[str, Any]
 ) -> Settings:
     """The shared options, taken out of all values of a call."""
-    given: dict[str, dict[str, Any]] = {"load": {}, "cache": {}, "sampling": {}}
+    given: dict[str, dict[str, Any]] = {group: {} for group in _SECTIONS}
     for each in known:
         value = values.pop(each.name)
         if value is not None and value != ():
             given[each.group][each.name] = value
     return Settings(
-        runner={**given["load"], **given["cache"]},
+        runner={**given["load"], **given["run"], **given["cache"]},
         sampling=given["sampling"],
         defaults={name: value for name, value in defaults.items() if not isinstance(value, str)},
         as_json=values.pop("as_json", False),

@@ -14,7 +14,7 @@ from namm_llm.errors import UsageError
 from namm_llm.io import check_writable
 
 
-@command("load", "cache")
+@command("load", "run", "cache")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--name",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from namm_llm.summaries.calls import Memory
 
 
-@command("load", "cache", "sampling", max_tokens="enough for --length")
+@command("load", "run", "cache", "sampling", max_tokens="enough for --length")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--method", metavar="M", help="auto, one-pass, map-reduce or refine.  [default: auto]"

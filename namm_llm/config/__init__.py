@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "INTERVAL",
     "LOAD",
+    "RUN",
     "SAMPLING",
     "TEXT",
     "BudgetScope",
@@ -42,13 +43,16 @@ __all__ = [
     "takes_settings",
 ]
 
-LOAD = declared_in(LoadConfig, "load")
+_MODEL = declared_in(LoadConfig, "load")
+LOAD = tuple(each for each in _MODEL if each.group == "load")
+RUN = tuple(each for each in _MODEL if each.group == "run")
 
 
 def settings_of(*groups: Group) -> tuple[Setting, ...]:
     """The settings of these groups, in the order in which help texts show them.
 
-    `Runner.load` takes load and cache, `Runner.with_cache` takes cache, `ManagedCache.for_model`
-    takes cache and text, an answer takes sampling; commands and adapters take all but text.
+    `Runner.load` takes load, run and cache, `Runner.with_cache` takes cache,
+    `ManagedCache.for_model` takes cache and text, an answer takes sampling; commands and adapters
+    take all but text.
     """
-    return tuple(each for each in (*LOAD, *CACHE, *TEXT, *SAMPLING) if each.group in groups)
+    return tuple(each for each in (*LOAD, *RUN, *CACHE, *TEXT, *SAMPLING) if each.group in groups)

@@ -62,18 +62,21 @@ class LoadConfig:
         unit="tokens",
         metavar="N",
         least=1,
+        group="run",
     )
     prefix_caches: int = setting(
         "Caches of the last prompts that are kept, to read only what is new of the next one.",
         2,
         metavar="N",
         least=0,
+        group="run",
     )
     cuda_graphs: bool | Literal["eager"] | None = setting(
         "Decode with CUDA graphs.",
         None,
         annotation="bool | Literal['eager'] | None",
         unset="where the model is on one CUDA device",
+        group="run",
     )
 
     def __post_init__(self) -> None:

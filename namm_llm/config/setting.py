@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from namm_llm.errors import UsageError
 
-Group = Literal["load", "cache", "text", "sampling"]
+Group = Literal["load", "run", "cache", "text", "sampling"]
 F = TypeVar("F", bound=Callable[..., Any])
 _KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -32,8 +32,8 @@ class Setting:
     name: str = ""
     """As Python writes it; the flag is the same with dashes."""
     group: Group = "load"
-    """`load`: loading and running a model. `cache`: what is evicted. `text`: as `cache`, for one
-    text alone. `sampling`: how an answer is written."""
+    """`load`: which model. `run`: how it is run. `cache`: what is evicted. `text`: as `cache`, for
+    one text alone. `sampling`: how an answer is written."""
     annotation: str = ""
     """The type that Python callers may give."""
     kind: type = str

@@ -27,7 +27,7 @@ CONTRACT = {
         "kept_fraction": 0.25,
         "nbytes": 34_100_000,
         "full_nbytes": 136_400_000,
-        "updates": 4,
+        "eviction_steps": 4,
         "policy": "h2o",
     },
     "model": "fake",
@@ -89,8 +89,12 @@ class FakeRunner:
     context_window: int | None = 4096
     footprint_bytes: int = 34_100_000
 
-    def identity(self) -> str:
-        return "fake (float32)"
+    model_id: str = "fake"
+    loaded: Any = field(
+        default_factory=lambda: Record(
+            {"quantization": None, "model": Record({"dtype": "torch.float32"})}
+        )
+    )
 
     def render_chat(self, messages: Any) -> str:
         return ""
@@ -132,8 +136,17 @@ class FakeRunner:
 
 
 @dataclass
+class FakeCache:
+    config: CacheConfig
+
+
+@dataclass
 class FakeDocument:
     runner: FakeRunner
+
+    @property
+    def cache(self) -> FakeCache:
+        return FakeCache(self.runner.eviction)
 
     def stream(self, question: str, params: SamplingParams, *, cancel: Event) -> FakeStream:
         return self.runner.stream(

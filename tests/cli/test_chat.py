@@ -71,7 +71,7 @@ def test_an_error_ends_a_pipe(cli: FakeCommandLine) -> None:
             "/retyr",
             "there is no command /retyr (did you mean /retry?): /help lists them; // begins a message that starts with a slash",
         ),
-        ("/set heat 1", "there is no sampling parameter 'heat'; there are "),
+        ("/set heat 1", "sampling has no setting 'heat'; there are "),
         ("/set temperature", "/set temperature needs a value: /set NAME VALUE"),
         ("/set temperature hot", "temperature must be "),
         ("/set top_p 7", "top_p must be "),
@@ -168,7 +168,7 @@ def test_set_changes_how_answers_are_sampled(cli: FakeCommandLine) -> None:
     )
     assert done.stderr.startswith('temperature is 0.7.\nstop is ["END"].\nseed is 3.\n')
     assert "temperature         0.7\n" in done.stderr
-    assert cli.runner.params == [SamplingParams(temperature=0.7, stop=("END",), seed=3)]
+    assert cli.runner.params == [SamplingParams(max_tokens=1024, temperature=0.7, stop=("END",), seed=3)]
 
 
 def test_help_names_every_command(cli: FakeCommandLine) -> None:
@@ -267,11 +267,11 @@ def test_a_saved_conversation_is_loaded(
         stdin=f"/set seed 3\nHi\n/file {handbook}\n/save {path}\n",
     )
     done = cli(["Green."], "chat", stdin=f"/load {path}\nWhat colour?\n")
-    assert done.stderr == "2 messages; they are read with the next one.\n"
+    assert done.stderr == "2 messages; read with the next one.\n"
     assert cli.runner.asked == [
         [said("system", "Be brief."), *HI, said("user", "The lamp is green.\n\nWhat colour?")]
     ]
-    assert cli.runner.params == [SamplingParams(seed=3)]
+    assert cli.runner.params == [SamplingParams(max_tokens=1024, seed=3)]
     assert (
         cli([], "chat", stdin=f"/save {path}\n").stderr
         == f"Error: {path} exists already; /save takes a new name\n"

@@ -198,8 +198,8 @@ def _undo(chat: Chat, rest: str) -> str:
     else:
         said = f"Taken back: {beginning(text)}"
         if conversation.files:
-            said += f" ({', '.join(file.name for file in conversation.files)} stays; /undo again "
-            "removes it)"
+            names = ", ".join(file.name for file in conversation.files)
+            said += f" ({names} stays; /undo again removes it)"
     chat.save()
     return said
 

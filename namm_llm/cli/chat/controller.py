@@ -238,7 +238,10 @@ class Chat:
         window = runner.context_window
         positions = f"{grouped(window)} positions" if window else "any number of positions"
         weights = f"{size(runner.footprint_bytes)} of weights, {positions}"
-        return f"{runner.identity()}\n{weights}\nCache: {runner.eviction.describe()}"
+        loaded = runner.loaded
+        dtype = str(loaded.model.dtype).removeprefix("torch.")
+        kind = ", ".join(filter(None, (loaded.quantization, dtype)))
+        return f"{runner.model_id} ({kind})\n{weights}\nCache: {runner.eviction.describe()}"
 
     def describe_cache(self) -> str:
         """What the cache holds of the conversation."""
