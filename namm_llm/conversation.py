@@ -1,27 +1,29 @@
-"""What a saved conversation has beside its cache: its text, and the ids that the model read and
-wrote for it.
-"""
+"""Conversations that are kept on disk: the memory of one, and going on with it without reading."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from namm_llm.errors import UsageError
+from namm_llm.config.header import config_to_dict
+from namm_llm.document import Document
+from namm_llm.engine.session import Session
+from namm_llm.errors import CacheError, UsageError
+from namm_llm.models.messages import Message
 
 _TEXT, _IDS = "chat_text", "chat_ids"
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """text: as the chat template renders it. ids: of the text, the model's own tokens as it wrote
-    them.
-    """
+    """What a saved conversation has beside its cache."""
 
     text: str
+    """As the chat template renders it."""
     ids: list[int]
+    """Of the text: the model's own tokens, as it wrote them."""
 
     @classmethod
     def of_memory(cls, extra: Mapping[str, str]) -> Conversation:
@@ -39,3 +41,27 @@ class Conversation:
     def sha256(self) -> str:
         """Of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def remember(session: Session, messages: Sequence[Message]) -> Document | None:
+    """What is kept of a conversation, as a memory; see `Runner.remember`."""
+    text = session.format.render(messages)
+    ids, length = session.format.known.longest(text) or ([], 0)
+    cache = session.kept_cache(ids)
+    if cache is None:
+        return None
+    conversation = Conversation(text[:length], ids)
+    return Document(session, cache, conversation.sha256, extra=conversation.extra)
+
+
+def recall(session: Session, memory: Document) -> None:
+    """Go on with the conversation of a memory; see `Runner.recall`."""
+    conversation = Conversation.of_memory(memory.extra)
+    then, now = memory.cache.config, session.config
+    if config_to_dict(then) != config_to_dict(now):
+        raise CacheError(
+            f"the conversation was read with other cache settings ({then.describe()}) than those "
+            f"of now ({now.describe()})."
+        )
+    session.keep_cache(conversation.ids, memory.cache)
+    session.format.known.add(conversation.text, "", conversation.ids)

@@ -25,8 +25,9 @@ from namm_llm.io import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 3
-OLDEST = 2  # without the chat template; the oldest version that is still read
+    from namm_llm.models.loading import LoadedModel
+
+VERSION = 4
 # a single entry of the metadata, because safetensors does not keep the order of several
 _HEADER = "namm_document"
 _CHECKSUM = "header_sha256"
@@ -34,43 +35,64 @@ _CHECKSUM = "header_sha256"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a memory was read with. name: a bundled model, a Hugging Face id or an absolute folder.
-    fingerprint: the same for the same weights (their quantization and dtype included) and
-    tokenizer. template: the same for the same chat template, empty for none; None in files of an
-    older program, which does not say.
-    """
+    """The model that a memory was read with."""
 
     name: str
+    """A bundled model, a Hugging Face id or an absolute folder."""
     revision: str | None
     quantization: str | None
     dtype: str
     fingerprint: str
-    template: str | None = None
+    """The same for the same weights (their quantization and dtype included) and tokenizer."""
+    template: str
+    """The same for the same chat template; empty for none."""
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> SavedModel:
+        """What memories that this model reads belong to."""
+        from namm_llm.models.fingerprint import template_fingerprint
+        from namm_llm.models.locate import BUNDLED
+
+        is_folder = loaded.folder is not None and loaded.model_id not in BUNDLED
+        return cls(
+            name=str(loaded.folder.resolve()) if is_folder and loaded.folder else loaded.model_id,
+            revision=getattr(loaded.model.config, "_commit_hash", None),
+            quantization=loaded.quantization,
+            dtype=str(loaded.model.dtype).removeprefix("torch."),
+            fingerprint=loaded.fingerprint,
+            template=template_fingerprint(loaded.tokenizer),
+        )
 
     def __str__(self) -> str:
-        return f"{self.name} ({', '.join(filter(None, (self.revision, self.quantization, self.dtype)))})"
+        details = filter(None, (self.revision, self.quantization, self.dtype))
+        return f"{self.name} ({', '.join(details)})"
 
 
 @dataclass(frozen=True)
 class SavedHeader:
-    """What is known of a saved memory without its tensors.
-
-    eviction: all settings it was read with (see `config_to_dict`). policy: the same in one line.
-    seen_tokens, stored_tokens: as of `CacheStats`. text_sha256: see `Document`. extra: strings of
-    whoever saved it, such as a name. cache: the numbers beside the tensors. tensors_sha256: see
-    `checksum`.
-    """
+    """What is known of a saved memory without its tensors."""
 
     version: int
     model: SavedModel
     eviction: dict[str, Any]
+    """All settings that it was read with, as of `config_to_dict`."""
     policy: str
+    """The same in one line."""
     seen_tokens: int
     stored_tokens: int
     text_sha256: str
+    """Of the text that was read; see `Document.extend` for one that was added to."""
     extra: dict[str, str]
+    """Strings of whoever saved it, such as a name."""
     cache: dict[str, str]
+    """The numbers beside the tensors."""
     tensors_sha256: str
+    """What `checksum` gives for the tensors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """As of `Document`."""
+        return memory_fingerprint(self.model, self.eviction, self.text_sha256)
 
     def check_belongs(self, path: Path, model: SavedModel) -> None:
         """DocumentError if the memory in `path` is one of other weights, or was read through
@@ -78,12 +100,22 @@ class SavedHeader:
         """
         if self.model.fingerprint != model.fingerprint:
             raise DocumentError(
-                f"{path} was saved with the weights of {self.model}, this runner has {model}. Load that model, or read the document again."
+                f"{path} was saved with the weights of {self.model}, this runner has {model}. "
+                "Load that model, or read the document again."
             )
-        if self.model.template not in (None, model.template):
+        if self.model.template != model.template:
             raise DocumentError(
-                f"{path} was read through another chat template than {model} has now. Put the old one back, or read the document again."
+                f"{path} was read through another chat template than {model} has now. "
+                "Put the old one back, or read the document again."
             )
+
+
+def memory_fingerprint(model: SavedModel, config: Mapping[str, Any], text_sha256: str) -> str:
+    """The same for the same text, read by the same model with the same settings (`config`, as of
+    `config_to_dict`).
+    """
+    whole = [model.fingerprint, model.template, config, text_sha256]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -167,7 +199,8 @@ def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str
             tensors = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise DocumentError(
-            f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Read the document again."
+            f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. "
+            "Read the document again."
         ) from error
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -177,16 +210,18 @@ def _read_once(path: Path, *, with_tensors: bool) -> tuple[SavedHeader, dict[str
         ) from error
     if with_tensors and checksum(tensors) != header.tensors_sha256:
         raise DocumentError(
-            f"{path} is damaged: its numbers are not those that were saved. Read the document again."
+            f"{path} is damaged: its numbers are not those that were saved. "
+            "Read the document again."
         )
     return header, tensors
 
 
 def _header(path: Path, text: str) -> SavedHeader:
     values = json.loads(text)
-    if not OLDEST <= values["version"] <= VERSION:
+    if values["version"] != VERSION:
         raise DocumentError(
-            f"{path} has format version {values['version']}, this program knows version {VERSION}. Read the document again."
+            f"{path} has format version {values['version']}, this program knows version {VERSION}. "
+            "Read the document again."
         )
     if values.pop(_CHECKSUM) != _checksum_of(values):
         raise DocumentError(

@@ -1,44 +1,127 @@
-"""The text of one answer while it grows: tokens in, pieces out."""
+"""One answer in flight: the request as it came in, and the object that grows until it is whole."""
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
+from dataclasses import dataclass, field
+from time import perf_counter
 
-from namm_llm.engine.detokenize import Detokenizer
-from namm_llm.engine.reply import Reply
-from namm_llm.engine.results import Piece
-from namm_llm.engine.stopping import StopStrings
+import torch
+from torch import Tensor
+
+from namm_llm.cache import ManagedCache
+from namm_llm.config import SamplingParams
+from namm_llm.engine.cancel import CancelFlag
+from namm_llm.engine.forward import tokens_seen
+from namm_llm.engine.results import FinishReason, Generation, Piece, Timings, Usage
+from namm_llm.engine.sampling import Sampler
+from namm_llm.engine.text import Detokenizer, StopStrings
+from namm_llm.models.grammar import Constraint
+from namm_llm.models.loading import LoadedModel
+
+_SPAN = 64  # tokens; questions are protected in such steps, so that most can share a batch
 
 
-class AnswerText:
-    """Turns the tokens of a `Reply` into pieces, and ends it where a stop string comes."""
+@dataclass(frozen=True)
+class Request:
+    """What is to be read, and how it is to be answered."""
 
-    def __init__(self, reply: Reply, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
-        self._reply = reply
-        self._detokenizer = Detokenizer(tokenizer, reply.prompt)
-        self._stops = StopStrings(stops)
+    ids: list[int]
+    """Token ids to read."""
+    params: SamplingParams
+    memory: ManagedCache | None = None
+    """The cache of a document that `ids` follow; it is forked, never changed."""
+    constraint: Constraint | None = None
+    """What the answer must be; it serves this request alone."""
+    cancel: CancelFlag | None = None
+    """Ends this answer alone."""
+    text: str = ""
+    """What `ids` were made of, if that was messages."""
+    reads_only: bool = False
+    """Whether the prompt is read and nothing is written."""
+    asked_at: float = field(default_factory=perf_counter)
+
+    @property
+    def memory_tokens(self) -> int:
+        """Tokens before `ids`."""
+        return 0 if self.memory is None else tokens_seen(self.memory)
+
+    @property
+    def question_span(self) -> int:
+        """Tokens behind the document that are never evicted: the question, rounded up."""
+        return 0 if self.memory is None else -(-len(self.ids) // _SPAN) * _SPAN
+
+
+class Answer:
+    """One answer in flight: its tokens, its text, its cache and its times.
+
+    Only the decoding loop changes it: `pick` a token, `take` it once the host knows it, `end` it
+    early. It is whole as soon as `finish_reason` is set.
+
+    number: of the request, for its events. reused: how many of its ids the cache holds already.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        loaded: LoadedModel,
+        cache: ManagedCache | None,
+        *,
+        number: int = 0,
+        reused: int = 0,
+    ) -> None:
+        self.request = request
+        self.number = number
+        self.reused = reused
+        self.cache = cache
+        """Its own cache; None while it is a row of a batch."""
+        self.output: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self.prefill_seconds = 0.0
+        self._loaded = loaded
+        self._limit = _limit(request, loaded.positions)
+        self._sampler = Sampler(request.params, request.ids)
+        self._detokenizer = Detokenizer(loaded.backend, request.ids)
+        self._stops = StopStrings(request.params.stop)
         self._shown: list[str] = []
         self._pending: list[int] = []
+        self._first_at = self._last_at = 0.0
 
-    @property
-    def text(self) -> str:
-        """All pieces so far."""
-        return "".join(self._shown)
+    # -- the loop ----------------------------------------------------------------------------------
 
-    @property
-    def is_cut(self) -> bool:
-        """Whether a stop string came, so that the model wrote more than the text says."""
-        return self._stops.found
+    def pick(self, logits: Tensor) -> Tensor:
+        """The next token, int64 `[]`, on the device of the logits `[V]`."""
+        constraint = self.request.constraint
+        if constraint is None:
+            token = self._sampler.pick(logits)
+        else:
+            chosen = int(self._sampler.pick(constraint.mask(logits)))
+            left = self._limit - len(self.output)
+            token = torch.tensor(constraint.take(chosen, left), device=logits.device)
+        self._sampler.came(token)
+        return token
 
-    def feed(self, token: int) -> Piece | None:
-        """The piece that this token completes, if it does."""
+    def take(self, token: int) -> Piece | None:
+        """Add the token that was picked; the piece of text that it completes, if it does."""
+        self.output.append(token)
+        if token in self._loaded.end_ids:
+            self.finish_reason = "stop"
+            return None
+        self._last_at = perf_counter()
+        self._first_at = self._first_at or self._last_at
         self._pending.append(token)
         text = self._stops.feed(self._detokenizer.feed(token))
-        if self._stops.found:
-            self._reply.finish_reason = "stop"
+        constraint = self.request.constraint
+        if self._stops.found or (constraint is not None and constraint.complete):
+            self.finish_reason = "stop"
+        elif len(self.output) >= self._limit:
+            self.finish_reason = "length"
         return self._piece(text)
 
-    def finish(self) -> Piece | None:
+    def end(self, reason: FinishReason) -> None:
+        """Nothing more is written."""
+        self.finish_reason = reason
+
+    def flush(self) -> Piece | None:
         """What was held back because it might have become a stop string."""
         return self._piece(self._stops.flush())
 
@@ -49,3 +132,59 @@ class AnswerText:
         piece = Piece(text, tuple(self._pending))
         self._pending.clear()
         return piece
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a token may follow the one that is picked next, which is not known yet."""
+        return len(self.output) + 1 < self._limit
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its reader has left."""
+        return self.request.cancel is not None and self.request.cancel.is_set()
+
+    # -- what it says ------------------------------------------------------------------------------
+
+    @property
+    def text(self) -> str:
+        """All pieces so far."""
+        return "".join(self._shown)
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The output without the token that ended it, which is the chat template's to write."""
+        ended = bool(self.output) and self.output[-1] in self._loaded.end_ids
+        return self.output[:-1] if ended else self.output[:]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a stop string came, so that the model wrote more than the text says."""
+        return self._stops.found
+
+    def result(self) -> Generation:
+        """The whole answer with its numbers."""
+        assert self.cache is not None
+        assert self.finish_reason is not None
+        request, before = self.request, self.request.memory_tokens
+        return Generation(
+            text=self.text,
+            finish_reason=self.finish_reason,
+            usage=Usage(before + len(request.ids), before + self.reused, len(self.output)),
+            timings=Timings(
+                load_seconds=self._loaded.load_seconds,
+                prefill_seconds=self.prefill_seconds,
+                first_token_seconds=(self._first_at or perf_counter()) - request.asked_at,
+                decode_seconds=self._last_at - self._first_at,
+            ),
+            cache=self.cache.stats(),
+            model=self._loaded.model_id,
+        )
+
+
+def _limit(request: Request, positions: int | None) -> int:
+    """Most tokens of the answer."""
+    limit = request.params.max_tokens
+    if positions is not None:
+        limit = min(limit, positions - request.memory_tokens - len(request.ids))
+    assert limit >= 1, "a request is checked to fit before it is made"
+    return limit

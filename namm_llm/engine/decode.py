@@ -1,69 +1,94 @@
-"""The decoding loop: one token after the other, for one sequence or several.
+"""The decoding loop: one token after the other, for one answer or several side by side.
 
 Every prompt is read on its own, so nothing is padded; then the caches are decoded as one batch,
-which finished rows leave. No torch context is held across a `yield`.
+which finished answers leave. No torch context is held across a `yield`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from namm_llm.cache import ManagedCache
-from namm_llm.engine.batch import Batch
+from namm_llm.cache.transformers import device_of
+from namm_llm.engine.answer import Answer
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.forward import step, tokens_seen
-from namm_llm.engine.graph.host_copy import HostCopy
-from namm_llm.engine.reply import Reply
-from namm_llm.models.placement import device_of
+from namm_llm.engine.results import RowPiece
+from namm_llm.errors import ModelError
+from namm_llm.models.loading import LoadedModel
+
+CudaGraphs = bool | Literal["eager"] | None
+
+
+class Batch(Protocol):
+    """Sequences that are decoded together, one token of each at a time, until they leave."""
+
+    runs_ahead: bool
+    """Whether the newest token of a sequence that leaves can be taken back."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits `[B, V]` after one more token `[B, 1]` of each sequence that is left."""
+
+    def fetch(self, tokens: Tensor) -> Callable[[], list[int]]:
+        """Start to bring tokens, int64 `[B]`, to the host; the function waits for them."""
+
+    def leave(self, row: int, *, without_last: bool = False) -> ManagedCache:
+        """The cache of one sequence, which is decoded no further; those behind it move up."""
 
 
 def decode(
-    batch: Batch, replies: list[Reply], logits: list[Tensor], cancel: CancelFlag
-) -> Iterator[tuple[int, int]]:
-    """Yields (row, token) for every token of text, until all replies have a finish reason. replies,
-    logits: of each row of the batch.
+    batch: Batch, answers: list[Answer], logits: list[Tensor], cancel: CancelFlag
+) -> Iterator[RowPiece | Answer]:
+    """Write the answers, one for each row of the batch.
+
+    logits: `[V]` of each, after its prompt. Yields pieces of text, and each answer with its cache
+    as soon as it is whole.
 
     Where the batch can take a token back, its next step is begun before the host has read the
     tokens, so that the device never waits for text to be made of them; what is found to be the end
     one step late is taken back. A constraint has to know each token first.
     """
-    rows, scores, courier = list(range(len(replies))), torch.stack(logits), HostCopy()
-    while rows:
-        going = [replies[row] for row in rows]
-        tokens = torch.stack([reply.pick(own) for reply, own in zip(going, scores, strict=True)])
-        courier.send(tokens)
-        ahead = (
-            batch.runs_ahead
-            and any(reply.may_go_on for reply in going)
-            and not any(reply.constraint for reply in going)
-        )
+    going, scores = list(answers), torch.stack(logits)
+    while going:
+        picked = [answer.pick(own) for answer, own in zip(going, scores, strict=True)]
+        tokens = torch.stack(picked)
+        arrived = batch.fetch(tokens)
+        ahead = batch.runs_ahead and _may_run_ahead(going)
         if ahead:
             scores = batch.step(tokens[:, None])
-        for row, reply, token in zip(rows, going, courier.receive(), strict=True):
-            if cancel.is_set() or reply.is_cancelled():
-                reply.finish_reason = "cancelled"
-            elif (known := reply.take(token)) is not None:
-                yield row, known
-        staying = [at for at, reply in enumerate(going) if reply.finish_reason is None]
-        for at in reversed(range(len(going))):
-            if going[at].finish_reason is not None:
-                going[at].cache = batch.leave(at, without_last=ahead)
-        rows = [rows[at] for at in staying]
-        if rows and ahead:
-            scores = (
-                torch.stack([scores[at] for at in staying]) if len(staying) < len(going) else scores
-            )
-        elif rows:
-            scores = batch.step(torch.stack([tokens[at] for at in staying])[:, None])
+        for answer, token in zip(going, arrived(), strict=True):
+            if cancel.is_set() or answer.is_cancelled:
+                answer.end("cancelled")
+            elif (piece := answer.take(token)) is not None:
+                yield RowPiece(answer.number, piece)
+        staying = [row for row, answer in enumerate(going) if answer.finish_reason is None]
+        for row in reversed(range(len(going))):
+            if row not in staying:
+                going[row].cache = batch.leave(row, without_last=ahead)
+        yield from (answer for answer in going if answer.finish_reason is not None)
+        if len(staying) < len(going):
+            going = [going[row] for row in staying]
+            tokens, scores = tokens[staying], scores[staying] if ahead else scores
+        if going and not ahead:
+            scores = batch.step(tokens[:, None])
+
+
+def _may_run_ahead(answers: list[Answer]) -> bool:
+    return any(answer.may_go_on for answer in answers) and not any(
+        answer.request.constraint for answer in answers
+    )
 
 
 class PlainBatch:
-    """The batch of any model on any device: caches that grow, joined; they are used up. Its updates
-    come with their token, so none can be taken back.
+    """The batch of any model on any device: caches that grow, joined; they are used up.
+
+    Its eviction steps come with their token, so no token can be taken back.
     """
 
     runs_ahead = False
@@ -76,20 +101,75 @@ class PlainBatch:
         self._cache = caches[0] if len(caches) == 1 else ManagedCache.join(caches)
 
     def step(self, tokens: Tensor) -> Tensor:
-        """As of `Batch`."""
+        """As of `Batch`. Raises ModelError if the device runs out of memory."""
         tokens = tokens.to(self._positions.device)
         logits = step(self._model, self._cache, tokens, self._positions)
         self._positions = self._positions + 1
         return logits
 
-    def leave(self, at: int, *, without_last: bool = False) -> ManagedCache:
+    def fetch(self, tokens: Tensor) -> Callable[[], list[int]]:
+        """As of `Batch`."""
+        return tokens.tolist
+
+    def leave(self, row: int, *, without_last: bool = False) -> ManagedCache:
         """As of `Batch`."""
         assert not without_last, "it does not run ahead"
-        if len(self._positions) == 1:
+        rows = len(self._positions)
+        if rows == 1:
             return self._cache
         single = self._cache.fork()
-        single.select([at])
-        others = [row for row in range(len(self._positions)) if row != at]
+        single.select_rows([row])
+        others = [other for other in range(rows) if other != row]
         self._positions = self._positions[others]
-        self._cache.select(others)
+        self._cache.select_rows(others)
         return single
+
+
+class Decoding(Protocol):
+    """How the answers of one runner are decoded."""
+
+    def batch(self, caches: list[ManagedCache]) -> Batch:
+        """The sequences of these caches, which are used up, side by side; the list is emptied."""
+
+    def describe(self) -> str:
+        """One line: what is done, and why no more."""
+
+
+class PlainDecoding:
+    """Decoding by plain calls of the model. reason: why CUDA graphs are not used."""
+
+    def __init__(self, loaded: LoadedModel, reason: str) -> None:
+        self._loaded = loaded
+        self._reason = reason
+
+    def batch(self, caches: list[ManagedCache]) -> Batch:
+        """As of `Decoding`."""
+        batch = PlainBatch(self._loaded.model, caches)
+        caches.clear()  # else what the batch evicts would stay alive in them
+        return batch
+
+    def describe(self) -> str:
+        """As of `Decoding`."""
+        return f"plain calls: {self._reason}"
+
+
+def decoding_of(loaded: LoadedModel, cuda_graphs: CudaGraphs) -> Decoding:
+    """How a model is decoded with this setting; the one place that looks for `engine/graph`.
+
+    Raises ModelError if CUDA graphs are insisted on and cannot be had.
+    """
+    if cuda_graphs is False:
+        return PlainDecoding(loaded, "cuda_graphs=False")
+    try:
+        graph = import_module("namm_llm.engine.graph")
+    except ModuleNotFoundError as error:
+        if error.name != "namm_llm.engine.graph":
+            raise
+        reason = "this installation has no namm_llm.engine.graph"
+        if cuda_graphs is not None:
+            raise ModelError(
+                f"{loaded.model_id} cannot be decoded with cuda_graphs={cuda_graphs!r}: "
+                f"{reason}; leave cuda_graphs out."
+            ) from error
+        return PlainDecoding(loaded, reason)
+    return cast(Decoding, graph.GraphDecoding(loaded, cuda_graphs))

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.transformers import device_of
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.errors import ModelError
-from namm_llm.models.placement import device_of
 
 
 def tokens_seen(cache: Cache) -> int:
@@ -104,8 +104,8 @@ def step(model: PreTrainedModel, cache: Cache, tokens: Tensor, positions: Tensor
 def _sizes(cache: Cache, start: int, count: int, chunk: int) -> Iterator[int]:
     """Lengths of the pieces of `count` tokens that follow `start` others."""
     interval, stop = 0, start + count
-    if isinstance(cache, ManagedCache) and cache.eviction.waits_for_model:
-        interval = cache.eviction.interval
+    if isinstance(cache, ManagedCache) and any(each.shares_model for each in cache.configs):
+        interval = cache.config.interval
     while start < stop:
         size = min(chunk, stop - start, interval - start % interval if interval else count)
         yield size

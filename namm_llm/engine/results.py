@@ -1,63 +1,95 @@
-"""What a runner gives back: pieces while an answer is written, and the whole answer with its
-numbers.
-"""
+"""What a runner gives back: events while answers are written, and whole answers with their numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from namm_llm.cache import CacheStats
 
 FinishReason = Literal["stop", "length", "cancelled"]
+OnProgress = Callable[[int, int], None]  # called with the tokens that are read, and all of them
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A bit of the answer: whole characters, never part of a stop string, and the tokens that
-    became text with it.
-    """
+    """A bit of an answer: whole characters, never part of a stop string."""
 
     text: str
     token_ids: tuple[int, ...]
+    """The tokens that became text with it."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """input_tokens: of the prompt, a document read before included. cached_tokens: those of them
-    that were not computed again. output_tokens: of the answer, the token that ended it included.
-    """
+    """Numbers of tokens."""
 
     input_tokens: int
+    """Of the prompt, a document read before included."""
     cached_tokens: int
+    """Those of them that were not computed again."""
     output_tokens: int
+    """Of the answer, the token that ended it included."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """load_seconds: of the model, whenever that was. first_token_seconds: since the question was
-    asked, waiting in the queue included.
-    """
+    """Seconds that an answer took."""
 
     load_seconds: float
+    """Of the model, whenever that was."""
     prefill_seconds: float
+    """Reading the prompt."""
     first_token_seconds: float
+    """Since the question was asked, waiting in the queue included."""
     decode_seconds: float
+    """From the first token of text to the last."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A whole answer. finish_reason: `stop` (end of text, or a stop string), `length` (max_tokens,
-    or the model's last trained position) or `cancelled`.
-    """
+    """A whole answer."""
 
     text: str
     finish_reason: FinishReason
+    """`stop` (end of text, or a stop string), `length` (max_tokens, or the model's last trained
+    position) or `cancelled`."""
     usage: Usage
     timings: Timings
     cache: CacheStats
     model: str
+    """The name that the model was loaded by."""
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints: text, finish_reason, usage, timings, cache, model."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a prompt or a document is read, in tokens."""
+
+    done: int
+    total: int
+    row: int = 0
+    """Number of the request."""
+
+
+@dataclass(frozen=True)
+class RowPiece:
+    """A piece of the answer to one request."""
+
+    row: int
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """The whole answer to one request."""
+
+    row: int
+    generation: Generation
+
+
+Event = Progress | RowPiece | RowResult

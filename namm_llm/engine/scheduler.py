@@ -1,9 +1,8 @@
-"""Requests that come from many callers at once, answered together: whoever's turn it is takes along
-those that wait.
+"""Requests that come from many callers at once, answered together.
 
-A caller that comes while prompts are read joins them; one that comes while answers are written
-waits for the next batch. Each has its own ticket, its own cancel flag, and the answer that it would
-get alone.
+The request that waits longest takes along those that can share its batch. One that comes while
+prompts are read joins them; one that comes while answers are written waits for the next batch. Each
+has its own ticket, its own cancel flag, and the answer that it would get alone.
 """
 
 from __future__ import annotations
@@ -13,13 +12,17 @@ from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
+from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.engine import Engine, Event, Request, RowResult
+from namm_llm.engine.engine import Engine
+from namm_llm.engine.results import Event, RowResult
 from namm_llm.engine.worker import End, Ticket, Worker
 
 
 @dataclass(eq=False)
 class _Caller:
+    """One request that waits or is served, and the queue that its reader reads."""
+
     request: Request
     stopped: threading.Event
     events: SimpleQueue[Any] = field(default_factory=SimpleQueue)
@@ -55,7 +58,7 @@ class RequestQueue:
         return Ticket(caller.events, stopped)
 
     def _serve(self, closing: CancelFlag) -> None:
-        """In the worker's thread: answer whoever waits longest, and those that fit beside it."""
+        """In the worker's thread: answer what waits longest, and what fits beside it."""
         served = self._take(1)
         if not served:
             return  # an earlier turn took its caller along
@@ -66,7 +69,7 @@ class RequestQueue:
             return [caller.request for caller in came]
 
         try:
-            for event in self._engine.serve(served[0].request, more, closing):
+            for event in self._engine.answer([served[0].request], closing, more):
                 served[event.row].put(event)
         except BaseException as error:  # every one of them waits for it
             for caller in served:

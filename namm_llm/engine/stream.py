@@ -1,29 +1,32 @@
-"""The reader's view of one answer: an iterator over its pieces, for threads and for asyncio, with
-the whole result at its end.
-"""
+"""The reader's view of one answer: an iterator over its pieces, for threads and for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
 
-from namm_llm.engine.engine import Event, Progress, RowPiece, RowResult
-from namm_llm.engine.results import Generation, Piece
+from namm_llm.engine.results import (
+    Event,
+    Generation,
+    OnProgress,
+    Piece,
+    Progress,
+    RowPiece,
+    RowResult,
+)
 from namm_llm.engine.worker import Ticket
 from namm_llm.errors import UsageError
 
-OnProgress = Callable[[int, int], None]
-
 
 class Stream:
-    """Iterate over it for the pieces; then `result` is the `Generation`. Closing or dropping it
-    stops the model within one token.
+    """An iterator over the pieces of one answer; after the last, `result` is the `Generation`.
 
-    Computing begins at once, not with the first piece that is asked for. on_progress: called with
-    the tokens of the prompt that are read and all of them, in the thread that iterates.
+    Computing begins at once, not with the first piece that is asked for. Closing or dropping the
+    stream stops the model within one token. on_progress: called with the tokens of the prompt that
+    are read and all of them, in the thread that iterates.
     """
 
     def __init__(self, ticket: Ticket[Event], on_progress: OnProgress | None = None) -> None:
@@ -78,7 +81,7 @@ class Stream:
 
     @property
     def result(self) -> Generation:
-        """The whole answer, once all pieces have been read."""
+        """The whole answer, once all pieces have been read; UsageError before."""
         if self._result is None:
             raise UsageError(
                 "the answer is not whole: read the stream to its end before asking for its result."

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 from weakref import WeakValueDictionary
 
 import torch
@@ -32,15 +32,21 @@ from transformers import (
 )
 
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.transformers import device_of
+from namm_llm.config import (
+    DEFAULT_MODEL,
+    Device,
+    LoadConfig,
+    Quantization,
+    settings_of,
+    takes_settings,
+)
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.models.fingerprint import fingerprint
 from namm_llm.models.grammar import Grammars
 from namm_llm.models.load_errors import as_model_error
 from namm_llm.models.locate import locate
-from namm_llm.models.placement import device_of
 
-Quantization = Literal["nf4", "fp4", "int8"]
-Device = str | dict[str, Any]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
 _SMALL_NBYTES = (
@@ -100,52 +106,33 @@ _LOADED: WeakValueDictionary[tuple[object, ...], LoadedModel] = WeakValueDiction
 _LOADING = threading.Lock()
 
 
-def load_model(
-    name_or_path: str | os.PathLike[str] = "namm-tiny",
-    *,
-    quantization: Quantization | None = None,
-    device: Device = "auto",
-    dtype: str | torch.dtype = "auto",
-    revision: str | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
-) -> LoadedModel:
+@takes_settings("load_model", settings_of("load"))
+def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -> LoadedModel:
     """The model; while somebody holds it, the same settings give the same object again.
 
-    device: auto, cpu, cuda, cuda:1, mps, a device map, or balanced (over all GPUs). dtype: auto,
-    float32, bfloat16, float16.
+    device: auto, cpu, cuda, cuda:1, mps, a device map, or balanced (over all GPUs). Raises
+    ModelError if it cannot be loaded, UsageError for wrong settings.
     """
-    if quantization is not None and quantization not in get_args(Quantization):
-        raise UsageError(
-            f"quantization must be one of {', '.join(get_args(Quantization))} or none, not {quantization!r}."
-        )
-    dtype = _parse_dtype(dtype)
-    placement = _placement(device)
-    folder = locate(name_or_path)
-    settings: dict[str, Any] = {
-        "revision": revision,
-        "local_files_only": local_files_only or folder is not None,
-        "trust_remote_code": trust_remote_code,
+    given = LoadConfig(model=model, **settings)
+    name, dtype, placement = str(model), _parse_dtype(given.dtype), _placement(given.device)
+    folder = locate(model)
+    options: dict[str, Any] = {
+        "revision": given.revision,
+        "local_files_only": given.local_files_only or folder is not None,
+        "trust_remote_code": given.trust_remote_code,
     }
-    source = str(folder.resolve()) if folder else str(name_or_path)
+    source = str(folder.resolve()) if folder else name
     where = (
         tuple(sorted((part, str(at)) for part, at in placement.items()))
         if isinstance(placement, dict)
         else placement
     )
-    key = (
-        source,
-        str(name_or_path),
-        _changed(folder),
-        quantization,
-        where,
-        dtype,
-        *settings.values(),
-    )
+    quantization = given.quantization
+    key = (source, name, _changed(folder), quantization, where, dtype, *options.values())
     with _LOADING:  # two threads that want the same weights must not both load them
         loaded = _LOADED.get(key)
         if loaded is None:
-            loaded = _load(str(name_or_path), folder, quantization, placement, dtype, settings)
+            loaded = _load(name, folder, quantization, placement, dtype, options)
             _LOADED[key] = loaded
     return loaded
 

@@ -53,6 +53,13 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
     return None
 
 
+def own_namm(name: str | os.PathLike[str]) -> Path | None:
+    """The NAMM that lies beside the weights of a bundled or local model, if there is one."""
+    folder = locate(name)
+    path = folder / NAMM_FILE if folder is not None else None
+    return path if path is not None and path.is_file() else None
+
+
 def check_folder(folder: Path) -> None:
     """ModelError, in one line, if the folder cannot hold a loadable model."""
     if not (folder / "config.json").is_file():

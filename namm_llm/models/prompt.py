@@ -232,6 +232,11 @@ class PromptFormat:
             before += len(part)
         return list(accumulate(starts, max))
 
+    def token_starts(self, text: str) -> list[int]:
+        """The character where each token of a text begins, in order."""
+        offsets = self._backend.encode(text, add_special_tokens=False).offsets
+        return list(accumulate((start for start, _ in offsets), max))
+
     def more(self, text: str) -> list[int]:
         """What is read behind a document: more of its text.
 

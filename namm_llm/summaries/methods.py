@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from namm_llm.engine.results import Piece
-from namm_llm.engine.stream import OnProgress
+from namm_llm.engine.results import OnProgress, Piece
 from namm_llm.summaries.calls import Calls, some, unseen
 from namm_llm.summaries.plan import Plan, Room, groups
 from namm_llm.summaries.request import GO_ON, JOIN, PART, WHOLE, Request, joined, so_far

@@ -11,7 +11,7 @@ from namm_llm.config import SamplingParams
 from namm_llm.document import Document
 from namm_llm.documents import check_text
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.stream import OnProgress
+from namm_llm.engine.results import OnProgress
 from namm_llm.errors import UsageError
 from namm_llm.runner import Runner
 from namm_llm.summaries.calls import Calls, Memory
@@ -163,9 +163,7 @@ def _of_memory(
         raise UsageError(
             f"a memory holds no text that could be cut into parts for {method}; summarize the text itself."
         )
-    runner = memory.runner
-    assert isinstance(runner, Runner), "only a runner makes memories"
-    calls = Calls(runner, params, flag, None)
+    calls = Calls(Runner(memory.session), params, flag, None)
     pieces = calls.about(memory, request.text(WHOLE))
     return SummaryStream(Plan("one-pass", 0, ()), calls, pieces, [], stopped)
 

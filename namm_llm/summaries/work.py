@@ -18,6 +18,7 @@ from typing import Any
 from namm_llm.cache import CacheStats
 from namm_llm.config import SamplingParams
 from namm_llm.config.header import config_to_dict
+from namm_llm.documents.saved import SavedModel
 from namm_llm.engine.results import Generation, Timings, Usage
 from namm_llm.errors import DocumentError
 from namm_llm.io import data_folder
@@ -86,7 +87,7 @@ class WorkFile:
 
 def identity(runner: Runner, params: SamplingParams) -> list[Any]:
     """What decides an answer besides text and prompt, ready for JSON."""
-    model = runner.identity()
+    model = SavedModel.of(runner.loaded)
     return [
         _VERSION,
         model.fingerprint,

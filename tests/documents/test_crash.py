@@ -81,7 +81,7 @@ def test_cut_anywhere(saved: bytes, tmp_path: Path, tiny_folder: Path) -> None:
     for length in lengths:
         path.write_bytes(saved[:length])
         with pytest.raises(DocumentError):
-            Document.load(path, runner)
+            Document.load(path, runner.session)
         with pytest.raises(DocumentError):
             read_header(path)
 

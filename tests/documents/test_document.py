@@ -71,12 +71,12 @@ def test_what_was_evicted_is_told(tiny_folder: Path) -> None:
 def test_the_head_of_the_prompt_and_the_question_stay(tiny_folder: Path) -> None:
     runner = load(tiny_folder, policy="knorm", budget=8, interval=16)
     document = runner.read(TEXT)
-    head = runner._format.head_tokens
-    assert document.cache.eviction.protected == ((0, head),)
+    head = runner.session.format.head_tokens
+    assert document.cache.config.protected == ((0, head),)
     sequence = document.cache.managed[0].sequences[0]
     assert all(
         segment.positions[:head].tolist() == list(range(head))
-        for segment in sequence.retained.segments()
+        for segment in sequence.retained.heads()
     )
 
 
@@ -252,7 +252,7 @@ def test_an_extended_memory_is_that_of_one_reading_where_an_update_was_due(
     ):  # due at the end of TEXT, or not yet
         runner = load(tiny_folder, policy=name, budget=0.3, interval=interval, chunk=interval)
         long, whole = runner.read(TEXT).extend(MORE * 8), runner.read(whole_text)
-        assert long.info()["updates"] == whole.info()["updates"] >= 1
+        assert long.info()["eviction_steps"] == whole.info()["eviction_steps"] >= 1
         for mine, other in zip(long.cache.managed, whole.cache.managed, strict=True):
             assert torch.equal(
                 mine.sequences[0].retained.positions, other.sequences[0].retained.positions
@@ -272,7 +272,7 @@ def test_extending_evicts_keeps_what_is_protected_and_changes_nothing_else(
     fork = short.fork()
     fork.cache.protect([(40, 44)])
     protected = [
-        *range(runner._format.head_tokens),
+        *range(runner.session.format.head_tokens),
         *(at for at in range(40, 44) if at in positions(short)),
     ]
     long = fork.extend(MORE * 5).extend(iter([MORE, MORE]))
@@ -285,7 +285,7 @@ def test_extending_evicts_keeps_what_is_protected_and_changes_nothing_else(
 
 def positions(memory: Document) -> list[int]:
     """Of the tokens that the first head of the first layer keeps."""
-    return memory.cache.managed[0].sequences[0].retained.segments()[0].positions.tolist()
+    return memory.cache.managed[0].sequences[0].retained.heads()[0].positions.tolist()
 
 
 def test_a_memory_is_extended_by_a_stream_as_by_a_text(

@@ -25,7 +25,7 @@ from namm_llm.documents import SavedHeader, read_header
 from namm_llm.documents.saved import VERSION
 from namm_llm.errors import DocumentError, PolicyError, UsageError
 from namm_llm.policies import POLICIES
-from namm_llm.policies.budget import Budget, ByteBudget, FractionBudget, Room, TokenBudget
+from namm_llm.policies.budget import Budget, ByteBudget, FractionBudget, TokenCost, TokenBudget
 from namm_llm.policies.snapkv import SnapKV
 from tests.documents.vaults import IDS, QUESTIONS, REMEMBERING, SETTINGS, TEXT, load, random_namm
 from tests.tiny import save_tiny
@@ -146,9 +146,9 @@ def test_the_namm_comes_from_the_file(tiny_folder: Path, tmp_path: Path) -> None
     runner = load(tiny_folder, policy="namm", namm=namm, budget=0.3, interval=32)
     runner.read(TEXT).save(tmp_path / "vaults.namm")
     for other in (load(tiny_folder), load(tiny_folder, policy="namm", budget=0.3, interval=32)):
-        eviction = other.open(tmp_path / "vaults.namm").cache.eviction
+        eviction = other.open(tmp_path / "vaults.namm").cache.config
         assert eviction.policy.namm == namm
-        assert eviction.policy.namm.memory == namm.memory
+        assert eviction.policy.namm.settings == namm.settings
     assert (
         read_header(tmp_path / "vaults.namm").eviction["policy"]["namm"]["fingerprint"]
         == namm.fingerprint
@@ -163,7 +163,7 @@ EVICTIONS = [
     ),
     make_cache_config("tova", budget="1.5MiB", budget_scope="layer", interval=77),
     make_cache_config(SnapKV(window=5, kernel=3), budget=1.0),
-    make_cache_config("random", budget=1),
+    make_cache_config("random", budget=2),
     make_cache_config("namm", namm=random_namm(1), budget_scope="padded"),
     make_cache_config("namm", namm=random_namm(2, **REMEMBERING), budget=0.5, budget_scope="model"),
 ]
@@ -219,7 +219,7 @@ def test_the_header_says_what_the_file_holds(saved: Path, tiny_folder: Path) -> 
     )
     assert header.eviction["policy"]["name"] == "h2o"
     assert (header.eviction["budget"], header.eviction["interval"]) == (0.25, 32)
-    assert header.eviction["protected"] == [[0, runner._format.head_tokens]]
+    assert header.eviction["protected"] == [[0, runner.session.format.head_tokens]]
     assert header.policy == info["policy"] == "h2o, budget 0.25, head"
     assert (header.seen_tokens, header.stored_tokens) == (
         info["seen_tokens"],
@@ -344,7 +344,7 @@ def test_a_policy_of_ones_own_is_put_into_the_table_first(
     ):
         load(tiny_folder).open(tmp_path / "mine.namm")
     monkeypatch.setitem(POLICIES, "mine", Mine)
-    assert load(tiny_folder).open(tmp_path / "mine.namm").cache.eviction.policy == Mine(window=4)
+    assert load(tiny_folder).open(tmp_path / "mine.namm").cache.config.policy == Mine(window=4)
 
 
 @dataclass(frozen=True)
@@ -502,7 +502,7 @@ def test_a_broken_memory_is_explained(
     runner = load(tiny_folder)
     break_it(saved)
     with pytest.raises(DocumentError) as error:
-        Document.load(saved, runner)
+        Document.load(saved, runner.session)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -529,7 +529,7 @@ def test_a_budget_of_ones_own_is_refused_before_anything_is_written(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     class Odd(Budget):
-        def tokens(self, seen: int, room: Room) -> int:
+        def tokens(self, seen: int, cost: TokenCost) -> int:
             return 31
 
     memory = load(tiny_folder, policy="tova", budget=Odd()).read("The fox.")

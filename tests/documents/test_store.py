@@ -67,7 +67,7 @@ def test_what_is_put_is_found_by_name_by_id_and_by_content(
     assert store.holds(id, TEXT)
     assert not store.holds(id, TEXT + " ")
     assert not store.holds("0" * 16, TEXT)
-    again = Document.load(store.path_of(id), runner)
+    again = Document.load(store.path_of(id), runner.session)
     assert (
         again.ask("Green?", max_tokens=8).text == runner.read(TEXT).ask("Green?", max_tokens=8).text
     )

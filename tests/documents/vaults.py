@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from namm_llm.namm import Memory, Namm
+from namm_llm.namm import Namm, NammSettings
 from namm_llm.runner import Runner
 
 TEXT = " ".join(f"The vault {n} holds {n * 7919 % 1000} coins and a fox." for n in range(10))
@@ -29,19 +29,13 @@ IDS = ["full", "h2o", "namm", "replay", "8-bit"]
 def random_namm(seed: int = 0, **settings: Any) -> Namm:
     """Made for nothing; equal for equal seeds and settings."""
     torch.manual_seed(seed)
-    zeros = Namm.zeros(**settings)
-    return Namm.from_vector(
-        torch.randn(len(zeros.theta)) * 0.1,
-        zeros.mean,
-        zeros.variance,
-        spectrogram=zeros.spectrogram,
-        recency=zeros.recency,
-        memory=zeros.memory,
-        units=zeros.units,
-    )
+    attention_dim = settings.pop("attention_dim", 32)
+    zeros = Namm.zeros(attention_dim, NammSettings(**settings))
+    theta = torch.randn(len(zeros.theta)) * 0.1
+    return Namm.from_vector(theta, zeros.mean, zeros.variance, zeros.settings)
 
 
-REMEMBERING = {"memory": Memory(peak=True, replay=True, reach=2), "units": 3, "hidden": 0}
+REMEMBERING = {"replay": True, "neighbour_radius": 2, "mlp_hidden": 3, "attention_dim": 0}
 
 
 def load(folder: Path, **settings: Any) -> Runner:

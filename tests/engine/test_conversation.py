@@ -33,7 +33,7 @@ def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prompt_ids(runner: Runner, messages: list[dict[str, str]]) -> list[int]:
-    return runner._format.rendered_ids(runner.render_chat(messages))
+    return runner.session.format.rendered_ids(runner.render_chat(messages))
 
 
 @SETTINGS
@@ -108,7 +108,7 @@ def runner(tiny_folder: Path) -> Runner:
 
 
 def test_a_trimmed_answer_and_one_that_is_not_cut_as_the_tokenizer_would(runner: Runner) -> None:
-    format, messages = runner._format, [said("user", "Hi")]
+    format, messages = runner.session.format, [said("user", "Hi")]
     text = runner.render_chat(messages)
     odd = [
         *runner.encode(text),

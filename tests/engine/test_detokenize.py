@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from namm_llm.engine.detokenize import Detokenizer
+from namm_llm.engine.text import Detokenizer
 from tests.tiny import BOS, EOT, TEXT, tiny_tokenizer
 
 

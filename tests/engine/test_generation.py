@@ -13,10 +13,9 @@ import torch
 
 from namm_llm.cache import ManagedCache
 from namm_llm.config import SamplingParams, make_cache_config
+from namm_llm.engine.answer import Answer, Request
 from namm_llm.engine.decode import PlainBatch, decode
 from namm_llm.engine.forward import prefill
-from namm_llm.engine.reply import Reply
-from namm_llm.engine.sampling import Sampler
 from namm_llm.errors import ContextError, ModelError, UsageError
 from namm_llm.runner import Runner
 from tests.tiny import save_tiny
@@ -54,20 +53,17 @@ def test_the_same_tokens_as_transformers(
 
 def own_greedy(runner: Runner, ids: list[int], count: int, chunk: int = 512) -> list[int]:
     """Our loop on token ids."""
-    cache = ManagedCache.for_model(runner.loaded.model)
-    reply = Reply(ids, Sampler(SamplingParams()), count, runner.loaded.end_ids)
-    reading, go_on = (
-        prefill(runner.loaded.model, cache, ids, chunk=chunk, cancel=threading.Event()),
-        threading.Event(),
-    )
+    loaded, cache = runner.loaded, ManagedCache.for_model(runner.loaded.model)
+    answer = Answer(Request(ids, SamplingParams(max_tokens=count)), loaded, None)
+    reading = prefill(loaded.model, cache, ids, chunk=chunk)
     while True:
         try:
             next(reading)
         except StopIteration as end:
             logits = end.value
             break
-    list(decode(PlainBatch(runner.loaded.model, [cache]), [reply], [logits], go_on))
-    return reply.output
+    list(decode(PlainBatch(loaded.model, [cache]), [answer], [logits], threading.Event()))
+    return answer.output
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100, 512])
@@ -225,10 +221,10 @@ def test_ids_outside_the_vocabulary_are_refused(runner: Runner, ids: list[int]) 
 
 def test_wrong_settings_of_a_runner_are_refused(tiny_folder: Any) -> None:
     with pytest.raises(
-        UsageError, match="chunk must be 1 or more and prefix_caches 0 or more, not 0 and 2"
+        UsageError, match="chunk must be a whole number of tokens from 1 on, not 0"
     ):
         Runner.load(tiny_folder, chunk=0)
-    with pytest.raises(UsageError, match="there is no sampling parameter 'max_new_tokens'"):
+    with pytest.raises(UsageError, match="sampling has no setting 'max_new_tokens' .did you mean max_tokens"):
         Runner.load(tiny_folder).generate("x", max_new_tokens=5)
 
 

@@ -72,7 +72,7 @@ def test_a_prompt_that_only_begins_alike_shares_nothing(make_runner: Callable[..
     runner = make_runner(prefix_caches=2)
     runner.generate("The quick brown fox", max_tokens=5)
     assert runner.generate("The quick red fox", max_tokens=5).usage.cached_tokens == 0
-    runner.forget_prefixes()
+    runner.session.forget_caches()
     runner.generate("The quick brown fox", max_tokens=5)
     assert runner.generate("The quick brown", max_tokens=5).usage.cached_tokens == 0
 
@@ -81,10 +81,10 @@ def test_only_so_many_are_kept_and_all_can_be_forgotten(make_runner: Callable[..
     runner = make_runner(prefix_caches=2)
     for prompt in ("one fox", "two dogs", "three vaults"):
         runner.generate(prompt, max_tokens=3)
-    assert len(runner._prefixes._kept) == 2
+    assert len(runner.session._prefixes._kept) == 2
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens == 0
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens > 0
-    runner.forget_prefixes()
+    runner.session.forget_caches()
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens == 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from namm_llm.engine import decode as loop
+from namm_llm.engine import forward
 from namm_llm.runner import Runner
 
 PROMPTS = [f"The vault {n} holds" for n in range(8)]
@@ -22,13 +22,13 @@ PROMPTS = [f"The vault {n} holds" for n in range(8)]
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sequences went through the model, in each pass."""
     passes: list[int] = []
-    forward = loop._forward
+    call = forward._logits
 
-    def counted(model: Any, cache: Any, ids: list[list[int]], positions: list[int]) -> Any:
+    def counted(model: Any, cache: Any, ids: Any, positions: Any, *, keep: int) -> Any:
         passes.append(len(ids))
-        return forward(model, cache, ids, positions)
+        return call(model, cache, ids, positions, keep=keep)
 
-    monkeypatch.setattr(loop, "_forward", counted)
+    monkeypatch.setattr(forward, "_logits", counted)
     return passes
 
 
@@ -36,7 +36,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def busy(runner: Runner) -> Any:
     """The worker is held until `set`, so that all callers of a test are there when it begins."""
     freed = threading.Event()
-    threading.Thread(target=lambda: runner.call(freed.wait)).start()
+    threading.Thread(target=lambda: runner.session.call(freed.wait)).start()
     return freed
 
 
@@ -50,7 +50,7 @@ def test_waiting_callers_share_the_passes(
     alone = [runner.generate(prompt, max_tokens=12) for prompt in PROMPTS]
     del forwards[:]
     freed = threading.Event()
-    threading.Thread(target=lambda: runner.call(freed.wait)).start()
+    threading.Thread(target=lambda: runner.session.call(freed.wait)).start()
     streams = [runner.stream(prompt, max_tokens=12) for prompt in PROMPTS]
     freed.set()
     assert ["".join(piece.text for piece in stream) for stream in streams] == [
@@ -84,10 +84,10 @@ def test_one_reader_who_leaves_does_not_end_the_others(runner: Runner, busy: Any
 def test_an_error_reaches_all_who_wait_for_it(
     runner: Runner, busy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise RuntimeError("kernel lost")
 
-    monkeypatch.setattr(loop, "_forward", fail)
+    monkeypatch.setattr(forward, "_logits", fail)
     streams = [runner.stream(prompt) for prompt in PROMPTS[:3]]
     busy.set()
     for stream in streams:
@@ -104,10 +104,30 @@ def test_questions_about_a_document_and_prompts_wait_side_by_side(
     document = runner.read("The fox is red. The dog is brown.")
     alone = [document.ask("Who?", max_tokens=9).text, runner.generate("A", max_tokens=9).text]
     freed = threading.Event()
-    threading.Thread(target=lambda: runner.call(freed.wait)).start()
+    threading.Thread(target=lambda: runner.session.call(freed.wait)).start()
     streams = [document.stream("Who?", max_tokens=9), runner.stream("A", max_tokens=9)]
     freed.set()
     assert ["".join(piece.text for piece in stream) for stream in streams] == alone
+
+
+def test_each_answer_of_a_batch_ends_with_its_own_last_token(
+    runner: Runner, busy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, passes, gate = forward._logits, [], threading.Event()
+
+    def gated(*args: Any, **options: Any) -> Any:
+        passes.append(1)
+        assert len(passes) < 10 or gate.wait(60), "the short answer did not come"
+        return call(*args, **options)
+
+    monkeypatch.setattr(forward, "_logits", gated)
+    short, long = runner.stream("A", max_tokens=3), runner.stream(PROMPTS[0], max_tokens=30)
+    busy.set()
+    list(short)
+    assert short.result.usage.output_tokens == 3
+    gate.set()
+    list(long)
+    assert long.result.usage.output_tokens == 30
 
 
 async def test_streams_for_asyncio_do_not_block_the_loop(runner: Runner) -> None:
@@ -131,14 +151,14 @@ async def test_a_cancelled_task_stops_the_model(runner: Runner, forwards: list[i
     with pytest.raises(asyncio.CancelledError):
         await task
     count = len(forwards)
-    await asyncio.to_thread(runner.call, lambda: None)
+    await asyncio.to_thread(runner.session.call, lambda: None)
     assert len(forwards) <= count + 1
 
 
 def test_other_cache_settings_on_the_same_weights(runner: Runner, long_text: str) -> None:
     other = runner.with_cache("h2o", budget=0.5, interval=32)
     assert other.loaded is runner.loaded
-    assert other._worker is runner._worker
+    assert other.session._worker is runner.session._worker
     assert other.generate(long_text, max_tokens=2).cache.kept_fraction < 0.65
     assert runner.generate(long_text, max_tokens=2).cache.kept_fraction == 1
     with ThreadPoolExecutor(2) as pool:

@@ -78,15 +78,15 @@ def test_repetition_penalty_counts_prompt_and_answer(penalty: float) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"max_tokens": 0}, "max_tokens must be a whole number from 1 on, not 0."),
-        ({"max_tokens": 1.5}, "max_tokens must be a whole number from 1 on, not 1.5."),
-        ({"temperature": -1}, "temperature must be 0 or more, not -1."),
-        ({"temperature": float("nan")}, "temperature must be 0 or more, not nan."),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of tokens from 1 on, not 0."),
+        ({"max_tokens": 1.5}, "max_tokens must be a whole number of tokens from 1 on, not 1.5."),
+        ({"temperature": -1}, "temperature must be a number from 0 on, not -1."),
+        ({"temperature": float("nan")}, "temperature must be a number from 0 on, not nan."),
         ({"top_k": 0}, "top_k must be a whole number from 1 on, not 0."),
-        ({"top_p": 1.5}, "top_p must be above 0 and up to 1, not 1.5."),
-        ({"min_p": 2}, "min_p must be from 0 to 1, not 2."),
-        ({"repetition_penalty": 0}, "repetition_penalty must be above 0 (1 is none), not 0."),
-        ({"seed": -1}, "seed must be a whole number from 0 to 2**63 - 1, not -1."),
+        ({"top_p": 1.5}, "top_p must be a number above 0 and up to 1, not 1.5."),
+        ({"min_p": 2}, "min_p must be a number from 0 to 1, not 2."),
+        ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0, not 0."),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9223372036854775807, not -1."),
         ({"stop": ("",)}, "stop must be texts that are not empty, not ('',)."),
         ({"stop": 5}, "stop must be texts that are not empty, not (5,)."),
     ],
@@ -100,7 +100,7 @@ def test_wrong_parameters_are_named(wrong: dict[str, object], message: str) -> N
 def test_override_refuses_unknown_names() -> None:
     with pytest.raises(
         UsageError,
-        match="there is no sampling parameter 'tempurature'; there are max_tokens, temperature, ",
+        match=r"sampling has no setting 'tempurature' \(did you mean temperature\?\)",
     ):
         SamplingParams().override({"tempurature": 1})
 

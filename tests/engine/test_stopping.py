@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from namm_llm.engine.stopping import StopStrings
+from namm_llm.engine.text import StopStrings
 
 
 def shown(pieces: list[str], stops: list[str]) -> tuple[str, bool]:

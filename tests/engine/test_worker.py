@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from namm_llm.engine import decode as loop
+from namm_llm.engine import forward
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.worker import Worker
 from namm_llm.errors import UsageError
@@ -27,13 +27,13 @@ from namm_llm.runner import Runner
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every pass through the model."""
     passes: list[int] = []
-    forward = loop._forward
+    call = forward._logits
 
-    def counted(*args: object) -> object:
+    def counted(*args: object, **options: object) -> object:
         passes.append(1)
-        return forward(*args)  # type: ignore[arg-type]
+        return call(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "_forward", counted)
+    monkeypatch.setattr(forward, "_logits", counted)
     return passes
 
 
@@ -98,7 +98,7 @@ def test_a_closed_stream_stops_within_one_token(runner: Runner, forwards: list[i
     next(stream)
     stream.close()
     count = len(forwards)
-    runner.call(lambda: None)
+    runner.session.call(lambda: None)
     assert len(forwards) <= count + 1
     assert list(stream) == []
     with pytest.raises(UsageError, match="read the stream to its end before asking for its result"):
@@ -111,7 +111,7 @@ def test_a_dropped_stream_stops_within_one_token(runner: Runner, forwards: list[
     del stream
     gc.collect()
     count = len(forwards)
-    runner.call(lambda: None)
+    runner.session.call(lambda: None)
     assert len(forwards) <= count + 1
 
 
@@ -165,10 +165,10 @@ def test_a_callback_that_raises_stops_the_answer(runner: Runner, long_text: str)
 def test_what_the_model_raises_reaches_the_reader(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise RuntimeError("kernel lost")
 
-    monkeypatch.setattr(loop, "_forward", fail)
+    monkeypatch.setattr(forward, "_logits", fail)
     with pytest.raises(RuntimeError, match="kernel lost"):
         runner.generate("The quick")
     monkeypatch.undo()
@@ -199,7 +199,7 @@ def test_weights_are_freed_with_their_last_runner(tmp_path: Path) -> None:
 
     runner = Runner.load(save_tiny(tmp_path / "model"))
     runner.generate("A", max_tokens=1)
-    weights, thread = weakref.ref(runner.loaded.model), runner._worker._thread
+    weights, thread = weakref.ref(runner.loaded.model), runner.session._worker._thread
     del runner
     gc.collect()
     thread.join(5)

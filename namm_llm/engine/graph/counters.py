@@ -19,7 +19,7 @@ class Clock:
 
     def __init__(self, sequence: LayerSequence, heads: int) -> None:
         device = sequence.retained.keys.device
-        self._interval = sequence.eviction.interval
+        self._interval = sequence.config.interval
         self._numbers = torch.zeros(3, dtype=torch.int64, device=device)
         self._pace = torch.ones(1, dtype=torch.int64, device=device)
         self.row, self.place, self.position = (

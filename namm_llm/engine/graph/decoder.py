@@ -18,17 +18,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from namm_llm.cache.cache import ManagedCache, prepare_model
-from namm_llm.engine.forward import step
+from namm_llm.cache.cache import ManagedCache
+from namm_llm.cache.transformers import prepare_model
+from namm_llm.engine.forward import out_of_memory, step
 from namm_llm.engine.graph.counters import Clock
+from namm_llm.engine.graph.host_copy import HostCopy
 from namm_llm.engine.graph.layer import StaticLayer, StaticSequence
 from namm_llm.engine.graph.recorder import Recording
 from namm_llm.errors import CacheError
 
 
 class StaticDecoder:
-    """Decodes caches of one sequence each, all together; `leave` gives one back as it is then.
-    Those that were given stay as they were.
+    """A batch in fixed shapes: caches of one sequence each, decoded together.
+
+    `leave` gives a cache back as it is then; those that were given stay as they were.
 
     graph: record a CUDA graph and repeat it; else the same step runs eagerly, on any device.
     refused: told why a graph could not be recorded, after which the step runs eagerly; without it
@@ -52,6 +55,7 @@ class StaticDecoder:
             )
             raise CacheError(f"the model cannot be decoded in fixed shapes: {reason}")
         prepare_model(model)
+        self.runs_ahead = True
         self._model = model
         self._going = [_Row(cache.fork()) for cache in caches]
         self._rows = list(
@@ -60,13 +64,22 @@ class StaticDecoder:
         self._recording = Recording(device, record=graph, refused=refused or _raise)
         self._arrange()
 
-    @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
         """Logits `[B, V]` after one more token `[B, 1]` of each sequence; the next step may write
         over them.
 
-        An update that the tokens before made due comes first; else nothing waits.
+        An eviction step that the tokens before made due comes first; else nothing waits. Raises
+        ModelError if the device runs out of memory.
         """
+        try:
+            return self._step(tokens)
+        except torch.OutOfMemoryError as error:
+            longest = max(row.clock.seen for row in self._rows)
+            nbytes = sum(row.cache.nbytes for row in self._rows)
+            raise out_of_memory(longest, len(tokens), nbytes) from error
+
+    @torch.no_grad()
+    def _step(self, tokens: Tensor) -> Tensor:
         due = [row for row in self._going if row.clock.is_due]
         for row in due:
             row.update()
@@ -88,25 +101,20 @@ class StaticDecoder:
             ]
         )
 
+    def fetch(self, tokens: Tensor) -> Callable[[], list[int]]:
+        """Start to bring tokens, int64 `[B]`, to the host; the function waits for them alone."""
+        return HostCopy(tokens).receive
+
     @torch.no_grad()
-    def leave(self, at: int = 0, *, without_last: bool = False) -> ManagedCache:
-        """The cache of the sequence `at`, which is decoded no further, in storage of its own.
+    def leave(self, row: int = 0, *, without_last: bool = False) -> ManagedCache:
+        """The cache of one sequence, which is decoded no further, in storage of its own.
+
         without_last: less its newest token.
         """
-        row = self._going.pop(at)
-        row.clock.tick(-without_last)
-        row.leave()
-        return row.cache
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence."""
-        return max(row.clock.seen for row in self._rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the caches, as of their last update."""
-        return sum(row.cache.nbytes for row in self._rows)
+        left = self._going.pop(row)
+        left.clock.tick(-without_last)
+        left.leave()
+        return left.cache
 
     def greedy(self, tokens: Tensor, count: int) -> Tensor:
         """The `count` most likely tokens `[B, count]` after `tokens` `[B, 1]`, on the device; read
@@ -174,7 +182,7 @@ class _Row:
             layer.hand_over()
         if self.clock.is_due:
             for managed in self.cache.managed:
-                self.cache.on_due(managed, 0)
+                self.cache.evict_due(managed, 0)
 
 
 def why_not_static(model: PreTrainedModel, *caches: ManagedCache) -> str | None:
@@ -195,9 +203,10 @@ def why_not_static(model: PreTrainedModel, *caches: ManagedCache) -> str | None:
 
 def _raise(error: Exception) -> None:
     raise CacheError(
-        f"a CUDA graph of this model could not be recorded ({_line(error)}); pass graph=False"
+        f"a CUDA graph of this model could not be recorded ({first_line(error)}); pass graph=False"
     ) from error
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of torch says first."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

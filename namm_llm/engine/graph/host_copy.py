@@ -7,27 +7,23 @@ from torch import Tensor
 
 
 class HostCopy:
-    """One delivery at a time. What the device was given to do after `send` is not waited for."""
+    """A copy of tokens, int64 `[n]`, on its way to the host.
 
-    def __init__(self) -> None:
-        self._sent: Tensor | None = None
+    What the device was given to do after the copy began is not waited for.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        self._sent = tokens
         self._arrival: torch.cuda.Event | None = None
-
-    def send(self, tokens: Tensor) -> None:
-        """Start bringing these, int64 `[n]`."""
-        if not tokens.is_cuda:
-            self._sent = tokens
-            return
-        self._sent = torch.empty(
-            tokens.shape, dtype=tokens.dtype, pin_memory=True
-        )  # a copy into other memory would wait
-        self._sent.copy_(tokens, non_blocking=True)
-        self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._arrival.record(torch.cuda.current_stream(tokens.device))
+        if tokens.is_cuda:
+            # a copy into memory that is not pinned would wait
+            self._sent = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            self._sent.copy_(tokens, non_blocking=True)
+            self._arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrival.record(torch.cuda.current_stream(tokens.device))
 
     def receive(self) -> list[int]:
-        """What was sent; waits for it alone."""
-        assert self._sent is not None
+        """The tokens; waits for them alone."""
         if self._arrival is not None:
             self._arrival.synchronize()
         tokens: list[int] = self._sent.tolist()

@@ -8,17 +8,15 @@ that policies look back on have room for a whole interval from the beginning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from namm_llm.attention.static import static_attention
-from namm_llm.cache.handle_layer import HandleLayer
-from namm_llm.cache.interface import ManagedKeys
+from namm_llm.attention.grouped import varlen_attention
 from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.sequence import LayerSequence
-from namm_llm.cache.window import Rows
+from namm_llm.cache.transformers import PendingKeys, PendingLayer
+from namm_llm.cache.window import GrowingBuffer
 from namm_llm.engine.graph.counters import Clock
 from namm_llm.tokens import VarlenTokens
 
@@ -30,7 +28,7 @@ class StaticSequence:
         self._layer = layer
         self._sequence: LayerSequence = layer.sequences[0]
         self._clock = clock
-        retained, interval = self._sequence.retained, self._sequence.eviction.interval
+        retained, interval = self._sequence.retained, self._sequence.config.interval
         groups, device = len(retained.lengths), retained.keys.device
         sizes = (retained.keys.shape[-1], retained.values.shape[-1])
         keys, values = (
@@ -52,8 +50,8 @@ class StaticSequence:
         clock, sequence = self._clock, self._sequence
         for buffer, new in zip(self._buffers, (keys, values), strict=True):
             buffer.index_copy_(1, clock.row, new)
-        out, lse = static_attention(query, (*self._settled, self._recent), scale=sequence.scale)
-        if sequence.eviction.policy.observes:
+        out, lse = varlen_attention(query, (*self._settled, self._recent), scale=sequence.scale)
+        if sequence.config.policy.observes:
             self._make_room(query, lse)
             for buffer, new in zip(self._queries, (query, lse), strict=True):
                 buffer.index_copy_(1, clock.place, new)
@@ -84,8 +82,8 @@ class StaticSequence:
         """
         if self._queries:
             return
-        policy, interval = self._sequence.eviction.policy, self._sequence.eviction.interval
-        room = interval + max(policy.carry(seen) for seen in range(interval))
+        policy, interval = self._sequence.config.policy, self._sequence.config.interval
+        room = interval + max(policy.num_carried_queries(seen) for seen in range(interval))
         self._queries = [
             column.new_empty(column.shape[0], room, *column.shape[2:]) for column in like
         ]
@@ -104,23 +102,11 @@ class StaticSequence:
         sequence.window, sequence.queries = sequence.window.copy(), sequence.queries.copy()
 
 
-def _first(buffers: Sequence[Tensor], count: int) -> Rows:
-    return Rows(*(buffer[:, :count] for buffer in buffers)) if count else Rows()
+def _first(buffers: Sequence[Tensor], count: int) -> GrowingBuffer:
+    return GrowingBuffer(*(buffer[:, :count] for buffer in buffers)) if count else GrowingBuffer()
 
 
-@dataclass(frozen=True)
-class _NewToken(ManagedKeys):
-    """Keys and values `[B, G, 1, D]` on their way from `update` to attention."""
-
-    layer: StaticLayer
-    keys: Tensor
-    values: Tensor
-
-    def attend(self, query: Tensor, padding: Tensor | None, scale: float) -> Tensor:
-        return self.layer.extend(query, self.keys, self.values)
-
-
-class StaticLayer(HandleLayer):
+class StaticLayer(PendingLayer):
     """One layer of all sequences, as transformers sees it. seen: tokens of the longest of them."""
 
     def __init__(self, sequences: Sequence[StaticSequence], seen: int) -> None:
@@ -138,9 +124,15 @@ class StaticLayer(HandleLayer):
 
     def update(  # type: ignore[override]  # as `ManagedLayer.update`: attention gets our handle
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[ManagedKeys, Tensor]:
+    ) -> tuple[PendingKeys, Tensor]:
         """Keys and values `[B, G, 1, D]` of the new tokens."""
-        return _NewToken(self, key_states, value_states), value_states
+        return PendingKeys(key_states, value_states, self._store), value_states
+
+    def _store(
+        self, query: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, scale: float
+    ) -> Tensor:
+        """See `PendingKeys.store`; decoded tokens have no padding."""
+        return self.extend(query, keys, values)
 
     def get_seq_length(self) -> int:
         """Tokens that went through; positions are given, so nothing depends on it."""

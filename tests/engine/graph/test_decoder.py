@@ -54,9 +54,9 @@ def normal(model, cache: ManagedCache, token: torch.Tensor, count: int) -> list[
 def assert_same(found: ManagedCache, expected: ManagedCache) -> None:
     for layer, other in zip(found.managed, expected.managed, strict=True):
         one, two = layer.sequences[0], other.sequences[0]
-        assert (one.seen, one.updates, one.window.count, one.queries.count) == (
+        assert (one.seen, one.eviction_steps, one.window.count, one.queries.count) == (
             two.seen,
-            two.updates,
+            two.eviction_steps,
             two.window.count,
             two.queries.count,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from namm_llm.engine.decoding import Decoding
+from namm_llm.engine.graph.decoding import GraphDecoding
 from namm_llm.engine.results import Generation
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.runner import Runner
@@ -34,7 +34,7 @@ def same(found: Generation, expected: Generation) -> None:
         expected.finish_reason,
         expected.usage,
     )
-    numbers = ("seen_tokens", "stored_tokens", "kept_fraction", "updates", "policy", "full_nbytes")
+    numbers = ("seen_tokens", "stored_tokens", "kept_fraction", "eviction_steps", "policy", "full_nbytes")
     assert {name: getattr(found.cache, name) for name in numbers} == {
         name: getattr(expected.cache, name) for name in numbers
     }
@@ -189,7 +189,7 @@ def test_what_cannot_be_recorded_is_refused_or_said(
 def test_a_recording_that_fails_is_said_once(
     make_runner: Callable[..., Runner], caplog: pytest.LogCaptureFixture
 ) -> None:
-    decoding = Decoding(make_runner().loaded, "eager")
+    decoding = GraphDecoding(make_runner().loaded, "eager")
     decoding._insists = False
     with caplog.at_level(logging.WARNING, "namm_llm"):
         for _ in range(2):

@@ -1,46 +1,42 @@
-"""`Decoding`: how one runner's answers are decoded: in fixed shapes that a CUDA graph repeats, or
-by plain calls of the model.
-"""
+"""`GraphDecoding`: how one runner's answers are decoded, where CUDA graphs are not switched off."""
 
 from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import Literal
 
 from namm_llm.attention import backend as kernels
 from namm_llm.cache import ManagedCache
-from namm_llm.engine.batch import Batch, StaticBatch
-from namm_llm.engine.decode import PlainBatch
-from namm_llm.engine.graph.decoder import StaticDecoder, why_not_static
+from namm_llm.engine.decode import Batch, CudaGraphs, PlainBatch
+from namm_llm.engine.graph.decoder import StaticDecoder, first_line, why_not_static
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.models.loading import LoadedModel
 
-CudaGraphs = bool | Literal["eager"] | None
 _LOG = logging.getLogger("namm_llm")
 
 
-class Decoding:
-    """asked: None for CUDA graphs where they can be recorded, True to insist on them, False for
-    none; `eager` decodes in the same fixed shapes without a recording, on any device, to see what
-    they change. Raises ModelError for what is insisted on and cannot be.
+class GraphDecoding:
+    """Decodes with CUDA graphs where they can be recorded, else by plain calls, and says why.
+
+    asked: None for graphs where they can be recorded, True to insist on them; `eager` decodes in
+    the same fixed shapes without a recording, on any device, to see what they change. Raises
+    ModelError for what is insisted on and cannot be.
     """
 
     def __init__(self, loaded: LoadedModel, asked: CudaGraphs) -> None:
-        if asked not in (None, True, False, "eager"):
+        if asked not in (None, True, "eager"):
             raise UsageError(f"cuda_graphs must be None, True, False or 'eager', not {asked!r}.")
         self._loaded = loaded
         self._insists = bool(asked)
-        self._reason = (
-            "cuda_graphs=False" if asked is False else _why_not(loaded, record=asked != "eager")
-        )
         self._records = asked != "eager"
+        self._reason = _why_not(loaded, record=self._records)
         if self._reason and self._insists:
             raise ModelError(
-                f"{loaded.model_id} cannot be decoded with cuda_graphs={asked!r}: {self._reason}; leave cuda_graphs out."
+                f"{loaded.model_id} cannot be decoded with cuda_graphs={asked!r}: {self._reason}; "
+                "leave cuda_graphs out."
             )
-        if self._reason and asked is None and _is_on_cuda(loaded):
-            _say(f"{loaded.model_id} is decoded without CUDA graphs: {self._reason}.")
+        if self._reason and loaded.device.type == "cuda":
+            self._say()
 
     def describe(self) -> str:
         """One line: what is done, and why no more."""
@@ -50,42 +46,40 @@ class Decoding:
 
     def batch(self, caches: list[ManagedCache]) -> Batch:
         """The sequences of these caches, which are used up, side by side; the list is emptied."""
+        model = self._loaded.model
         try:
             if self._reason:
-                return PlainBatch(self._loaded.model, caches)
-            return StaticBatch(
-                StaticDecoder(
-                    self._loaded.model, *caches, graph=self._records, refused=self._give_up
-                )
-            )
+                return PlainBatch(model, caches)
+            return StaticDecoder(model, *caches, graph=self._records, refused=self._give_up)
         finally:
             caches.clear()  # else what the batch evicts would stay alive in them
 
     def _give_up(self, error: Exception) -> None:
-        """A recording failed: the model is one that nobody could have known to need the host."""
-        self._reason = f"one could not be recorded ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
+        """A recording failed: nobody could know before that the model needs the host."""
+        self._reason = f"one could not be recorded ({first_line(error)})"
         if self._insists:
             raise ModelError(
-                f"{self._loaded.model_id} cannot be decoded with CUDA graphs: {self._reason}; leave cuda_graphs out."
+                f"{self._loaded.model_id} cannot be decoded with CUDA graphs: {self._reason}; "
+                "leave cuda_graphs out."
             ) from error
+        self._say()
+
+    def _say(self) -> None:
         _say(f"{self._loaded.model_id} is decoded without CUDA graphs: {self._reason}.")
 
 
 def _why_not(loaded: LoadedModel, *, record: bool) -> str | None:
+    """What keeps the model from being decoded with graphs; None if nothing does."""
     reason = why_not_static(loaded.model)
     if reason or not record:
         return reason
-    if not _is_on_cuda(loaded):
+    if loaded.device.type != "cuda":
         return f"they need a model on a GPU, this one is on {loaded.device}"
     if loaded.quantization == "int8" or getattr(loaded.model, "is_loaded_in_8bit", False):
         return "int8 layers ask the host about outliers at every token; nf4 does not"
     if not kernels.usable(loaded.model.get_input_embeddings().weight):  # type: ignore[arg-type]
         return "Triton is not installed (pip install 'namm-llm[gpu]')"
     return None
-
-
-def _is_on_cuda(loaded: LoadedModel) -> bool:
-    return loaded.device.type == "cuda"
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,249 @@
+"""`Session`: a loaded model with cache settings and the thread that owns it.
+
+It turns prompts and questions into checked requests, hands them to the engine in the worker's
+thread, and gives its callers streams and results. `Runner` and `Document` are built on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from namm_llm.cache import ManagedCache
+from namm_llm.config import CacheConfig, LoadConfig, SamplingParams
+from namm_llm.engine.answer import Request
+from namm_llm.engine.cancel import CancelFlag
+from namm_llm.engine.decode import decoding_of
+from namm_llm.engine.engine import Engine
+from namm_llm.engine.forward import tokens_seen
+from namm_llm.engine.prefix import PrefixStore
+from namm_llm.engine.results import Generation, OnProgress, Progress, RowResult
+from namm_llm.engine.scheduler import RequestQueue
+from namm_llm.engine.stream import Stream
+from namm_llm.engine.worker import Worker, worker_of
+from namm_llm.errors import ContextError, UsageError
+from namm_llm.models.loading import LoadedModel
+from namm_llm.models.prompt import Prompt, PromptFormat, Question
+from namm_llm.models.tools import Tool, ToolChoice, chosen_tools, forced_call
+
+T = TypeVar("T")
+
+
+class Session:
+    """A loaded model with its cache settings. Any number of threads may use it.
+
+    config: what the caches evict. options: how the model is run (chunk, prefix caches, CUDA
+    graphs). Sessions on the same loaded model share its worker; each has prefix caches of its own.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: CacheConfig, options: LoadConfig) -> None:
+        self.loaded = loaded
+        self.config = config
+        self.options = options
+        self.format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
+        self.decoding = decoding_of(loaded, options.cuda_graphs)
+        self._prefixes = PrefixStore(options.prefix_caches)
+        self._worker: Worker = worker_of(loaded)
+        self._engine = Engine(
+            loaded,
+            config,
+            chunk=options.chunk,
+            prefixes=self._prefixes,
+            known=self.format.known,
+            decoding=self.decoding,
+        )
+        self._queue = RequestQueue(self._engine, self._worker)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def prompt_request(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        **overrides: Any,
+    ) -> Request:
+        """A text to go on with, or a conversation to answer; arguments as of `Runner.stream`."""
+        tools = chosen_tools(tools, tool_choice)
+        params = _params(params, overrides | forced_call(tools, tool_choice))
+        if not self.format.is_conversation(prompt):
+            return self._request(self.format.prompt(prompt, tools), params)
+        text = self.format.render(prompt, tools)
+        return self._request(self.format.rendered_ids(text), params, text=text)
+
+    def question_request(
+        self,
+        memory: ManagedCache,
+        question: Question,
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        **overrides: Any,
+    ) -> Request:
+        """A question, or a conversation, about a document; arguments as of `Document.stream`."""
+        tools = chosen_tools(tools, tool_choice)
+        params = _params(params, overrides | forced_call(tools, tool_choice))
+        return self._request(self.format.question(question, tools), params, memory)
+
+    def reading_request(self, messages: Sequence[Any]) -> Request:
+        """A conversation that is read before its last message is whole; nothing is written."""
+        text = self.format.render_open(messages)
+        ids = self.format.rendered_ids(text)
+        return self._request(ids, SamplingParams(), text=text, reads_only=True)
+
+    def _request(
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        memory: ManagedCache | None = None,
+        *,
+        text: str = "",
+        reads_only: bool = False,
+    ) -> Request:
+        """Raises UsageError for ids that the model does not know, ContextError for too many."""
+        loaded = self.loaded
+        constraint = loaded.grammars.constraint(params) if params.constrained else None
+        request = Request(ids, params, memory, constraint, text=text, reads_only=reads_only)
+        if not 0 <= min(ids) <= max(ids) < loaded.vocabulary:
+            raise UsageError(
+                f"token ids go from 0 to {loaded.vocabulary - 1} with {loaded.model_id}, "
+                f"not to {max(ids)}."
+            )
+        what = "prompt" if memory is None else "question"
+        self._check_fits(len(ids), request.memory_tokens, what)
+        return request
+
+    def _check_fits(self, tokens: int, before: int, what: str) -> None:
+        """ContextError if `tokens` behind `before` others leave no position for an answer."""
+        positions = self.loaded.positions
+        if positions is None or before + tokens < positions:
+            return
+        behind = f" after the {before} of the document" if before else ""
+        raise ContextError(
+            f"the {what} has {tokens} tokens{behind}, but {self.loaded.model_id} was trained on "
+            f"{positions} positions, one of them for the answer: shorten the {what}, or use a "
+            "model with more positions. (A budget saves memory, not positions.)"
+        )
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def stream(
+        self, request: Request, cancel: CancelFlag | None, on_progress: OnProgress | None = None
+    ) -> Stream:
+        """The answer in pieces; requests of several threads are answered together."""
+        return Stream(self._queue.submit(request, cancel), on_progress)
+
+    def answer(
+        self,
+        requests: list[Request],
+        cancel: CancelFlag | None,
+        on_progress: OnProgress | None = None,
+    ) -> list[Generation]:
+        """The whole answers, decoded together; each is what it would be alone."""
+        results, done = dict[int, Generation](), dict[int, int]()
+        total = sum(len(request.ids) for request in requests)
+        job = self._worker.submit(lambda flag: self._engine.answer(requests, flag), cancel)
+        with closing(job) as events:
+            for event in events:
+                if isinstance(event, RowResult):
+                    results[event.row] = event.generation
+                elif isinstance(event, Progress) and on_progress is not None:
+                    done[event.row] = event.done
+                    on_progress(sum(done.values()), total)
+        return [results[row] for row in sorted(results)]
+
+    # -- documents ---------------------------------------------------------------------------------
+
+    def read(
+        self,
+        memory: ManagedCache | None,
+        blocks: Iterable[str],
+        on_progress: OnProgress | None = None,
+    ) -> ManagedCache:
+        """A cache that also holds the text of `blocks`, behind what `memory` holds, which stays as
+        it is.
+
+        The text is read in chunks that end where those of the whole text would. Raises ContextError
+        if there are more tokens than trained positions.
+        """
+        before = 0 if memory is None else tokens_seen(memory)
+        cache = self.call(lambda: self._engine.begin(memory, self.format.head_tokens))
+        waits = cache.config.shares_model
+        step = cache.config.interval if waits else self.options.chunk
+        offset = before % step if waits else 0
+        encode = self.format.document if memory is None else self.format.more
+        ids, done = list[int](), 0
+        for block in blocks:
+            ready = (offset + done + len(ids)) // step * step - offset - done
+            if ready > 0:
+                total = done + len(ids)
+                self._read_ids(cache, ids[:ready], done, total, on_progress, to_the_end=False)
+                del ids[:ready]
+                done += ready
+            ids += encode(block)
+            encode = self.format.more
+            what = "document" if memory is None else "text"
+            self._check_fits(done + len(ids), before, what)
+        self._read_ids(cache, ids, done, done + len(ids), on_progress, to_the_end=True)
+        return cache
+
+    def _read_ids(
+        self,
+        cache: ManagedCache,
+        ids: list[int],
+        done: int,
+        total: int,
+        on_progress: OnProgress | None,
+        *,
+        to_the_end: bool,
+    ) -> None:
+        event: object = None
+        job = self._worker.submit(
+            lambda cancel: self._engine.read(cache, ids, cancel, to_the_end=to_the_end)
+        )
+        with closing(job) as events:
+            for event in events:
+                if isinstance(event, Progress) and on_progress is not None:
+                    on_progress(done + event.done, total)
+        assert event is cache, "only its reader can cancel this"
+
+    def restore(
+        self, tensors: dict[str, Tensor], metadata: dict[str, str], config: CacheConfig
+    ) -> ManagedCache:
+        """The cache whose `ManagedCache.state` this is. CacheError if it does not fit."""
+        model = self.loaded.model
+        return self.call(
+            lambda: ManagedCache.from_state(tensors, metadata, model=model, config=config)
+        )
+
+    # -- prefix caches -----------------------------------------------------------------------------
+
+    def kept_cache(self, ids: list[int]) -> ManagedCache | None:
+        """A fork of the longest kept cache of a prompt that `ids` begin with; None if there is
+        none.
+        """
+        # one more, because one is always left to read
+        found = self.call(lambda: self._prefixes.continue_from([*ids, 0]))
+        return found[0] if found else None
+
+    def keep_cache(self, ids: list[int], cache: ManagedCache) -> None:
+        """Keep a cache that nobody writes to, with the ids that went through it, to go on from."""
+        self.call(lambda: self._prefixes.keep(ids[: tokens_seen(cache)], cache))
+
+    def forget_caches(self) -> None:
+        """Free the caches that are kept to go on from."""
+        self.call(self._prefixes.clear)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns in the thread that owns model and caches."""
+        return self._worker.call(function)
+
+
+def _params(params: SamplingParams | None, overrides: dict[str, Any]) -> SamplingParams:
+    return (params or SamplingParams()).override(overrides)
