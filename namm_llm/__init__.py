@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         settings_of,
     )
     from namm_llm.document import Document
+    from namm_llm.documents import MemoryStore, read_header
     from namm_llm.engine.results import Generation, Piece
     from namm_llm.engine.stream import Stream
     from namm_llm.errors import (
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from namm_llm.namm import Namm, Spectrogram
     from namm_llm.policies import register_policy
     from namm_llm.policies.base import EvictionPolicy, ObservingPolicy, ScorePolicy
-    from namm_llm.policies.budget import Budget
+    from namm_llm.policies.budget import Budget, parse_budget
     from namm_llm.runner import Runner
     from namm_llm.summaries import Summary, SummaryStream, stream_summary, summarize
     from namm_llm.tokens import HeadTokens
@@ -60,6 +61,7 @@ __all__ = [
     "Inspection",
     "LoadConfig",
     "ManagedCache",
+    "MemoryStore",
     "ModelError",
     "Namm",
     "NammError",
@@ -82,7 +84,9 @@ __all__ = [
     "inspect_memories",
     "kept_entries",
     "make_cache_config",
+    "parse_budget",
     "parse_tool_calls",
+    "read_header",
     "register_policy",
     "settings_of",
     "stream_summary",
@@ -100,6 +104,7 @@ _HOME = {
     "Inspection": "namm_llm.inspect",
     "ManagedCache": "namm_llm.cache",
     "LoadConfig": "namm_llm.config",
+    "MemoryStore": "namm_llm.documents",
     "Namm": "namm_llm.namm",
     "Observation": "namm_llm.attention.observation",
     "ObservingPolicy": "namm_llm.policies.base",
@@ -116,7 +121,9 @@ _HOME = {
     "inspect_memories": "namm_llm.inspect",
     "kept_entries": "namm_llm.inspect",
     "make_cache_config": "namm_llm.config",
+    "parse_budget": "namm_llm.policies.budget",
     "parse_tool_calls": "namm_llm.models.tools",
+    "read_header": "namm_llm.documents",
     "register_policy": "namm_llm.policies",
     "settings_of": "namm_llm.config",
     "stream_summary": "namm_llm.summaries",

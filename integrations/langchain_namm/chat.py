@@ -4,9 +4,10 @@ schema.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -19,15 +20,19 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from namm_integrations.call import Whole
+from namm_integrations.growing import Growing
+from namm_integrations.threads import call_in_thread, in_thread
+from namm_integrations.tools import tool_choice as canonical_choice
 
-from langchain_namm.answering import Session, apieces, pieces
-from langchain_namm.messages import to_openai, tool_choice
+from langchain_namm.messages import answer_schema, to_openai
+from langchain_namm.numbers import metadata, usage
 from langchain_namm.profile import profile
-from langchain_namm.reporting import metadata, usage
 from langchain_namm.settings import NammSettings
 from langchain_namm.structured import structured
-from langchain_namm.visible import Visible
-from namm_llm import Generation, Stream, ToolCall, parse_tool_calls
+from namm_llm import Generation, ToolCall
+
+Chunks = Iterator[ChatGenerationChunk]
 
 
 class ChatNamm(NammSettings, BaseChatModel):
@@ -40,7 +45,6 @@ class ChatNamm(NammSettings, BaseChatModel):
         return "namm-chat"
 
     # -- answers -----------------------------------------------------------------------------------
-    # ---------------------------------
 
     def _generate(
         self,
@@ -49,10 +53,7 @@ class ChatNamm(NammSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        stream, tools = self._open(messages, stop, kwargs)
-        for _ in pieces(stream):
-            pass
-        return _result(stream.result, tools)
+        return self._answer(messages, stop, kwargs)
 
     async def _agenerate(
         self,
@@ -61,10 +62,7 @@ class ChatNamm(NammSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        stream, tools = await asyncio.to_thread(self._open, messages, stop, kwargs)
-        async for _ in apieces(stream):
-            pass
-        return _result(stream.result, tools)
+        return await call_in_thread(lambda cancel: self._answer(messages, stop, kwargs, cancel))
 
     def _stream(
         self,
@@ -72,13 +70,8 @@ class ChatNamm(NammSettings, BaseChatModel):
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        stream, tools = self._open(messages, stop, kwargs)
-        visible = Visible(bool(tools))
-        for piece in pieces(stream):
-            if text := visible.feed(piece.text):
-                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
-        yield _last(stream.result, visible, tools)
+    ) -> Chunks:
+        return self._chunks(messages, stop, kwargs)
 
     async def _astream(
         self,
@@ -87,27 +80,59 @@ class ChatNamm(NammSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        stream, tools = await asyncio.to_thread(self._open, messages, stop, kwargs)
-        visible = Visible(bool(tools))
-        async for piece in apieces(stream):
-            if text := visible.feed(piece.text):
-                yield ChatGenerationChunk(message=AIMessageChunk(content=text))
-        yield _last(stream.result, visible, tools)
+        async for chunk in in_thread(lambda cancel: self._chunks(messages, stop, kwargs, cancel)):
+            yield chunk
 
-    def _open(
-        self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]
-    ) -> tuple[Stream, list[dict[str, Any]]]:
+    def _answer(
+        self, messages: list[BaseMessage], stop: Any, given: Any, cancel: Event | None = None
+    ) -> ChatResult:
+        *texts, last = self._pieces(messages, stop, given, cancel)
+        assert isinstance(last, _End)
+        message = AIMessage(
+            content="".join([*map(str, texts), last.rest]),
+            tool_calls=[tool_call(name=c.name, args=c.arguments, id=c.id) for c in last.calls],
+            usage_metadata=usage(last.generation),
+            response_metadata=last.metadata,
+        )
+        return ChatResult(generations=[ChatGeneration(message=message, generation_info=last.info)])
+
+    def _chunks(
+        self, messages: list[BaseMessage], stop: Any, given: Any, cancel: Event | None = None
+    ) -> Chunks:
+        for piece in self._pieces(messages, stop, given, cancel):
+            if isinstance(piece, str):
+                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+                continue
+            message = AIMessageChunk(
+                content=piece.rest,
+                tool_call_chunks=[_chunk(at, call) for at, call in enumerate(piece.calls)],
+                usage_metadata=usage(piece.generation),
+                response_metadata=piece.metadata,
+                chunk_position="last",
+            )
+            yield ChatGenerationChunk(message=message, generation_info=piece.info)
+
+    def _pieces(
+        self, messages: list[BaseMessage], stop: Any, given: Any, cancel: Event | None
+    ) -> Iterator[str | _End]:
+        """The text of an answer as it can be shown, and what is known at its end."""
         given = dict(given)
         tools = [convert_to_openai_tool(tool) for tool in given.pop("tools", None) or ()]
-        choice = tool_choice(
-            given.pop("tool_choice", None), [tool["function"]["name"] for tool in tools]
+        choice = canonical_choice(given.pop("tool_choice", None))
+        growing = Growing(
+            [] if choice == "none" else tools,
+            parallel=given.pop("parallel_tool_calls", None) is not False,
         )
-        answering: Session = self._folded(given)._answering(stop)
-        stream = answering.stream(to_openai(messages), tools=tools, tool_choice=choice)
-        return stream, [] if choice == "none" else tools
+        if (schema := answer_schema(given.pop("response_format", None))) is not None:
+            given["json_schema"] = schema
+        call = self._folded(given)._call(stop)
+        for part in call.answer(to_openai(messages), cancel, tools=tools, tool_choice=choice):
+            if isinstance(part, Whole):
+                yield _End(part.generation, *growing.end())
+            elif text := growing.feed(part.text):
+                yield text
 
     # -- tools and structured output ---------------------------------------------------------------
-    # -----------------------------------
 
     def bind_tools(
         self,
@@ -116,14 +141,11 @@ class ChatNamm(NammSettings, BaseChatModel):
         tool_choice: Any = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """tool_choice: `auto`, `none`, `any`, `required`, True, the name of a tool, or a mapping
-        that names one; a forced call follows its tool's schema.
+        """tool_choice: `auto`, `none`, `any`, `required`, True, False, the name of a tool, or a
+        mapping that names one; a forced call follows its tool's schema.
         """
-        return self.bind(
-            tools=[convert_to_openai_tool(tool) for tool in tools],
-            tool_choice=tool_choice,
-            **kwargs,
-        )
+        bound = [convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=bound, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(
         self,
@@ -135,67 +157,56 @@ class ChatNamm(NammSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
         """method: `json_schema` and `json_mode` constrain the answer to the schema,
-        `function_calling` forces a call of a tool with it.
+        `function_calling` forces a call of a tool with it. OutputParserException for an answer that
+        was cut.
         """
-        if method == "function_calling":
-            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         return structured(self, schema, include_raw=include_raw, method=method, **kwargs)
 
     # -- what LangChain wants to know --------------------------------------------------------------
-    # ---------------------------------
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Tokens of messages, and of tools, as the model reads them through its chat template."""
+        """Tokens of messages, tools and the memory, as the model sees them."""
         known = [convert_to_openai_tool(tool) for tool in tools or ()]
-        return self._answering(None).runner.count_tokens(to_openai(messages), known)
+        return self._call().count_tokens(to_openai(messages), known)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(**self._tracing("chat", stop, kwargs))  # type: ignore[typeddict-item]
 
+    def _get_invocation_params(
+        self, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        # also the key of LangChain's caches: settings of one call, which may be objects, are known
+        # by what they are
+        left = {key: value for key, value in kwargs.items() if key != "response_format"}
+        own = {name: left.pop(name) for name in list(left) if self._is_setting(name)}
+        params = {**self._folded(own)._identifying_params, "_type": self._llm_type}
+        schema = answer_schema(kwargs.get("response_format"))
+        return {**params, "stop": self._stops(stop), "response_format": schema, **left}
+
     def _resolve_model_profile(self) -> Any:
-        return profile(self.model, self.max_tokens)
+        return profile(self.model, self.max_tokens, self.context_window, self.memory)
 
 
-def _result(generation: Generation, tools: list[dict[str, Any]]) -> ChatResult:
-    visible = Visible(bool(tools))
-    text = visible.feed(generation.text)
-    rest, calls = parse_tool_calls(visible.held, tools)
-    info = metadata(generation, "tool_calls" if calls else None)
-    message = AIMessage(
-        content=text + rest,
-        tool_calls=[tool_call(name=call.name, args=call.arguments, id=call.id) for call in calls],
-        usage_metadata=usage(generation),
-        response_metadata=info,
-    )
-    return ChatResult(
-        generations=[
-            ChatGeneration(
-                message=message, generation_info={"finish_reason": info["finish_reason"]}
-            )
-        ]
-    )
+@dataclass(frozen=True)
+class _End:
+    """What is known of an answer at its end."""
+
+    generation: Generation
+    rest: str
+    """Text that was held back because it could have been a call."""
+    calls: list[ToolCall]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return metadata(self.generation, "tool_calls" if self.calls else None)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"finish_reason": self.metadata["finish_reason"]}
 
 
-def _last(
-    generation: Generation, visible: Visible, tools: list[dict[str, Any]]
-) -> ChatGenerationChunk:
-    rest, calls = parse_tool_calls(visible.held, tools)
-    info = metadata(generation, "tool_calls" if calls else None)
-    message = AIMessageChunk(
-        content=rest,
-        tool_call_chunks=[_call_chunk(index, call) for index, call in enumerate(calls)],
-        usage_metadata=usage(generation),
-        response_metadata=info,
-        chunk_position="last",
-    )
-    return ChatGenerationChunk(
-        message=message, generation_info={"finish_reason": info["finish_reason"]}
-    )
-
-
-def _call_chunk(index: int, call: ToolCall) -> Any:
-    return tool_call_chunk(
-        name=call.name, args=json.dumps(call.arguments, ensure_ascii=False), id=call.id, index=index
-    )
+def _chunk(index: int, call: ToolCall) -> Any:
+    args = json.dumps(call.arguments, ensure_ascii=False)
+    return tool_call_chunk(name=call.name, args=args, id=call.id, index=index)

@@ -4,9 +4,8 @@ model's own template.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator
+from threading import Event
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -17,12 +16,14 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation as Output
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
+from namm_integrations.call import RenderedPrompt, Whole
+from namm_integrations.threads import call_in_thread, in_thread
+from typing_extensions import Self
 
-from langchain_namm.answering import apieces, in_thread, pieces
 from langchain_namm.messages import to_openai
-from langchain_namm.reporting import metadata, usage
+from langchain_namm.numbers import metadata, usage
 from langchain_namm.settings import NammSettings
-from namm_llm import Generation, Stream
+from namm_llm import Generation, UsageError
 
 
 class NammLLM(NammSettings, LLM):
@@ -34,8 +35,7 @@ class NammLLM(NammSettings, LLM):
     def _llm_type(self) -> str:
         return "namm-llm"
 
-    # -- settings of one call belong to what answers are kept by
-    # --------------------------------------------------------------------
+    # -- settings of one call belong to what answers are kept by -----------------------------------
 
     def generate(
         self,
@@ -59,24 +59,22 @@ class NammLLM(NammSettings, LLM):
         """As `generate`."""
         return await LLM.agenerate(self._folded(kwargs), prompts, stop, callbacks, **kwargs)
 
+    def _folded(self, given: dict[str, Any]) -> Self:
+        if given.get("tools"):
+            raise UsageError("NammLLM takes no tools; bind them to a ChatNamm.")
+        return super()._folded(given)
+
     def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
         value = super()._convert_input(model_input)
-        if not isinstance(value, ChatPromptValue):
+        if not isinstance(value, ChatPromptValue) or not self._call().runner.has_chat_template:
             return value
-        runner = self._answering(None).runner
-        return (
-            StringPromptValue(text=runner.render_chat(to_openai(value.to_messages())))
-            if runner.has_chat_template
-            else value
-        )
+        return _Rendered(text=self._rendered(value.to_messages()))
+
+    def _rendered(self, messages: list[BaseMessage]) -> RenderedPrompt:
+        told = to_openai(messages)
+        return RenderedPrompt.of(self._call().runner.render_chat(told), told)
 
     # -- answers -----------------------------------------------------------------------------------
-    # ---------------------------------
-
-    def _call(
-        self, prompt: str, stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> str:
-        return self._generate([prompt], stop, run_manager, **kwargs).generations[0][0].text
 
     def _generate(
         self,
@@ -94,20 +92,14 @@ class NammLLM(NammSettings, LLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        return await in_thread(self._answers, prompts, stop, kwargs)  # type: ignore[no-any-return]
+        return await call_in_thread(lambda cancel: self._answers(prompts, stop, kwargs, cancel))
 
     def _answers(
-        self,
-        prompts: list[str],
-        stop: list[str] | None,
-        given: dict[str, Any],
-        cancel: threading.Event | None = None,
+        self, prompts: list[str], stop: Any, given: Any, cancel: Event | None = None
     ) -> LLMResult:
-        found = self._folded(given)._answering(stop).batch(prompts, cancel)
-        return LLMResult(
-            generations=[[Output(text=one.text, generation_info=_info(one))] for one in found],
-            llm_output=_totals(found),
-        )
+        found = self._folded(dict(given))._call(stop).batch(prompts, cancel)
+        outputs = [[Output(text=one.text, generation_info=_info(one))] for one in found]
+        return LLMResult(generations=outputs, llm_output=_totals(found))
 
     def _stream(
         self,
@@ -116,13 +108,10 @@ class NammLLM(NammSettings, LLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        stream = self._open(prompt, stop, kwargs)
-        for piece in pieces(stream):
-            chunk = GenerationChunk(text=piece.text)
-            if run_manager:
+        for chunk in self._chunks(prompt, stop, kwargs):
+            if run_manager and chunk.text:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
-        yield GenerationChunk(text="", generation_info=_info(stream.result))
 
     async def _astream(
         self,
@@ -131,26 +120,40 @@ class NammLLM(NammSettings, LLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        stream = await asyncio.to_thread(self._open, prompt, stop, kwargs)
-        async for piece in apieces(stream):
-            chunk = GenerationChunk(text=piece.text)
-            if run_manager:
+        async for chunk in in_thread(lambda cancel: self._chunks(prompt, stop, kwargs, cancel)):
+            if run_manager and chunk.text:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
-        yield GenerationChunk(text="", generation_info=_info(stream.result))
 
-    def _open(self, prompt: str, stop: list[str] | None, given: dict[str, Any]) -> Stream:
-        return self._folded(given)._answering(stop).stream(prompt)
+    def _chunks(
+        self, prompt: str, stop: Any, given: Any, cancel: Event | None = None
+    ) -> Iterator[GenerationChunk]:
+        for part in self._folded(dict(given))._call(stop).answer(prompt, cancel):
+            if isinstance(part, Whole):
+                yield GenerationChunk(text="", generation_info=_info(part.generation))
+            else:
+                yield GenerationChunk(text=part.text)
 
     # -- what LangChain wants to know --------------------------------------------------------------
-    # ---------------------------------
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
-        """Tokens of messages as the model reads them."""
-        return self._answering(None).runner.count_tokens(self._convert_input(messages).to_string())
+        """Tokens of messages and the memory, as the model sees them."""
+        call = self._call()
+        if not call.runner.has_chat_template:
+            return call.count_tokens(self._convert_input(messages).to_string())
+        return call.count_tokens(to_openai(messages))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return LangSmithParams(**self._tracing("llm", stop, kwargs))  # type: ignore[typeddict-item]
+
+
+class _Rendered(StringPromptValue):
+    """A conversation as the model reads it, which knows its messages."""
+
+    text: Any
+
+    def to_string(self) -> str:
+        return self.text  # type: ignore[no-any-return]
 
 
 def _info(generation: Generation) -> dict[str, Any]:

@@ -1,52 +1,66 @@
-"""LangChain's messages to the form that `namm_llm` takes, and tool choices in all their spellings."""
+"""LangChain's messages, tools and answer formats in the form that `namm_llm` takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, convert_to_openai_messages
+from langchain_core.utils.function_calling import convert_to_json_schema
 
 from namm_llm import UsageError
 
+_SILENT = ("tool_use", "tool_call", "reasoning", "thinking")  # not for the model's eyes
+
 
 def to_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Mappings with role, content and what else belongs to them."""
+    """Mappings with role, content and what else belongs to them. UsageError for content that is no
+    text.
+    """
     return [_one(message) for message in messages]
 
 
 def _one(message: BaseMessage) -> dict[str, Any]:
     if isinstance(message, ChatMessage):
         return {"role": message.role, "content": message.content}
-    if isinstance(message, AIMessage) and not isinstance(message.content, str):
-        message = message.model_copy(update={"content": _said(message.content)})
-    found = convert_to_openai_messages(message)
+    if not isinstance(message.content, str):
+        content = _texts(message.content, is_answer=isinstance(message, AIMessage))
+        message = message.model_copy(update={"content": content})
+    try:
+        found = convert_to_openai_messages(message)
+    except ValueError as error:
+        raise UsageError(f"the model cannot read a message: {error}.") from error
     assert isinstance(found, dict)
     return found
 
 
-def _said(content: list[Any]) -> list[Any]:
-    """What an answer said: thoughts and calls, which stand in `tool_calls` too, are no text for the
-    model.
+def _texts(content: list[Any], *, is_answer: bool) -> list[Any]:
+    """Blocks of plain text as text; of an answer without thoughts and calls, which stand in
+    `tool_calls` too.
     """
+    kinds = [part.get("type") if isinstance(part, dict) else "" for part in content]
     return [
-        part
-        for part in content
-        if isinstance(part, str)
-        or part.get("type") not in ("tool_use", "tool_call", "reasoning", "thinking")
+        {"type": "text", "text": part.get("text", "")} if kind == "text-plain" else part
+        for part, kind in zip(content, kinds, strict=True)
+        if not (is_answer and kind in _SILENT)
     ]
 
 
-def tool_choice(choice: Any, names: Sequence[str]) -> str:
-    """auto, none, required or the name of a tool. UsageError for a tool that there is not."""
-    if isinstance(choice, dict):
-        choice = choice.get("function", choice).get("name") or choice.get("type")
-    if choice in (None, False, "auto"):
-        return "auto"
-    if choice in (True, "any", "required"):
-        return "required"
-    if choice != "none" and choice not in names:
-        raise UsageError(
-            f"tool_choice names {choice!r}; the tools are {', '.join(names) or 'none at all'}."
-        )
-    return str(choice)
+def answer_schema(response_format: Any) -> Any:
+    """The JSON schema of OpenAI's `response_format`, or of a class; None for free text. UsageError
+    for another one.
+    """
+    if not isinstance(response_format, Mapping):
+        return None if response_format is None else convert_to_json_schema(response_format)
+    kind = response_format.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    named = response_format.get("json_schema")
+    if kind == "json_schema" and isinstance(named, Mapping) and "schema" in named:
+        return dict(named["schema"])
+    raise UsageError(
+        "response_format is a class, or a mapping of the type text, json_object or json_schema, "
+        f"not {kind!r}."
+    )

@@ -1,4 +1,4 @@
-"""What a model can do, for LangChain's middleware: known from its config.json, without loading it."""
+"""What a model can do, for LangChain's middleware: from its config.json, without loading it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from namm_integrations.identity import file_of, is_document
 
-def profile(model: str, max_tokens: int | None) -> dict[str, Any]:
+from namm_llm import DocumentError, read_header
+
+
+def profile(
+    model: str, max_tokens: int | None, context_window: int | None, memory: Any
+) -> dict[str, Any]:
     """A `ModelProfile`. Without max_input_tokens for a Hugging Face id, which nothing is downloaded
-    for.
+    for. A memory takes its tokens from the window.
     """
     known: dict[str, Any] = {
         "name": model,
@@ -26,21 +32,32 @@ def profile(model: str, max_tokens: int | None) -> dict[str, Any]:
         "structured_output": True,
         "temperature": True,
     }
-    if positions := _positions(model):
-        known["max_input_tokens"] = positions
-        known["max_output_tokens"] = min(max_tokens or positions, positions)
+    limits = [each for each in (_positions(model), context_window) if each]
+    if limits:
+        left = max(min(limits) - _read_tokens(memory), 0)
+        known["max_input_tokens"] = left
+        known["max_output_tokens"] = min(max_tokens or left, left)
     return known
 
 
 def _positions(model: str) -> int | None:
     bundled = files("namm_llm") / "models" / model / "config.json"
     path = Path(model).expanduser() / "config.json"
+    source = path if path.is_file() else bundled
     try:
-        config = json.loads(
-            path.read_text(encoding="utf-8")
-            if path.is_file()
-            else bundled.read_text(encoding="utf-8")
-        )
+        config = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return config.get("text_config", config).get("max_position_embeddings")  # type: ignore[no-any-return]
+    positions = config.get("text_config", config).get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None
+
+
+def _read_tokens(memory: Any) -> int:
+    if memory is None:
+        return 0
+    if is_document(memory):
+        return int(memory.info()["seen_tokens"])
+    try:
+        return read_header(file_of(memory)).seen_tokens
+    except DocumentError:  # said with the first question
+        return 0

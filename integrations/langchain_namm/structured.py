@@ -1,36 +1,49 @@
-"""Answers as objects: the model is held to a JSON schema while it writes, then the text is parsed."""
+"""Answers as objects: the model is held to a JSON schema while it writes, then the text is parsed.
+
+An answer that was cut is an error and never an object.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from operator import itemgetter
 from typing import Any
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import (
+    JsonOutputKeyToolsParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+    PydanticToolsParser,
+)
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from namm_llm import UsageError
 
+METHODS = ("json_schema", "json_mode", "function_calling")
+
 
 def structured(
-    chat: BaseChatModel, schema: Any, *, include_raw: bool, method: str, **kwargs: Any
+    chat: Any, schema: Any, *, include_raw: bool, method: str, **kwargs: Any
 ) -> Runnable[LanguageModelInput, Any]:
     """For `with_structured_output`: a pydantic class gives its objects, anything else gives
-    mappings.
+    mappings. OutputParserException for an answer that was cut.
     """
-    if method not in ("json_schema", "json_mode"):
-        raise UsageError(
-            f"method must be json_schema, function_calling or json_mode, not {method!r}."
-        )
-    model = isinstance(schema, type) and is_basemodel_subclass(schema)
-    parser: Any = PydanticOutputParser(pydantic_object=schema) if model else JsonOutputParser()
+    if method not in METHODS:
+        raise UsageError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
     form = {"kwargs": {"method": method}, "schema": schema}
-    bound = chat.bind(
-        json_schema=convert_to_json_schema(schema), ls_structured_output_format=form, **kwargs
-    )
+    if method == "function_calling":
+        bound, parser = _by_tool(chat, schema, ls_structured_output_format=form, **kwargs)
+    else:
+        constraint = convert_to_json_schema(schema)
+        bound = chat.bind(json_schema=constraint, ls_structured_output_format=form, **kwargs)
+        is_model = isinstance(schema, type) and is_basemodel_subclass(schema)
+        parser = PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
+    parser = RunnableGenerator(_whole, _awhole) | parser
     if not include_raw:
         return bound | parser
     parsed = RunnablePassthrough.assign(
@@ -38,3 +51,35 @@ def structured(
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def _by_tool(chat: Any, schema: Any, **kwargs: Any) -> tuple[Any, Any]:
+    name = convert_to_openai_tool(schema)["function"]["name"]
+    bound = chat.bind_tools([schema], tool_choice=name, **kwargs)
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return bound, PydanticToolsParser(tools=[schema], first_tool_only=True)
+    return bound, JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+
+
+def _whole(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
+    """The message, or its chunks; at the end an error if it was cut."""
+    for message in messages:
+        yield message
+        _check(message)
+
+
+async def _awhole(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+    async for message in messages:
+        yield message
+        _check(message)
+
+
+def _check(message: AIMessage) -> None:
+    """The chunk that brings the numbers says how the answer ended."""
+    if message.response_metadata.get("finish_reason") == "length":
+        written = (message.usage_metadata or {}).get("output_tokens")
+        raise OutputParserException(
+            f"the answer was cut after {written} tokens, before it was whole; give it a larger "
+            "max_tokens.",
+            llm_output=str(message.content),
+        )

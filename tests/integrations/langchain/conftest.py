@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_namm import ChatNamm, NammLLM
 
+from namm_llm import Runner
 from tests.tiny import save_tiny
 
 pytestmark = pytest.mark.filterwarnings(
@@ -30,16 +32,14 @@ def llm(folder: Path) -> NammLLM:
 
 
 @pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def forwards(folder: Path) -> Iterator[list[int]]:
     """How many sequences went through the model, in each pass."""
-    from namm_llm.engine import decode as generation
-
     passes: list[int] = []
-    forward = generation._forward
 
-    def counted(model: Any, cache: Any, ids: list[list[int]], positions: list[int]) -> Any:
-        passes.append(len(ids))
-        return forward(model, cache, ids, positions)
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        passes.append(len(kwargs["input_ids"]))
 
-    monkeypatch.setattr(generation, "_forward", counted)
-    return passes
+    runner = Runner.load(folder)  # held, so that the weights stay those of the test
+    hook = runner.loaded.model.register_forward_pre_hook(count, with_kwargs=True)
+    yield passes
+    hook.remove()

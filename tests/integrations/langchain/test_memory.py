@@ -55,7 +55,7 @@ def test_another_question_on_the_same_8000_tokens_reads_20_times_less(
     expected = fresh.invoke({"context": context, "question": QUESTIONS[1]})
     assert reading(expected) > 8000
     assert second.content == expected.content
-    kept = [message.response_metadata["namm"]["kept_tokens"] for message in (second, expected)]
+    kept = [message.response_metadata["namm"]["stored_tokens"] for message in (second, expected)]
     assert kept[0] == kept[1]
 
 

@@ -16,9 +16,9 @@ from tests.integrations.llama_index.calls import CALLS, ask
 from tests.integrations.llama_index.conftest import forward_passes
 
 TEXT = (
-    "The rain fell on the harbour. The access code of the amber vault is 48213. Nobody was at the mill. "
-    * 5
-)
+    "The rain fell on the harbour. The access code of the amber vault is 48213. "
+    "Nobody was at the mill. "
+) * 5
 QUESTION = "What is the access code of the amber vault?"
 ANSWER = "The access code of the amber vault is 48213."
 
@@ -49,7 +49,7 @@ def test_a_file_is_opened_once_and_the_document_is_never_read_again(saved, memor
     with forward_passes(llm) as passes:
         assert llm.complete(QUESTION).text == llm.complete(QUESTION).text == ANSWER
     assert sum(map(len, passes)) < memory.info()["seen_tokens"]
-    assert llm._memory_of(llm._call()) is llm._memory_of(llm._call())
+    assert llm._call().memory is llm._call().memory
 
 
 def test_a_memory_for_one_call(saved, bundled):
@@ -83,7 +83,9 @@ def test_mistakes_are_one_clear_line(saved, memory, tmp_path, tiny_folder):
         NammLLM(memory=tmp_path / "lost.namm").complete(QUESTION)
     with pytest.raises(DocumentError, match="was saved with the weights of"):
         NammLLM(tiny_folder, memory=saved).complete(QUESTION)
-    with pytest.raises(UsageError, match="memory is a Document or the file of one, not int"):
+    with pytest.raises(
+        UsageError, match="memory is a Document, the file of one or the name of a kept one, not int"
+    ):
         NammLLM(memory=3).complete(QUESTION)
     for save in (NammLLM(memory=memory).to_dict, lambda: pickle.dumps(NammLLM(memory=memory))):
         with pytest.raises(UsageError, match="save it to a file and give the LLM the file"):

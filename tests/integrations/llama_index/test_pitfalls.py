@@ -258,7 +258,8 @@ def test_16_what_is_evicted_is_reported(llm):
 
 GOLDEN = (
     "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe short.<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\nWho signs travel requests?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    "<|start_header_id|>user<|end_header_id|>\n\nWho signs travel requests?<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
 )
 
 

@@ -182,7 +182,8 @@ def test_05_an_agent_workflow_runs(caller):
         ('Let me see. {"name": "sign", "arguments": {"approved": true}}', "Let me see. ", ["sign"]),
         ('<tool_call>\n{"name": "ring", "arguments": {}}\n</tool_call>', "", ["ring"]),
         (
-            '[{"name": "ring", "parameters": {}}, {"name": "sign", "parameters": {"approved": false}}]',
+            '[{"name": "ring", "parameters": {}}, '
+            '{"name": "sign", "parameters": {"approved": false}}]',
             "",
             ["ring", "sign"],
         ),

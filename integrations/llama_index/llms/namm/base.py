@@ -7,7 +7,7 @@ callbacks, so nothing is counted twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,20 +27,27 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.llms.namm import responses
-from llama_index.llms.namm.configured import ConfiguredLLM, is_default
-from llama_index.llms.namm.messages import Message, to_messages, with_system_prompt
-from llama_index.llms.namm.settings import Call
+from llama_index.llms.namm.configured import CALL_SETTINGS, ConfiguredLLM, is_default
+from llama_index.llms.namm.messages import to_messages, with_system_prompt
 from llama_index.llms.namm.structured import ConstrainedLLM
-from llama_index.llms.namm.threads import in_thread
-from llama_index.llms.namm.tools import choice_of, growing_with_tools
+from llama_index.llms.namm.tools import growing_with_tools
+from namm_integrations.call import Call, Prompt, RenderedPrompt, Whole
+from namm_integrations.growing import Growing
+from namm_integrations.settings import canonical
+from namm_integrations.threads import in_thread
+from namm_integrations.tools import tool_choice
+
+from namm_llm import UsageError
 
 if TYPE_CHECKING:
     from threading import Event
 
     from llama_index.core.tools import BaseTool
 
-    from namm_llm import Generation, Stream
+    from namm_llm import Generation, Piece
 
+TOOLS = ("tools", "tool_choice", "allow_parallel_tool_calls")
+Given = Mapping[str, Any]
 R = TypeVar("R", CompletionResponse, ChatResponse)
 
 
@@ -58,21 +65,20 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
     """
 
     # -- the eight endpoints -----------------------------------------------------------------------
-    # -------------------------------
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """The whole answer. formatted: go on from the prompt as it stands, without the chat
         template.
         """
-        return _last(self._completions(prompt, formatted, self._call(kwargs)))
+        return _last(self._completions(prompt, formatted, self._given(kwargs)))
 
     @llm_completion_callback()
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """The answer while it is written; the last response carries the numbers."""
-        return self._completions(prompt, formatted, self._call(kwargs))
+        return self._completions(prompt, formatted, self._given(kwargs))
 
     @llm_completion_callback()
     async def acomplete(
@@ -80,7 +86,7 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
     ) -> CompletionResponse:
         """As `complete`; cancelling it stops the model."""
         return await _alast(
-            in_thread(partial(self._completions, prompt, formatted, self._call(kwargs)))
+            in_thread(partial(self._completions, prompt, formatted, self._given(kwargs)))
         )
 
     @llm_completion_callback()
@@ -88,32 +94,31 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """As `stream_complete`; closing it stops the model."""
-        return in_thread(partial(self._completions, prompt, formatted, self._call(kwargs)))
+        return in_thread(partial(self._completions, prompt, formatted, self._given(kwargs)))
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a conversation."""
-        return _last(self._chats(messages, self._call(kwargs)))
+        return _last(self._chats(messages, self._given(kwargs)))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """The answer while it is written; the last response carries the numbers."""
-        return self._chats(messages, self._call(kwargs))
+        return self._chats(messages, self._given(kwargs))
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """As `chat`; cancelling it stops the model."""
-        return await _alast(in_thread(partial(self._chats, messages, self._call(kwargs))))
+        return await _alast(in_thread(partial(self._chats, messages, self._given(kwargs))))
 
     @llm_chat_callback()
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """As `stream_chat`; closing it stops the model."""
-        return in_thread(partial(self._chats, messages, self._call(kwargs)))
+        return in_thread(partial(self._chats, messages, self._given(kwargs)))
 
     # -- tools -------------------------------------------------------------------------------------
-    # -------------------------------
 
     def _prepare_chat_with_tools(
         self,
@@ -163,75 +168,69 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         ]
 
     # -- one answer --------------------------------------------------------------------------------
-    # -------------------------------
 
     def _completions(
-        self, prompt: str, formatted: bool, call: Call, cancel: Event | None = None
+        self, prompt: str, formatted: bool, given: Given, cancel: Event | None = None
     ) -> CompletionResponseGen:
-        return _growing(
-            self._open(self._completion_prompt(prompt, formatted, call), call, cancel),
-            responses.completion,
-        )
+        call = self._call(given)
+        asked = self._completion_prompt(prompt, formatted, call)
+        return _growing(call.answer(asked, cancel), responses.completion)
 
     def _chats(
-        self, messages: Sequence[ChatMessage], call: Call, cancel: Event | None = None
+        self, messages: Sequence[ChatMessage], given: Given, cancel: Event | None = None
     ) -> ChatResponseGen:
-        stream = self._open(self._chat_prompt(messages, call), call, cancel)
-        return (
-            growing_with_tools(stream, call, responses.chat)
-            if call.tools
-            else _growing(stream, responses.chat)
-        )
+        given = dict(given)
+        tools, choice = given.pop("tools", None) or [], tool_choice(given.pop("tool_choice", None))
+        parallel = given.pop("allow_parallel_tool_calls", True)
+        call = self._call(given)
+        asked = self._chat_prompt(messages, call)
+        if not tools:
+            return _growing(call.answer(asked, cancel), responses.chat)
+        growing = Growing([] if choice == "none" else tools, parallel=parallel)
+        answer = call.answer(asked, cancel, tools=tools, tool_choice=choice)
+        return growing_with_tools(answer, growing, responses.chat)
 
-    def _completion_prompt(self, prompt: str, formatted: bool, call: Call) -> str | list[Message]:
+    def _completion_prompt(self, prompt: str, formatted: bool, call: Call) -> Prompt:
+        is_ours = is_default(self.completion_to_prompt)
         if formatted:
+            if call.memory is not None and not isinstance(prompt, RenderedPrompt):
+                raise UsageError(
+                    "a formatted prompt begins a text and cannot follow a memory; leave out "
+                    "formatted=True, and the question goes through the chat template."
+                )
             return prompt
         if self.query_wrapper_prompt is not None:
             prompt = self.query_wrapper_prompt.format(query_str=prompt)
-        if is_default(self.completion_to_prompt) and self._runner_of(call).has_chat_template:
+        if is_ours and call.runner.has_chat_template:
             return self._chat_prompt([ChatMessage(role=MessageRole.USER, content=prompt)], call)
         instructed = f"{self.system_prompt}\n\n{prompt}" if self.system_prompt else prompt
-        return (
-            instructed
-            if is_default(self.completion_to_prompt)
-            else self.completion_to_prompt(instructed)
-        )
+        return instructed if is_ours else self.completion_to_prompt(instructed)
 
-    def _chat_prompt(self, messages: Sequence[ChatMessage], call: Call) -> str | list[Message]:
+    def _chat_prompt(self, messages: Sequence[ChatMessage], call: Call) -> Prompt:
         instructed = with_system_prompt(messages, self.system_prompt)
-        if is_default(self.messages_to_prompt) and self._runner_of(call).has_chat_template:
+        if is_default(self.messages_to_prompt) and call.runner.has_chat_template:
             return to_messages(instructed)
         return self.messages_to_prompt(instructed)
 
-    def _open(self, prompt: str | list[Message], call: Call, cancel: Event | None) -> Stream:
-        """The stream of an answer; with a document memory the prompt is a question, or a
-        conversation, about it.
-        """
-        options: dict[str, Any] = {"cancel": cancel, **call.sampling}
-        if call.tools:
-            options |= {"tools": call.tools, "tool_choice": choice_of(call.tool_choice)}
-        memory = self._memory_of(call)
-        stream: Stream = (self._runner_of(call) if memory is None else memory).stream(
-            prompt, **options
-        )
-        return stream
+    def _given(self, given: dict[str, Any]) -> Given:
+        """The settings of one call under their own names. UsageError for an unknown one."""
+        return canonical(given, (*CALL_SETTINGS, *TOOLS), "a call of NammLLM")
 
 
 def _growing(
-    stream: Stream, respond: Callable[[str, str, Generation | None], R]
+    answer: Iterator[Piece | Whole], respond: Callable[[str, str, Generation | None], R]
 ) -> Generator[R, None, None]:
-    """A response for each piece of the answer, and one with the whole result; the stream is closed
-    when the reader goes.
-    """
+    """A response for each piece of the answer, and one with the whole result."""
     text = ""
-    with stream:
-        for piece in stream:
-            text += piece.text
-            yield respond(text, piece.text, None)
-    yield respond(text, "", stream.result)
+    for part in answer:
+        if isinstance(part, Whole):
+            yield respond(text, "", part.generation)
+        else:
+            text += part.text
+            yield respond(text, part.text, None)
 
 
-def _last(found: Generator[R, None, None]) -> R:
+def _last(found: Iterator[R]) -> R:
     *_, last = found
     last.delta = None
     return last

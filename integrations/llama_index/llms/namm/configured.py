@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core import Settings
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as plain_messages_to_prompt
@@ -17,11 +17,14 @@ from llama_index.core.llms.llm import LLM, CompletionToPromptCallable, MessagesT
 from llama_index.llms.namm.messages import to_messages
 from namm_integrations import settings
 from namm_integrations.call import Call, RenderedPrompt
-from namm_integrations.identity import check_memory, of_setting
+from namm_integrations.identity import is_document, of_setting
 from namm_integrations.runners import RunnerPool
 from namm_integrations.settings import NammFields
 
-from namm_llm import Runner, UsageError
+from namm_llm import UsageError
+
+if TYPE_CHECKING:
+    from namm_llm import Runner
 
 CALL_SETTINGS = (*settings.SETTINGS, "memory", "timeout")
 _NOT_SAVED = ("callback_manager", "rate_limiter")  # they belong to the running program
@@ -48,7 +51,7 @@ class ConfiguredLLM(NammFields, LLM):
             given["model"] = model
         own = settings.canonical(given, type(self).model_fields, "NammLLM")
         settings.check(own)
-        check_memory(own.get("memory"))
+        is_document(own.get("memory"))
         super().__init__(**own)
         if own.get("messages_to_prompt") is None:
             self.messages_to_prompt = self._chat_text
@@ -137,12 +140,12 @@ class ConfiguredLLM(NammFields, LLM):
         if memory is None or isinstance(memory, str | os.PathLike):
             return None if memory is None else os.fspath(memory)
         raise UsageError(
-            "a Document that is in use cannot be saved with its LLM; save it to a file and give the "
-            "LLM the file."
+            "a Document that is in use cannot be saved with its LLM; save it to a file and give "
+            "the LLM the file."
         )
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """All settings, for `from_dict`. UsageError with a document memory that is not in a file."""
+        """All settings, for `from_dict`. UsageError with a memory that is not in a file."""
         self._saved_memory(self.memory)  # here, because pydantic wraps what a serializer raises
         return dict(super().to_dict(**kwargs))
 

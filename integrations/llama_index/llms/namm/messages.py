@@ -4,7 +4,6 @@ templates know them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +57,8 @@ def _to_message(message: ChatMessage) -> Message:
             calls.append(_call(block))
         elif not isinstance(block, _SILENT):
             raise UsageError(
-                f"the model reads text only, and a message holds a {type(block).__name__}; give its text instead."
+                f"the model reads text only, and a message holds a {type(block).__name__}; give "
+                "its text instead."
             )
     found: Message = {"role": _role(message), "content": "\n".join(texts)}
     if calls:
@@ -72,11 +72,9 @@ def _to_message(message: ChatMessage) -> Message:
 
 
 def _call(block: ToolCallBlock) -> Message:
-    arguments = (
-        json.loads(block.tool_kwargs) if isinstance(block.tool_kwargs, str) else block.tool_kwargs
-    )
+    # arguments may be text, empty or broken; namm_llm reads it, and says what is wrong
     return {
         "id": block.tool_call_id or block.tool_name,
         "type": "function",
-        "function": {"name": block.tool_name, "arguments": arguments},
+        "function": {"name": block.tool_name, "arguments": block.tool_kwargs},
     }

@@ -5,7 +5,6 @@ The numbers go into `raw` alone: LlamaIndex writes `additional_kwargs` into the 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
@@ -15,6 +14,7 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
+from namm_integrations.numbers import numbers_of
 
 if TYPE_CHECKING:
     from namm_llm import Generation
@@ -39,8 +39,7 @@ def raw(result: Generation | None) -> dict[str, Any] | None:
     """
     if result is None:
         return None
-    usage, timings, cache = result.usage, asdict(result.timings), asdict(result.cache)
-    later = max(usage.output_tokens - 1, 0)  # the first token comes with the prefill
+    usage = result.usage
     return {
         "model": result.model,
         "finish_reason": result.finish_reason,
@@ -50,12 +49,5 @@ def raw(result: Generation | None) -> dict[str, Any] | None:
             "total_tokens": usage.input_tokens + usage.output_tokens,
             "cached_tokens": usage.cached_tokens,
         },
-        "namm": {
-            **cache,
-            "evicted_tokens": cache["seen_tokens"] - cache["stored_tokens"],
-            **timings,
-            "tokens_per_second": later / timings["decode_seconds"]
-            if timings["decode_seconds"] > 0
-            else None,
-        },
+        "namm": numbers_of(result),
     }

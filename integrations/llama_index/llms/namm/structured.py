@@ -158,7 +158,8 @@ def _whole(output_cls: type[Model], response: ChatResponse) -> Model:
             raise  # a check of the class that a schema cannot say
         tokens = response.raw["usage"]["completion_tokens"] if response.raw else 0
         raise UsageError(
-            f"the answer was cut after {tokens} tokens, within the {output_cls.__name__}; give it a larger max_tokens."
+            f"the answer was cut after {tokens} tokens, within the {output_cls.__name__}; give it "
+            "a larger max_tokens."
         ) from error
 
 

@@ -51,3 +51,9 @@ async def in_thread(produce: Callable[[threading.Event], Iterator[T]]) -> AsyncG
             raise event.error
     finally:
         cancel.set()
+
+
+async def call_in_thread(function: Callable[[threading.Event], T]) -> T:
+    """What `function(cancel)` returns; `cancel` is set when the task is cancelled."""
+    (found,) = [each async for each in in_thread(lambda cancel: iter([function(cancel)]))]
+    return found
