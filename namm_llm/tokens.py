@@ -1,13 +1,13 @@
-"""Ragged storage: the kept tokens of one layer of one sequence, another number of them in every KV
-head.
+"""Ragged storage: the retained tokens of one layer of one sequence, another number of them in every
+KV head.
 
 Tokens lie flat, head after head, oldest first, in parallel columns: key `[S, D]`, value `[S, D]`,
 position `[S]` and the policy's state `[S, W]`, with S the sum of the heads' lengths. One `gather`
 moves all columns together. The tensors are never written to after they were made, so that forks may
 share them. Keys and values may be 8-bit numbers with a scale for each token, as in KIVI (arXiv
 2402.02750) and transformers' `QuantizedCache`, which take a scale for each channel of the keys: at
-8 bits one for each token does, and a token can be evicted without its neighbours. It knows nothing
-of attention, policies or batches.
+8 bits one for each token is enough, and a token can be evicted without its neighbours. Knows
+nothing of attention, policies or batches.
 """
 
 from __future__ import annotations
@@ -18,28 +18,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+_SMALLEST = torch.finfo(torch.float32).tiny
+
 
 @dataclass(frozen=True)
 class HeadTokens:
-    """The tokens of one KV head, oldest first.
-
-    keys, values: `[N, D]`, keys after RoPE at their original positions. positions: `[N]`, int32.
-    state: `[N, W]`, the policy's own. scales: None, or `[N, 2]` where keys and values are int8:
-    what a step of the token's key and of its value is worth, in the type that they had.
-    """
+    """The N tokens of one KV head, oldest first."""
 
     keys: Tensor
+    """`[N, D]`, after RoPE at their original positions."""
     values: Tensor
+    """`[N, D]`."""
     positions: Tensor
+    """`[N]`, int32, ascending."""
     state: Tensor
+    """`[N, W]`, the policy's own."""
     scales: Tensor | None = None
+    """None, or `[N, 2]` where keys and values are int8: the value of one step of the token's key
+    and of its value, in the type that they had.
+    """
 
     def __len__(self) -> int:
         return self.positions.shape[0]
 
     def quantised(self) -> HeadTokens:
-        """With keys and values in 8 bits, each off by at most half a step: 1/254 of the token's
-        largest number.
+        """The same with keys and values in 8 bits, each off by at most half a step: 1/254 of the
+        token's largest number.
         """
         (keys, key_scale), (values, value_scale) = quantise(self.keys), quantise(self.values)
         return replace(
@@ -47,62 +51,59 @@ class HeadTokens:
         )
 
     def floats(self, part: slice = slice(None)) -> HeadTokens:
-        """These tokens with keys and values as numbers to compute with; they are the same tensors
-        if nothing was quantised.
+        """The tokens `part` with keys and values as floats; the same tensors if nothing was
+        quantised.
         """
-        columns = (self.keys, self.values, self.positions, self.state)
-        keys, values, positions, state = (column[part] for column in columns)
+        keys, values = self.keys[part], self.values[part]
+        positions, state = self.positions[part], self.state[part]
         if self.scales is not None:
             keys, values = keys * self.scales[part, :1], values * self.scales[part, 1:]
         return HeadTokens(keys, values, positions, state)
 
     def join(self, newer: HeadTokens) -> HeadTokens:
-        """These tokens, then those, both quantised or neither."""
-        scales = (
-            None
-            if self.scales is None or newer.scales is None
-            else torch.cat([self.scales, newer.scales])
-        )
-        names = ("keys", "values", "positions", "state")
-        keys, values, positions, state = (
-            torch.cat([getattr(self, name), getattr(newer, name)]) for name in names
-        )
-        return HeadTokens(keys, values, positions, state, scales)
+        """These tokens, then the newer ones; both quantised or neither."""
+        columns = {
+            name: torch.cat([column, newer.columns()[name]])
+            for name, column in self.columns().items()
+        }
+        return HeadTokens(**columns)
+
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors by name, without scales if nothing was quantised."""
+        return _columns(self)
 
     @property
     def token_nbytes(self) -> int:
         """Bytes of one token with all its columns."""
-        columns = (self.keys, self.values, self.positions, self.state, self.scales)
-        return sum(
-            column[:1].numel() // max(1, len(column[:1])) * column.element_size()
-            for column in columns
-            if column is not None
-        )
+        columns = self.columns().values()
+        return sum(column.shape[1:].numel() * column.element_size() for column in columns)
 
 
 def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """`[N, D]` as int8 `[N, D]` and the scale of each row `[N, 1]`, in the type of the rows: `rows`
-    is about int8 times scale.
+    """`rows` `[N, D]` as int8 `[N, D]` times a scale of each row `[N, 1]`, in the type of the
+    rows.
     """
     scale = rows.abs().amax(-1, keepdim=True).div_(127)
-    steps = (
-        (rows.float() / scale.float().clamp_min(torch.finfo(torch.float32).tiny))
-        .round_()
-        .clamp_(-127, 127)
-    )
+    steps = (rows.float() / scale.float().clamp_min(_SMALLEST)).round_().clamp_(-127, 127)
     return steps.to(torch.int8), scale
 
 
 @dataclass(frozen=True)
 class RaggedTokens:
-    """Flat columns and the number of tokens of each KV head."""
+    """The tokens of G KV heads in flat columns, S in all, head after head."""
 
     keys: Tensor
+    """`[S, D]`."""
     values: Tensor
+    """`[S, D]`."""
     positions: Tensor
+    """`[S]`, int32, ascending within a head."""
     state: Tensor
+    """`[S, W]`, the policy's own."""
     lengths: tuple[int, ...]
+    """`[G]`: tokens of each head."""
     scales: Tensor | None = None
+    """None, or `[S, 2]` where keys and values are int8; see `HeadTokens`."""
 
     @classmethod
     def empty(
@@ -120,30 +121,24 @@ class RaggedTokens:
         )
 
     @classmethod
-    def gather(cls, segments: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> RaggedTokens:
-        """The tokens `keep[g]` (ascending indices, None = all) of each segment, written once into
-        new flat columns.
+    def gather(cls, heads: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> RaggedTokens:
+        """The tokens `keep[g]` (ascending indices, None = all) of each head, written once into new
+        flat columns.
         """
-        lengths = tuple(
-            len(s) if k is None else k.shape[0] for s, k in zip(segments, keep, strict=True)
-        )
+        lengths = [len(h) if k is None else len(k) for h, k in zip(heads, keep, strict=True)]
 
         def column(name: str) -> Tensor:
-            parts: list[Tensor] = [getattr(segment, name) for segment in segments]
+            parts = [head.columns()[name] for head in heads]
             out = parts[0].new_empty(sum(lengths), *parts[0].shape[1:])
-            for part, target, index in zip(
-                parts, torch.split(out, list(lengths)), keep, strict=True
-            ):
+            for part, target, index in zip(parts, torch.split(out, lengths), keep, strict=True):
                 if index is None:
                     target.copy_(part)
                 else:
                     torch.index_select(part, 0, index, out=target)
             return out
 
-        scales = column("scales") if segments[0].scales is not None else None
-        return cls(
-            column("keys"), column("values"), column("positions"), column("state"), lengths, scales
-        )
+        columns = {name: column(name) for name in heads[0].columns()}
+        return cls(**columns, lengths=tuple(lengths))
 
     @property
     def longest(self) -> int:
@@ -157,60 +152,59 @@ class RaggedTokens:
         """
         return min(self.lengths) == max(self.lengths)
 
-    def segments(self) -> list[HeadTokens]:
+    def heads(self) -> list[HeadTokens]:
         """Views of the columns, one for each KV head."""
-        columns = (
-            self.keys,
-            self.values,
-            self.positions,
-            self.state,
-            *(() if self.scales is None else (self.scales,)),
+        parts = zip(
+            *(torch.split(column, list(self.lengths)) for column in self.columns().values()),
+            strict=True,
         )
-        return [
-            HeadTokens(*parts)
-            for parts in zip(
-                *(torch.split(column, list(self.lengths)) for column in columns), strict=True
-            )
-        ]
+        return [HeadTokens(*columns) for columns in parts]
 
     def floats(self) -> RaggedTokens:
-        """All tokens with keys and values as numbers to compute with."""
+        """All tokens with keys and values as floats."""
         if self.scales is None:
             return self
         keys, values = self.keys * self.scales[:, :1], self.values * self.scales[:, 1:]
-        return RaggedTokens(keys, values, self.positions, self.state, self.lengths)
+        return replace(self, keys=keys, values=values, scales=None)
+
+    def to(self, device: torch.device) -> RaggedTokens:
+        """The same on another device."""
+        columns = {name: column.to(device) for name, column in self.columns().items()}
+        return RaggedTokens(**columns, lengths=self.lengths)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that keys and values have when they are computed with."""
+        """Type of keys and values when attention is computed."""
         return self.keys.dtype if self.scales is None else self.scales.dtype
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The columns by name, for counting and saving."""
-        columns = {
-            "keys": self.keys,
-            "values": self.values,
-            "positions": self.positions,
-            "state": self.state,
-        }
-        return columns if self.scales is None else {**columns, "scales": self.scales}
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors by name, for counting and saving."""
+        return _columns(self)
+
+
+def _columns(tokens: HeadTokens | RaggedTokens) -> dict[str, Tensor]:
+    columns = {name: getattr(tokens, name) for name in ("keys", "values", "positions", "state")}
+    return columns if tokens.scales is None else {**columns, "scales": tokens.scales}
 
 
 @dataclass(frozen=True)
 class VarlenTokens:
-    """keys, values: `[S, D]`, head after head, rows that may lie apart. starts, lengths: `[G]`,
-    int32, on the device. longest: at least the longest length. scales: None, or `[S, 2]` where keys
-    and values are int8 (see `namm_llm.tokens`).
-    """
+    """Tokens of G KV heads as kernels take them, with lengths that may change on the device."""
 
     keys: Tensor
+    """`[S, D]`, head after head, rows that may lie apart."""
     values: Tensor
+    """`[S, D]`, alike."""
     starts: Tensor
+    """`[G]`, int32, on the device: row of each head's first token."""
     lengths: Tensor
+    """`[G]`, int32, on the device."""
     longest: int
+    """At least the longest length."""
     scales: Tensor | None = None
+    """None, or `[S, 2]` where keys and values are int8; see `HeadTokens`."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that keys and values have when they are computed with."""
+        """Type of keys and values when attention is computed."""
         return self.keys.dtype if self.scales is None else self.scales.dtype

@@ -61,7 +61,7 @@ def stored_positions(cache) -> dict[int, torch.Tensor]:
         rows = []
         for sequence in layer.sequences:
             heads = torch.zeros(len(sequence.retained.lengths), sequence.seen, dtype=torch.bool)
-            for head, segment in enumerate(sequence.retained.segments()):
+            for head, segment in enumerate(sequence.retained.heads()):
                 heads[head, segment.positions.long()] = True
             heads[:, sequence.compacted_at :] = True
             rows.append(heads)

@@ -1,1 +1,1 @@
-"""Attention over ragged storage, and what was paid to it."""
+"""Attention over ragged storage, and the attention that stored tokens received. Knows no policy."""

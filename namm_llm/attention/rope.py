@@ -1,8 +1,8 @@
-"""Rotary positions (RoPE, arXiv 2104.09864): turning queries that are already rotated to a later
+"""Rotary positions (RoPE, arXiv 2104.09864): moving queries that are already rotated to a later
 position.
 
 Rotations add up, so a query of position p becomes the same query at p + shift without the model and
-without what it was before RoPE.
+without its values before RoPE.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from namm_llm.errors import ModelError
 
 @dataclass(frozen=True)
 class Rotation:
-    """frequencies: radians of each of P planes for a step of one position. Plane i is made of the
-    numbers i and i + P of a head, the layout of transformers; numbers from 2 P on are not rotated.
-    """
+    """The rotation of a model's queries and keys by their positions."""
 
     frequencies: tuple[float, ...]
+    """Radians of each of P planes for a step of one position. Plane i is made of the numbers i and
+    i + P of a head, the layout of transformers; numbers from 2 P on are not rotated.
+    """
 
     def turn(self, queries: Tensor, shift: int, scale: float = 1.0) -> Tensor:
-        """Rotated queries `[..., D]` as they would be `shift` positions later, times `scale`,
-        float32.
-        """
+        """Rotated queries `[..., D]` moved `shift` positions on, times `scale`, in float32."""
         planes = len(self.frequencies)
         cos, sin = _turn(self.frequencies, shift, scale, queries.device)
         queries = queries.float()
-        turned = queries * scale  # what is not rotated stays like this
+        turned = queries * scale  # numbers that are not rotated stay like this
         first, second, _ = torch.tensor_split(queries, [planes, 2 * planes], dim=-1)
         torch.mul(first, cos, out=turned[..., :planes]).addcmul_(second, sin, value=-1)
         torch.mul(second, cos, out=turned[..., planes : 2 * planes]).addcmul_(first, sin)
         return turned
 
 
-@lru_cache(maxsize=8)  # all heads and layers turn alike, and a copy to a device waits
+# all heads and layers turn alike, and a copy to a device waits
+@lru_cache(maxsize=8)
 def _turn(
     frequencies: tuple[float, ...], shift: int, scale: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -54,24 +54,22 @@ def _turn(
 
 
 def rotation_of(model: PreTrainedModel) -> Rotation:
-    """The rotation of the model's layers with full attention; checked against the model's own.
-    ModelError if there is none that we know.
+    """The rotation of the text decoder's layers with full attention, checked against the model's
+    own code.
+
+    Raises ModelError if the model has none of the usual layout.
     """
-    for module in model.modules():
-        frequencies = next(
-            (
-                f
-                for name in ("inv_freq", "full_attention_inv_freq")
-                if (f := getattr(module, name, None)) is not None
-            ),
-            None,
-        )
+    for module in model.get_decoder().modules():  # type: ignore[no-untyped-call]
+        frequencies = getattr(module, "inv_freq", None)
+        if frequencies is None:
+            frequencies = getattr(module, "full_attention_inv_freq", None)
         if isinstance(frequencies, Tensor) and frequencies.device.type != "meta":
             rotation = Rotation(tuple(frequencies.tolist()))
             if _agrees(rotation, module, frequencies.device):
                 return rotation
     raise ModelError(
-        f"{type(model).__name__} has no rotary positions of the usual layout, which this policy needs; choose another, such as keydiff"
+        f"{type(model).__name__} has no rotary positions of the usual layout, which this policy "
+        "needs; choose another, such as keydiff"
     )
 
 
@@ -79,20 +77,29 @@ def rotation_of(model: PreTrainedModel) -> Rotation:
 def _agrees(
     rotation: Rotation, module: nn.Module, device: torch.device, start: int = 7, shift: int = 301
 ) -> bool:
-    """Whether turning by `shift` gives what the model's own code gives at position `start + shift`."""
-    apply = getattr(sys.modules[module.__class__.__module__], "apply_rotary_pos_emb", None)
-    if apply is None:
-        return False
+    """Whether turning by `shift` gives what the model's own code gives at position `start +
+    shift`.
+    """
     query = torch.linspace(-1, 1, 2 * len(rotation.frequencies), device=device).view(1, 1, 1, -1)
-    typed = (
-        {"layer_type": "full_attention"}
-        if "layer_type" in inspect.signature(module.forward).parameters
-        else {}
-    )
+    try:
+        before, after = (_rotated(module, query, at) for at in (start, start + shift))
+    except Exception:  # another model's code may raise anything at inputs that are not its own
+        return False
+    return torch.allclose(rotation.turn(before, shift), after, atol=1e-3)
 
-    def at(position: int) -> Tensor:
-        cos, sin = module(query[0], torch.tensor([[position]], device=device), **typed)
+
+def _rotated(module: nn.Module, query: Tensor, position: int) -> Tensor:
+    """`query` `[1, 1, 1, D]` at this position, by the model's own code."""
+    apply = sys.modules[module.__class__.__module__].apply_rotary_pos_emb
+    has_kinds = "layer_type" in inspect.signature(module.forward).parameters
+    kind = {"layer_type": "full_attention"} if has_kinds else {}
+    at = torch.tensor([[position]], device=query.device)
+    try:
+        cos, sin = module(query[0], at, **kind)
         rotated: Tensor = apply(query, query, cos, sin)[0]
-        return rotated
-
-    return torch.allclose(rotation.turn(at(start), shift), at(start + shift), atol=1e-3)
+    except (IndexError, RuntimeError):
+        # mrope takes three coordinates; of equal ones it is RoPE, also for a shift of all three.
+        # A shift counts tokens where mrope counts fewer, which is harmless for ranking.
+        cos, sin = module(query[0], at.expand(3, 1, 1), **kind)
+        rotated = apply(query, query, cos, sin)[0]
+    return rotated

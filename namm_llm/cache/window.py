@@ -1,9 +1,9 @@
-"""What came since the last update of one layer of one sequence: keys and values, and the queries
-that policies look back on.
+"""The window: what came since the last eviction step of one layer of one sequence.
 
-Both are dense and append-only: a token that is decoded writes one row and copies nothing of the
-cache. Buffers grow by doubling up to what one update interval needs, and are given back at each
-update, so that a cache at rest holds no empty room.
+Keys and values, and the queries that policies look back on, are dense and append-only: a token that
+is decoded writes one row and copies nothing of the cache. Buffers grow by doubling up to what one
+interval needs, and are given back at each eviction step, so that a cache at rest holds no empty
+memory.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_FIRST = 16  # rows of the smallest buffer
+_SMALLEST = 16  # rows of the smallest buffer
 
 
-class Rows:
-    """Parallel columns `[heads, count, ...]` in buffers with room for more rows."""
+class GrowingBuffer:
+    """Parallel columns `[heads, count, ...]` in buffers that may be longer than `count`."""
 
     def __init__(self, *columns: Tensor) -> None:
         self._buffers = list(columns)
@@ -29,14 +29,14 @@ class Rows:
         if not self._buffers:
             self._buffers = [r.new_empty(r.shape[0], 0, *r.shape[2:]) for r in rows]
         if self.count + new > self._buffers[0].shape[1]:
-            self._grow(max(self.count + new, min(limit, max(2 * self.count, _FIRST))))
+            self._grow(max(self.count + new, min(limit, max(2 * self.count, _SMALLEST))))
         for buffer, r in zip(self._buffers, rows, strict=True):
             buffer[:, self.count : self.count + new] = r
         self.count += new
 
-    def _grow(self, room: int) -> None:
+    def _grow(self, capacity: int) -> None:
         for i, buffer in enumerate(self._buffers):
-            larger = buffer.new_empty(buffer.shape[0], room, *buffer.shape[2:])
+            larger = buffer.new_empty(buffer.shape[0], capacity, *buffer.shape[2:])
             larger[:, : self.count] = buffer[:, : self.count]
             self._buffers[i] = larger
 
@@ -47,25 +47,22 @@ class Rows:
     def keep_last(self, count: int) -> None:
         """Forget all but the newest rows, and give the memory back."""
         count = min(count, self.count)
-        self._buffers = (
-            [column[:, column.shape[1] - count :].clone() for column in self.columns()]
-            if count
-            else []
-        )
+        rows = slice(self.count - count, self.count)
+        self._buffers = [buffer[:, rows].clone() for buffer in self._buffers] if count else []
         self.count = count
 
     def drop_last(self, count: int) -> None:
         """Forget the newest rows."""
         self.count = max(self.count - count, 0)
 
-    def copy(self) -> Rows:
-        """Its own buffers with the same rows."""
-        return Rows(*(column.clone() for column in self.columns()))
+    def copy(self) -> GrowingBuffer:
+        """The same rows in buffers of their own."""
+        return GrowingBuffer(*(column.clone() for column in self.columns()))
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> GrowingBuffer:
         """The same rows on another device."""
-        return Rows(*(column.to(device) for column in self.columns()))
+        return GrowingBuffer(*(column.to(device) for column in self.columns()))
 
     def tensors(self) -> list[Tensor]:
-        """The buffers, empty room included, for counting."""
+        """The buffers, empty rows included, for counting."""
         return list(self._buffers)

@@ -12,14 +12,18 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 class BamWeights(NamedTuple):
-    """Stored [in, out] as in the reference, the transpose of `torch.nn.Linear.weight`; d features,
-    h hidden.
+    """Weights of a BAM with d features and attention of size h, stored [in, out] as in the
+    reference: the transpose of `torch.nn.Linear.weight`.
     """
 
-    qkv: Tensor  # [d, 3h], queries | keys | values
-    qkv_bias: Tensor  # [3h]
-    out: Tensor  # [h, 2d], residual | multiplicative
-    out_bias: Tensor  # [2d]
+    qkv: Tensor
+    """`[d, 3h]`: queries | keys | values."""
+    qkv_bias: Tensor
+    """`[3h]`."""
+    out: Tensor
+    """`[h, 2d]`: residual | multiplicative."""
+    out_bias: Tensor
+    """`[2d]`."""
 
 
 def bam(x: Tensor, weights: BamWeights) -> Tensor:
@@ -27,10 +31,10 @@ def bam(x: Tensor, weights: BamWeights) -> Tensor:
     2410.13166, section 3).
 
     x: [..., N, d]. Returns [..., N, d]. Sequences of unequal length may be padded in front, with
-    any finite numbers: no token sees an older place.
+    any finite numbers: no token sees an older one.
     """
-    # reading from the newest token to the oldest makes "itself and newer" the causal mask, which
-    # needs no N x N matrix
+    # from the newest token to the oldest, "itself and newer" is the causal mask, which needs no
+    # N x N matrix
     queries, keys, values = linear(x.flip(-2), weights.qkv.T, weights.qkv_bias).chunk(3, dim=-1)
     seen = _causal_attention(queries, keys, values).flip(-2)
     residual, multiplicative = linear(seen, weights.out.T, weights.out_bias).chunk(2, dim=-1)

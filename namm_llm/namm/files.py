@@ -5,45 +5,38 @@ Knows nothing about what the vectors mean (see `network.py`).
 """
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from namm_llm.errors import NammFileError
+from namm_llm.io import replacing
 
 VERSION = 1
 HEADER = "namm"  # the only entry of the metadata: safetensors does not keep the order of several
 
 
 def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """All or nothing: a reader sees the old file or the new one. NammFileError when it cannot be
-    written.
-    """
+    """Write a NAMM's file, all or nothing. Raises NammFileError when it cannot be written."""
     metadata = {HEADER: json.dumps({"version": VERSION, **header}, sort_keys=True)}
     data = to_bytes(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
     )
-    # beside the target, because a rename is atomic only within one file system
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)  # noqa: PTH105 (its name says that it overwrites on every system)
+        with replacing(path) as part:
+            part.write_bytes(data)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise NammFileError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Inverse of `write`. NammFileError for a file that is missing, damaged, of another kind or of
-    another version.
+    """Inverse of `write`. Raises NammFileError for a file that is missing, damaged, of another kind
+    or of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,5 +1,5 @@
-"""What stands around a token: a value is of use only whole, and the tokens of one are worth what
-the best of them is worth.
+"""Features of the tokens around a token: a value is of use only whole, so the tokens of one are
+worth what the best of them is worth.
 """
 
 from collections.abc import Sequence
@@ -9,39 +9,37 @@ from torch import Tensor
 
 
 def neighbours(
-    column: Tensor, ages: Tensor, reach: int, missing: float | Tensor, span: int | None = None
+    column: Tensor, ages: Tensor, radius: int, missing: float | Tensor, span: int | None = None
 ) -> Tensor:
-    """The numbers of the tokens 1 .. `reach` places older, then of those 1 .. `reach` places newer.
+    """The numbers of the tokens 1 .. `radius` positions older, then 1 .. `radius` newer.
 
-    column: `[..., N]`, a number of each token, oldest first. ages: `[..., N]`, in tokens, all below
-    `span`; without it the host has to ask a GPU for the largest. A token that is not stored counts
-    as `missing`. Returns `[..., N, 2 * reach]`.
+    column: `[..., N]`, one number a token, oldest first. ages: `[..., N]`, in tokens, all below
+    `span`; without it the host has to ask a GPU for the largest. missing: stands for a token that
+    is not stored. Returns `[..., N, 2 * radius]`.
     """
     if not column.shape[-1]:
-        return column.new_empty(*column.shape, 2 * reach)
+        return column.new_empty(*column.shape, 2 * radius)
     span = int(ages.max()) + 1 if span is None else span
-    places = (span - 1 - ages).long().view(-1, column.shape[-1])
-    rows, width = len(places), span + 2 * reach
-    places = (
-        places + width * torch.arange(rows, device=ages.device)[:, None]
-    ).flatten()  # all rows on one line
-    line = (
-        column.new_empty(rows * width).fill_(missing).scatter_(0, places + reach, column.flatten())
-    )
-    around = line.unfold(0, 2 * reach + 1, 1).index_select(
-        0, places
-    )  # oldest first, the token itself in the middle
-    ends = ((reach - 1, -1, -1), (reach + 1, 2 * reach + 1, 1))
+    slots = (span - 1 - ages).long().view(-1, column.shape[-1])
+    rows, width = len(slots), span + 2 * radius
+    # all rows on one line, each position at its slot, gaps filled with `missing`
+    slots = (slots + width * torch.arange(rows, device=ages.device)[:, None]).flatten()
+    line = column.new_empty(rows * width).fill_(missing)
+    line.scatter_(0, slots + radius, column.flatten())
+    # oldest first, the token itself in the middle
+    around = line.unfold(0, 2 * radius + 1, 1).index_select(0, slots)
+    ends = ((radius - 1, -1, -1), (radius + 1, 2 * radius + 1, 1))
     order = torch.cat([torch.arange(*end, device=ages.device) for end in ends])
-    return around.index_select(1, order).view(*column.shape, 2 * reach)
+    return around.index_select(1, order).view(*column.shape, 2 * radius)
 
 
-def apart(ages: Tensor, lengths: Sequence[int], reach: int, span: int) -> tuple[Tensor, int]:
-    """Ages `[N]`, all below `span`, of segments that lie one after the other, moved so far apart
-    that no token is within `reach` of another segment's; and what all of them are below then.
+def separated(ages: Tensor, lengths: Sequence[int], radius: int, span: int) -> tuple[Tensor, int]:
+    """Ages of several heads moved so far apart that no token is within `radius` of another head's.
+
+    ages: `[N]`, all below `span`, head after head. lengths: tokens of each head. Returns the moved
+    ages `[N]` and the span that all of them are below.
     """
-    step, last = span + reach, len(lengths) - 1
-    moved = torch.cat(
-        [part + step * (last - at) for at, part in enumerate(torch.split(ages, list(lengths)))]
-    )
+    step, last = span + radius, len(lengths) - 1
+    parts = enumerate(torch.split(ages, list(lengths)))
+    moved = torch.cat([part + step * (last - head) for head, part in parts])
     return moved, span + step * last

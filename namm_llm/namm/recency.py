@@ -13,12 +13,16 @@ from namm_llm.errors import NammFileError
 
 @dataclass(frozen=True)
 class Recency:
-    """Settings of the embedding: `size` numbers (0 for none), wavelengths from 2 pi tokens to about
-    2 pi * `max_freq`.
+    """Settings of the embedding of a token's age. Raises NammFileError for sizes that make no
+    sense.
     """
 
     size: int = 8
-    max_freq: float = 50_000.0  # the reference's name; it is a period, not a frequency
+    """Numbers of the embedding, even; 0 for none."""
+    max_freq: float = 50_000.0
+    """Wavelengths go from 2 pi tokens to about 2 pi times this; the reference's name, though it is
+    a period.
+    """
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.size % 2:

@@ -2,14 +2,13 @@
 EMA.
 
 `rows` [Q, N] is the attention of Q queries, in the order of time, to N tokens: already the mean
-over the query heads of a group. `ema` [N, w] is what a policy remembers per token, w = bins for
-each decay. Knows nothing about where the attention came from, and does not normalise (see
-`network.py`).
+over the query heads of a group. Knows nothing about where the attention came from, and does not
+normalise (see `network.py`).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,92 +18,87 @@ from namm_llm.errors import NammFileError
 # Floats of one block of frames: 2 MiB, so that a block stays in one core's cache however many
 # tokens there are.
 BLOCK_FLOATS = 2**19
+_SMALLEST_TILE = 16  # queries that tensor cores multiply at a time
 
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """Settings of the short-time Fourier transform and of its moving average (arXiv 2410.13166,
-    section 3).
+    """A fold of attention into averaged magnitudes of a short-time Fourier transform (arXiv
+    2410.13166, section 3); see `namm_llm.attention.fold.Fold`.
+
+    Raises NammFileError for settings that make no sense.
     """
 
     n_fft: int = 32
+    """Queries of one frame; twice the hop."""
     hop: int = 16
-    decay: float = 0.99  # of the average, per query; a hop decays by decay**hop
-    further: tuple[
-        float, ...
-    ] = ()  # decays of further averages, each of which costs as much memory as the first
-    lowest: int | None = (
-        # only so many of the lowest frequencies: 1 is mean attention, 0 leaves the spectrogram out
-        None
-    )
+    """Queries from one frame to the next."""
+    decay: float = 0.99
+    """Of the average, per query; a hop decays by decay**hop."""
+    num_bins: int | None = None
+    """Lowest frequencies to keep; None for all n_fft / 2 + 1, 1 is mean attention, 0 leaves the
+    spectrogram out.
+    """
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "further", tuple(self.further))  # a file has lists
         if self.hop < 1 or self.n_fft != 2 * self.hop:
             raise NammFileError(
                 f"The spectrogram needs n_fft = 2 * hop, got n_fft {self.n_fft} and hop {self.hop}."
             )
-        if self.lowest is not None and not 0 <= self.lowest <= self.n_fft // 2 + 1:
+        frequencies = self.n_fft // 2 + 1
+        if self.num_bins is not None and not 0 <= self.num_bins <= frequencies:
             raise NammFileError(
-                f"The spectrogram has {self.n_fft // 2 + 1} frequencies, it cannot keep {self.lowest}."
+                f"The spectrogram has {frequencies} frequencies, it cannot keep {self.num_bins}."
             )
-        for decay in self.decays:
-            if not 0.0 <= decay < 1.0:
-                raise NammFileError(
-                    f"The spectrogram's decay must be at least 0 and below 1, got {decay}."
-                )
+        if not 0.0 <= self.decay < 1.0:
+            raise NammFileError(
+                f"The spectrogram's decay must be at least 0 and below 1, got {self.decay}."
+            )
 
     @property
     def bins(self) -> int:
-        """Frequencies of one frame."""
-        return self.n_fft // 2 + 1 if self.lowest is None else self.lowest
+        """Frequencies of one frame: numbers remembered of one token."""
+        return self.n_fft // 2 + 1 if self.num_bins is None else self.num_bins
 
     @property
-    def decays(self) -> tuple[float, ...]:
-        """Of all averages, the first one first."""
-        return (self.decay, *self.further)
+    def overlap(self) -> int:
+        """Queries before the first new hop that its frame needs again."""
+        return self.hop
 
     @property
-    def width(self) -> int:
-        """Numbers remembered of one token: `bins` for each decay, one average after the other."""
-        return self.bins * len(self.decays)
+    def kernel(self) -> str | None:
+        """Its kernel's name in `attention.backend`; None for hops that no kernel is made for."""
+        fits = self.hop >= _SMALLEST_TILE and self.hop & (self.hop - 1) == 0
+        return "spectrogram" if fits else None
 
-    def each(self) -> Iterator["Spectrogram"]:
-        """The settings of each average by itself."""
-        return (replace(self, decay=decay, further=()) for decay in self.decays)
+    def kernel_arguments(self, device: torch.device) -> dict[str, Any]:
+        """What the kernel has to know of it."""
+        table = basis(self.n_fft, self.bins, device)
+        return {"basis": table, "hop": self.hop, "decay": self.decay**self.hop}
 
-    def update(self, ema: Tensor, rows: Tensor, peak: Tensor | None = None) -> Tensor:
-        """Fold h hops of attention into the average: per hop, `ema <- a * ema + (1 - a) * |STFT|`,
+    def update(self, state: Tensor, rows: Tensor) -> Tensor:
+        """Fold h hops of attention into the average: per hop, `s <- a * s + (1 - a) * |STFT|` with
         a = decay**hop.
 
-        ema: [N, width], zeros for a token that was born since the last update. rows: [hop * (h +
-        1), N], query-major, any float type. The first `hop` rows are the carry: the last hop of the
-        previous update, zeros at the very start and for tokens born since. Then come h complete
-        hops; h may be 0. peak: [N, bins], float32; raised in place to the largest magnitudes.
-        Returns [N, width] in float32, whatever came in.
+        state: [N, bins], zeros for a token that was born since the last eviction step. rows: [hop *
+        (h + 1), N], any float type. The first `hop` rows are the last hop of the previous step,
+        zeros at the very start and for tokens born since. Then come h complete hops; h may be 0.
+        Returns [N, bins] in float32, whatever came in.
         """
-        hops, rest = divmod(rows.shape[0] - self.hop, self.hop)  # the first hop is the carry
+        hops, rest = divmod(rows.shape[0] - self.hop, self.hop)
         assert hops >= 0, f"{rows.shape[0]} rows lack a carry of {self.hop}"
         assert rest == 0, f"{rows.shape[0]} rows are not whole hops of {self.hop}"
-        assert ema.shape == (rows.shape[1], self.width), (
-            f"ema {tuple(ema.shape)}, rows {tuple(rows.shape)}"
+        assert state.shape == (rows.shape[1], self.bins), (
+            f"state {tuple(state.shape)}, rows {tuple(rows.shape)}"
         )
         block = max(1, BLOCK_FLOATS // (2 * max(1, self.bins) * max(1, rows.shape[1])))
-        average = ema.float().T.clone(
-            memory_format=torch.contiguous_format
-        )  # [width, N], as the magnitudes lie
-        averages = average.view(len(self.decays), self.bins, rows.shape[1])
+        # [bins, N], as the magnitudes lie
+        average = state.float().T.clone(memory_format=torch.contiguous_format)
         with torch.autocast(rows.device.type, enabled=False):
             for first in range(0, hops, block):
                 last = min(first + block, hops)
-                magnitudes = self._magnitudes(rows[first * self.hop : (last + 1) * self.hop])
-                for hop in magnitudes:
-                    for at, decay in enumerate(
-                        self.decays
-                    ):  # views of an iteration could not be written while training
-                        averages[at].lerp_(hop, 1.0 - decay**self.hop)
-                if peak is not None:
-                    torch.maximum(peak, magnitudes.amax(0).T, out=peak)
+                for hop in self._magnitudes(rows[first * self.hop : (last + 1) * self.hop]):
+                    average.lerp_(hop, 1.0 - self.decay**self.hop)
         return average.T
 
     def _magnitudes(self, rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from namm_llm.policies.base import EvictionPolicy
+    from namm_llm.policies.base import EvictionPolicy, ObservingPolicy, ScorePolicy
     from namm_llm.policies.budget import Budget, parse_budget
     from namm_llm.policies.namm import NammPolicy
     from namm_llm.policies.registry import (
@@ -25,6 +25,8 @@ __all__ = [
     "Budget",
     "EvictionPolicy",
     "NammPolicy",
+    "ObservingPolicy",
+    "ScorePolicy",
     "make_policy",
     "parse_budget",
     "policy_class",
@@ -36,6 +38,8 @@ _HOME = {
     "Budget": "budget",
     "parse_budget": "budget",
     "EvictionPolicy": "base",
+    "ObservingPolicy": "base",
+    "ScorePolicy": "base",
     "NammPolicy": "namm",
 }
 

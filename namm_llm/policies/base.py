@@ -1,8 +1,9 @@
-"""What an eviction policy is: a frozen value that scores the tokens of one KV head.
+"""The base classes of eviction policies: frozen values that score the tokens of one KV head.
 
-A policy never sees batches, layers or ragged storage. What it remembers of a token is a row of the
-segment's `state`, which the cache evicts with the token. Which tokens stay, given the scores, is
-decided in `selection.py`.
+Derive from `ScorePolicy` for scores of keys, values and positions, from `ObservingPolicy` for scores
+that look at attention; decorate the class with `register_policy`. A policy never sees batches,
+layers or ragged storage. What it remembers of a token is a row of `HeadTokens.state`, which the
+cache evicts with the token. Which tokens stay, given the scores, is decided by the cache.
 """
 
 from __future__ import annotations
@@ -19,108 +20,144 @@ from namm_llm.attention.observation import Observation
 from namm_llm.errors import PolicyError
 from namm_llm.tokens import HeadTokens
 
-RECENT = 64  # tokens; what has just come, a question for instance, was not looked for yet
+# newest tokens to protect: no attention has been paid yet to a question that has just come
+RECENT = 64
 
 
 @dataclass(frozen=True)
 class EvictionPolicy(ABC):
-    """Scores the tokens of one KV head; the lowest are evicted first.
+    """What the two base classes share: the settings of a policy that the cache asks for.
 
-    Class attributes that a policy sets: `name` (its row in the table), `observes` (whether it looks
-    at attention at all), `threshold` (the score from which on a token stays when there is no
-    budget; None if the scores have no natural zero), `comparable` (whether scores of different
-    heads and layers mean the same, so that they had better share one budget), `evicts` (False only
-    for the full cache).
+    Derive from `ScorePolicy` or `ObservingPolicy`, not from this class.
     """
 
     name: ClassVar[str]
-    observes: ClassVar[bool] = False
+    """Name under which `register_policy` knows it."""
     threshold: ClassVar[float | None] = None
+    """Score from which on a token stays where there is no budget; None if the scores have no
+    natural zero.
+    """
     comparable: ClassVar[bool] = False
+    """Whether scores of different heads and layers mean the same, so that the whole model had
+    better share one budget.
+    """
     evicts: ClassVar[bool] = True
+    """False only for the full cache."""
+    observes: ClassVar[bool] = False
+    """Whether queries are kept for it: true for every `ObservingPolicy`."""
 
     @property
     def replays(self) -> bool:
-        """Whether it asks the queries again from later positions (`Observation.again`), which takes
-        a model with RoPE.
-        """
+        """Whether it uses `Observation.max_replayed_attention`, which takes a model with RoPE."""
         return False
-
-    @property
-    def takes_probes(self) -> bool:
-        """Whether probes have to be run at its updates."""
-        return False
-
-    @property
-    def probe_texts(self) -> tuple[str, ...]:
-        """Its own probes, for users who name none."""
-        return ()
-
-    @property
-    def probe_ids(self) -> tuple[tuple[int, ...], ...]:
-        """The probes to run, as token ids of the model."""
-        return ()
-
-    def probes_at(self, update: int) -> bool:
-        """Whether they are run at this update, from 1."""
-        return bool(self.probe_ids)
-
-    def with_probes(self, ids: Sequence[Sequence[int]]) -> EvictionPolicy:
-        """The same with these probes. PolicyError if it takes none."""
-        raise PolicyError(
-            f"policy {self.name} takes no probes; a NAMM that was made for them does (namm-llm train distil --family probes)"
-        )
 
     @property
     def state_width(self) -> int:
-        """Numbers that it remembers of each token."""
+        """Numbers that it remembers of each token, W."""
         return 0
 
     @property
     def state_dtype(self) -> torch.dtype:
-        """In which precision the state is kept between two updates."""
+        """Type in which the state is kept between two eviction steps."""
         return torch.float32
 
     @property
     def sinks(self) -> int:
-        """First tokens of the text that the policy never evicts, unless the user says otherwise."""
+        """First tokens of the text that always stay, unless the user says otherwise."""
         return 0
 
     def protect_recent(self, limit: int) -> int:
-        """Newest tokens that it never evicts, out of `limit` tokens for each head, unless the user
-        says otherwise.
+        """Newest tokens that always stay, out of `limit` tokens a head, unless the user says
+        otherwise.
         """
         return 0
+
+    def num_carried_queries(self, seen: int) -> int:
+        """Newest queries to show again at the next eviction step, after one at `seen` tokens."""
+        return 0
+
+
+class ScorePolicy(EvictionPolicy):
+    """A policy that scores tokens by their keys, values and positions alone.
+
+    A complete policy:
+
+        @register_policy
+        @dataclass(frozen=True)
+        class ShortKeys(ScorePolicy):
+            name: ClassVar[str] = "short_keys"
+
+            def score(self, tokens: HeadTokens) -> Tensor:
+                return -tokens.keys.float().norm(dim=-1)
+    """
+
+    @abstractmethod
+    def score(self, tokens: HeadTokens) -> Tensor:
+        """How much each token is worth keeping; higher scores indicate more important tokens.
+
+        tokens: N tokens of one KV head, oldest first: keys and values `[N, D]`, positions `[N]`.
+        Returns `[N]`, any float type, on the device of the keys. Tokens that score NaN go first.
+        """
+
+
+class ObservingPolicy(EvictionPolicy):
+    """A policy that looks at the attention which the newest queries paid to the tokens.
+
+    At each eviction step `update_state` sees the attention of all queries since the last one, and
+    `score` the new state. A complete policy, which sums attention up:
+
+        @register_policy
+        @dataclass(frozen=True)
+        class Attended(ObservingPolicy):
+            name: ClassVar[str] = "attended"
+
+            @property
+            def state_width(self) -> int:
+                return 1
+
+            def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+                return observation.fold(Sum(), tokens.state)
+
+            def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+                return tokens.state[:, 0]
+    """
+
+    observes: ClassVar[bool] = True
+
+    def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        """The new state `[N, W]` of the tokens; by default as it was.
+
+        tokens: N tokens of one KV head, oldest first; the state `[N, W]` of tokens that came since
+        the last eviction step is 0. observation: of the same tokens; `Observation.fold` and
+        `Observation.rows` give the attention paid to them. Returns any float type.
+        """
+        return tokens.state
+
+    @abstractmethod
+    def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        """How much each token is worth keeping; higher scores indicate more important tokens.
+
+        tokens: N tokens of one KV head, oldest first, with the state `[N, W]` that `update_state`
+        gave, in `state_dtype`. observation: of the same tokens. Returns `[N]`, any float type, on
+        the device of the keys. Tokens that score NaN go first.
+        """
 
     @property
     def scores_layer_at_once(self) -> bool:
-        """Whether `score` needs a token's state and position alone, so that a layer's heads are
-        scored together (`score_layer`). Who overrides `score` of a policy that does turns this off.
+        """Whether scores follow from state and position alone, so that `score_layer` is called
+        instead of `score`.
         """
         return False
 
-    def carry(self, seen: int) -> int:
-        """How many of the newest queries it must see again at the next update, after one at `seen`
-        tokens.
+    def score_layer(self, heads: Sequence[HeadTokens], seen: int) -> list[Tensor]:
+        """Scores `[N_g]` of all G heads of a layer together, where `scores_layer_at_once`.
+
+        heads: the tokens of each; keys and values may be 8-bit. seen: tokens of the text so far.
         """
-        return 0
+        raise NotImplementedError(f"{type(self).__name__} scores head by head")
 
-    def update(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        """The new state `[N, W]` of the segment's tokens; tokens that have just come start at zero."""
-        return segment.state
 
-    @abstractmethod
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        """Scores `[N]` (float32) of the segment's tokens, after `update`."""
-
-    def remember(self, state: Tensor, scores: Tensor) -> Tensor:
-        """The state `[N, W]` to keep, after `score` gave these scores `[N]`, for a policy that
-        remembers its own.
-        """
-        return state
-
-    def score_layer(self, segments: Sequence[HeadTokens], stop: int) -> list[Tensor]:
-        """`score` of all heads of a layer, from state and positions alone, where
-        `scores_layer_at_once`. stop: position after the newest token.
-        """
-        return [self.score(segment, None) for segment in segments]
+def check_whole(name: str, value: int, least: int) -> None:
+    """Raises PolicyError if a policy's setting is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PolicyError(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -1,4 +1,4 @@
-"""The full cache: nothing is ever evicted. The baseline of baselines."""
+"""The full cache: nothing is ever evicted. The baseline of all policies."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import ScorePolicy
 from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
-class Full(EvictionPolicy):
+class Full(ScorePolicy):
     """Keeps every token."""
 
     name: ClassVar[str] = "full"
     threshold: ClassVar[float | None] = 0.0
     evicts: ClassVar[bool] = False
 
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        return torch.zeros(len(segment), device=segment.keys.device)
+    def score(self, tokens: HeadTokens) -> Tensor:
+        return torch.zeros(len(tokens), device=tokens.keys.device)

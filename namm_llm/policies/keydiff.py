@@ -8,18 +8,17 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import ScorePolicy
 from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
-class KeyDiff(EvictionPolicy):
+class KeyDiff(ScorePolicy):
     """Keeps the tokens whose keys are least similar (cosine) to the mean of the normalised keys."""
 
     name: ClassVar[str] = "keydiff"
 
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        keys = segment.keys.float()
+    def score(self, tokens: HeadTokens) -> Tensor:
+        keys = tokens.keys.float()
         anchor = normalize(keys, dim=-1).mean(0)
         return -cosine_similarity(keys, anchor[None], dim=-1)

@@ -8,17 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import ScorePolicy
 from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
-class KNorm(EvictionPolicy):
+class KNorm(ScorePolicy):
     """Keeps the tokens with the shortest keys."""
 
     name: ClassVar[str] = "knorm"
 
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        length: Tensor = torch.linalg.vector_norm(segment.keys.float(), dim=-1)
+    def score(self, tokens: HeadTokens) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(tokens.keys.float(), dim=-1)
         return -length

@@ -1,11 +1,11 @@
 """The NAMM as an eviction policy: spectrogram of the attention a token received, averaged over
-time, scored by the network.
+time, scored by the network (arXiv 2410.13166).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -13,154 +13,91 @@ import torch
 from torch import Tensor
 
 from namm_llm.attention.observation import Observation
-from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
-from namm_llm.policies.base import RECENT, EvictionPolicy
+from namm_llm.policies.base import RECENT, ObservingPolicy
 from namm_llm.tokens import HeadTokens
 
-_TOGETHER = 8192  # tokens scored at a time: what the network makes of them stays in a core's cache
+_TOGETHER = 8192  # tokens scored at a time: their hidden layer stays in a core's cache
 
 
 @dataclass(frozen=True)
-class NammPolicy(EvictionPolicy):
-    """Remembers the averaged spectrogram (17 numbers a token for each decay) and what the `Namm`'s
-    memory names, and scores with it (arXiv 2410.13166).
+class NammPolicy(ObservingPolicy):
+    """Keeps the tokens that a `Namm` scores highest; without a budget those of score 0 or more, the
+    published rule.
 
-    exact: keep the state in float32, as the published code does, instead of in half precision.
-    probes: token ids of each, for a NAMM that was made for them.
+    It remembers the averaged spectrogram of each token (17 numbers) and whatever else the NAMM's
+    settings name.
     """
 
     name: ClassVar[str] = "namm"
-    observes: ClassVar[bool] = True
     comparable: ClassVar[bool] = True
     threshold: ClassVar[float | None] = 0.0
     namm: Namm
+    """The network."""
     exact: bool = False
-    probes: tuple[tuple[int, ...], ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "probes", tuple(map(tuple, self.probes)))  # a file has lists
-        if self.probes and not self.namm.takes_probes:
-            raise PolicyError(
-                "this NAMM was not made for probes; one that is comes from namm-llm train distil --family probes"
-            )
-        if not all(self.probes):
-            raise PolicyError("a probe without tokens finds nothing; leave it out")
-
-    @property
-    def takes_probes(self) -> bool:
-        return self.namm.takes_probes
-
-    @property
-    def probe_texts(self) -> tuple[str, ...]:
-        return self.namm.probes.texts
-
-    @property
-    def probe_ids(self) -> tuple[tuple[int, ...], ...]:
-        return self.probes
-
-    def probes_at(self, update: int) -> bool:
-        return bool(self.probes) and update % self.namm.probes.every == 0
-
-    def with_probes(self, ids: Sequence[Sequence[int]]) -> NammPolicy:
-        return replace(self, probes=tuple(map(tuple, ids)))
+    """Keep the state in float32, as the published code does, instead of in half precision."""
 
     @property
     def replays(self) -> bool:
-        return self.namm.memory.replay
+        return self.namm.settings.replay
 
     @property
     def state_width(self) -> int:
-        return self.namm.state_width
+        return self.namm.settings.state_width
 
     @property
     def state_dtype(self) -> torch.dtype:
         return torch.float32 if self.exact else torch.float16
 
-    @property
-    def hop(self) -> int:
-        """Queries of one step of the spectrogram."""
-        return self.namm.spectrogram.hop
-
     def protect_recent(self, limit: int) -> int:
         return min(RECENT, limit // 8)
 
-    def carry(self, seen: int) -> int:
+    def num_carried_queries(self, seen: int) -> int:
         # the last whole hop is the left half of the next frame; the queries of a hop that is not
         # yet whole wait for the rest of it
-        return self.hop + seen % self.hop
+        hop = self.namm.settings.spectrogram.hop
+        return hop + seen % hop
 
-    def update(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        assert observation is not None
-        namm = self.namm
-        ema, past, peak, probed, replay = torch.split(
-            segment.state.float(), list(namm.columns), dim=1
+    def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        settings = self.namm.settings
+        spectrogram = settings.spectrogram
+        average, replayed = torch.split(
+            tokens.state.float(), [spectrogram.bins, settings.replay], dim=1
         )
-        if namm.spectrogram.bins:
-            peak = peak.clone()
-            ema = observation.spectrogram(namm.spectrogram, ema, peak if namm.memory.peak else None)
-        if namm.probes.averaged and observation.probes is not None:
-            ema = namm.spectrogram.update(
-                ema, self._hops(observation.probes), peak if namm.memory.peak else None
-            )
-        if namm.memory.probed and observation.probes is not None:
-            probed = torch.maximum(probed, observation.probes.most()[:, None])
-        if namm.memory.replay:
-            replay = torch.maximum(
-                replay,
-                observation.max_replayed_attention(observation.fresh - self.hop, observation.stop)[
-                    :, None
-                ],
-            )
-        return torch.cat([ema, past, peak, probed, replay], dim=1)
+        if spectrogram.bins:
+            average = observation.fold(spectrogram, average)
+        if settings.replay:
+            start = observation.new_start - spectrogram.hop
+            largest = observation.max_replayed_attention(start)
+            replayed = torch.maximum(replayed, largest[:, None])
+        return torch.cat([average, replayed], dim=1)
 
-    def _hops(self, probes: Observation) -> Tensor:
-        """What probes paid, as whole hops of a time of its own: nothing before it, and nothing in
-        the rest of the last hop.
-        """
-        rows = probes.rows(probes.first, probes.stop)
-        return torch.nn.functional.pad(rows, (0, 0, self.hop, -len(rows) % self.hop))
-
-    def remember(self, state: Tensor, scores: Tensor) -> Tensor:
-        left = self.namm.memory.past
-        if not left:
-            return state
-        column = self.namm.columns[0]
-        limit = torch.finfo(state.dtype).max
-        state = state.clone()
-        state[:, column] = (
-            left * state[:, column].float() + (1.0 - left) * scores.to(state.device)
-        ).clamp(-limit, limit)
-        return state
-
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        assert observation is not None
-        ages = observation.stop - 1 - segment.positions
-        namm = self._beside(ages)
-        return namm.scores(namm.features(segment.state, ages, span=observation.stop))
+    def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        ages = observation.query_stop - 1 - tokens.positions
+        namm = self._on_device_of(ages)
+        return namm.scores(namm.features(tokens.state, ages, span=observation.query_stop))
 
     @property
     def scores_layer_at_once(self) -> bool:
-        return not self.namm.hidden  # whose attention is within one head
+        return not self.namm.attention_dim  # its attention is within one head
 
-    def score_layer(self, segments: Sequence[HeadTokens], stop: int) -> list[Tensor]:
-        lengths = [len(segment) for segment in segments]
-        ages = stop - 1 - torch.cat([segment.positions for segment in segments])
-        namm = self._beside(ages)
-        features = namm.features(
-            torch.cat([segment.state for segment in segments]), ages, lengths, stop
-        )
+    def score_layer(self, heads: Sequence[HeadTokens], seen: int) -> list[Tensor]:
+        lengths = [len(head) for head in heads]
+        ages = seen - 1 - torch.cat([head.positions for head in heads])
+        namm = self._on_device_of(ages)
+        state = torch.cat([head.state for head in heads])
+        features = namm.features(state, ages, lengths, seen)
         scores = torch.cat([namm.scores(part) for part in torch.split(features, _TOGETHER)])
         return list(torch.split(scores, lengths))
 
-    def _beside(self, tensor: Tensor) -> Namm:
+    def _on_device_of(self, tensor: Tensor) -> Namm:
         if self.namm.theta.device == tensor.device:
             return self.namm
-        if tensor.device not in self._elsewhere:
-            self._elsewhere[tensor.device] = self.namm.to(tensor.device)
-        return self._elsewhere[tensor.device]
+        if tensor.device not in self._copies:
+            self._copies[tensor.device] = self.namm.to(tensor.device)
+        return self._copies[tensor.device]
 
     @cached_property
-    def _elsewhere(self) -> dict[torch.device, Namm]:
-        """Copies beside the caches of other devices: to make one, the host waits."""
+    def _copies(self) -> dict[torch.device, Namm]:
+        """The network on the other devices of a cache: to make a copy, the host waits."""
         return {}

@@ -1,4 +1,4 @@
-"""QueryReplay: keep what the text would look for if it were read a second time."""
+"""QueryReplay: keep the tokens that the text itself would look for if it came a second time."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ import torch
 from torch import Tensor
 
 from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import RECENT, EvictionPolicy
+from namm_llm.policies.base import RECENT, ObservingPolicy, check_whole
 from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
-class QueryReplay(EvictionPolicy):
-    """The most attention that a token gets when the queries since the last update are asked again
-    from behind it; remembered for ever.
+class QueryReplay(ObservingPolicy):
+    """Keeps the tokens with the largest attention under query replay, remembered for ever.
 
     KVzip (arXiv 2505.23416) runs the model over the text a second time for this. Here the queries
-    of the first time are turned to their new positions (RoPE), so that it costs one more pass over
-    the keys and no forward pass. border: queries of the interval before that are asked again too,
-    for what they look for may have come only now.
+    of the first time are rotated to their new positions (RoPE), so that it costs one more pass over
+    the keys and no forward pass.
     """
 
     name: ClassVar[str] = "replay"
-    observes: ClassVar[bool] = True
     comparable: ClassVar[bool] = True
     border: int = 16
+    """Queries before the last eviction step that are replayed again: what they look for may have
+    come only now.
+    """
+
+    def __post_init__(self) -> None:
+        check_whole("border", self.border, 0)
 
     @property
     def replays(self) -> bool:
@@ -44,13 +47,12 @@ class QueryReplay(EvictionPolicy):
     def protect_recent(self, limit: int) -> int:
         return min(RECENT, limit // 8)
 
-    def carry(self, seen: int) -> int:
+    def num_carried_queries(self, seen: int) -> int:
         return self.border
 
-    def update(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        assert observation is not None
-        most = observation.max_replayed_attention(observation.fresh - self.border, observation.stop)
-        return torch.maximum(segment.state.float(), most[:, None])
+    def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        largest = observation.max_replayed_attention(observation.new_start - self.border)
+        return torch.maximum(tokens.state.float(), largest[:, None])
 
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        return segment.state[:, 0].float()
+    def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        return tokens.state[:, 0].float()

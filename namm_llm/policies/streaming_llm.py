@@ -7,21 +7,24 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import ScorePolicy, check_whole
 from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
-class StreamingLLM(EvictionPolicy):
-    """Keeps the first `num_sinks` tokens and the newest ones. Forgets the middle, whatever it says."""
+class StreamingLLM(ScorePolicy):
+    """Keeps the first `num_sinks` tokens and the newest ones, whatever they are."""
 
     name: ClassVar[str] = "streaming_llm"
     num_sinks: int = 4
+    """First tokens of the text that always stay."""
+
+    def __post_init__(self) -> None:
+        check_whole("num_sinks", self.num_sinks, 0)
 
     @property
     def sinks(self) -> int:
         return self.num_sinks
 
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        return segment.positions.float()
+    def score(self, tokens: HeadTokens) -> Tensor:
+        return tokens.positions.float()

@@ -7,23 +7,23 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from namm_llm.attention.fold import Sum
 from namm_llm.attention.observation import Observation
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import ObservingPolicy
 from namm_llm.tokens import HeadTokens
 
 
 @dataclass(frozen=True)
-class TOVA(EvictionPolicy):
-    """Keeps what the newest query attends to, averaged over the query heads of the group (the
-    paper: over all heads of a layer).
+class TOVA(ObservingPolicy):
+    """Keeps the tokens that the newest query attends to, averaged over the query heads of the group
+    (the paper: over all heads of a layer).
     """
 
     name: ClassVar[str] = "tova"
-    observes: ClassVar[bool] = True
 
-    def carry(self, seen: int) -> int:
+    def num_carried_queries(self, seen: int) -> int:
         return 1
 
-    def score(self, segment: HeadTokens, observation: Observation | None) -> Tensor:
-        assert observation is not None
-        return observation.total(observation.stop - 1, observation.stop)
+    def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        zeros = observation.lse.new_zeros(len(tokens), 1)
+        return observation.fold(Sum(), zeros, start=observation.query_stop - 1)[:, 0]

@@ -1,4 +1,4 @@
-"""The most attention of a second reading, worked out block by block, against its definition."""
+"""The largest attention under query replay, worked out block by block, against its definition."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from namm_llm.attention import observation as module
-from namm_llm.attention import precision
-from namm_llm.attention.observation import Observation
+from namm_llm.attention.fold import Sum
+from namm_llm.attention.observation import Observation, Scratch
 from namm_llm.attention.rope import Rotation
-from namm_llm.attention.scratch import Scratch
 
 SIZE, COUNT, SEEN = 16, 40, 1000
 
@@ -25,12 +24,12 @@ def observe(
 ) -> Observation:
     return Observation(
         queries=draw(heads, COUNT, SIZE, seed=seed).mul(3).to(dtype),
-        lse=torch.full((heads, COUNT), torch.nan),  # a second reading has its own
+        lse=torch.full((heads, COUNT), torch.nan),  # replayed queries have their own
         keys=draw(tokens, SIZE, seed=seed + 1).to(dtype),
         positions=torch.arange(SEEN - tokens, SEEN, dtype=torch.int32),
         scale=SIZE**-0.5,
-        stop=SEEN,
-        fresh=SEEN - COUNT + 8,
+        query_stop=SEEN,
+        new_start=SEEN - COUNT + 8,
         rotation=Rotation(tuple(10_000 ** (-i / (SIZE // 2)) for i in range(SIZE // 2))),
     )
 
@@ -40,7 +39,7 @@ def by_definition(observation: Observation) -> torch.Tensor:
     largest share of each.
     """
     turned = observation.rotation.turn(
-        observation.queries, observation.stop - observation.fresh
+        observation.queries, observation.query_stop - observation.new_start
     ).double()
     return (
         (turned @ observation.keys.double().T * observation.scale).softmax(-1).amax((0, 1)).float()
@@ -50,7 +49,7 @@ def by_definition(observation: Observation) -> torch.Tensor:
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
 def products(request, monkeypatch):
     """Whatever this machine's own choice is."""
-    monkeypatch.setattr(precision, "reading_type", lambda device: request.param)
+    monkeypatch.setattr(module, "_replay_dtype", lambda device: request.param)
     return request.param
 
 
@@ -69,12 +68,11 @@ def blocks(request, monkeypatch):
 @pytest.mark.parametrize("tokens", [1, 3, 37])
 @pytest.mark.parametrize("heads", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_most_again(tokens, heads, dtype, products):
+def test_largest_replayed_attention(tokens, heads, dtype, products):
     observation = observe(tokens, heads, dtype)
-    found = observation.max_replayed_attention(SEEN - COUNT, SEEN)
+    found = observation.max_replayed_attention(SEEN - COUNT)
     assert found.dtype == torch.float32
-    again = torch.cat(list(observation.again(SEEN - COUNT, SEEN)), dim=1).amax((0, 1))
-    torch.testing.assert_close(again, by_definition(observation), atol=1e-6, rtol=1e-4)
+    again = by_definition(observation)
     if products == torch.float32:
         torch.testing.assert_close(found, again, atol=1e-6, rtol=1e-4)
     else:
@@ -84,23 +82,21 @@ def test_most_again(tokens, heads, dtype, products):
 @pytest.mark.usefixtures("blocks")
 def test_only_the_queries_asked_for_count(products):
     observation = observe(37, 2)
-    one = observation.max_replayed_attention(SEEN - 5, SEEN - 4)
-    assert (one <= observation.max_replayed_attention(SEEN - COUNT, SEEN) + 1e-6).all()
+    one = observation.max_replayed_attention(SEEN - 1)
+    assert (one <= observation.max_replayed_attention(SEEN - COUNT) + 1e-6).all()
     assert one.sum() <= 2 + (
         1e-5 if products == torch.float32 else 0.02
     )  # two heads give one share of 1 each
     assert torch.equal(
-        observation.max_replayed_attention(SEEN - 3 * COUNT, SEEN),
-        observation.max_replayed_attention(SEEN - COUNT, SEEN),
+        observation.max_replayed_attention(SEEN - 3 * COUNT),
+        observation.max_replayed_attention(SEEN - COUNT),
     )  # no more is known
 
 
 @pytest.mark.usefixtures("blocks", "products")
 def test_logits_of_any_size_are_finite():
     observation = observe(37, 3)
-    found = replace(observation, keys=observation.keys * 1e4).max_replayed_attention(
-        SEEN - COUNT, SEEN
-    )
+    found = replace(observation, keys=observation.keys * 1e4).max_replayed_attention(SEEN - COUNT)
     assert found.isfinite().all()
     assert ((found >= 0) & (found <= 1 + 1e-5)).all()
     assert found.max() > 0.99
@@ -110,14 +106,14 @@ def test_logits_of_any_size_are_finite():
 def test_heads_that_share_memory_do_not_see_one_another():
     """The scratch is full of NaN, then of the numbers of a larger head."""
     alone = [
-        observe(tokens, 3, seed=tokens).max_replayed_attention(SEEN - COUNT, SEEN)
+        observe(tokens, 3, seed=tokens).max_replayed_attention(SEEN - COUNT)
         for tokens in (37, 5, 20)
     ]
     scratch = Scratch()
-    scratch.numbers(10_000, torch.empty(0)).fill_(torch.nan)
+    scratch.take(10_000, torch.empty(0)).fill_(torch.nan)
     for tokens, expected in zip((37, 5, 20), alone, strict=True):
         shared = replace(observe(tokens, 3, seed=tokens), scratch=scratch)
-        assert torch.equal(shared.max_replayed_attention(SEEN - COUNT, SEEN), expected)
+        assert torch.equal(shared.max_replayed_attention(SEEN - COUNT), expected)
 
 
 @pytest.mark.usefixtures("blocks")
@@ -127,19 +123,19 @@ def test_all_that_uses_the_scratch_can_take_turns():
         replace(observe(37, 2), lse=torch.full((2, COUNT), 4.0)),
     )
     kept = shared.rows(SEEN - 9, SEEN - 2)
-    total = shared.total(SEEN - 20, SEEN)
-    shared.max_replayed_attention(SEEN - COUNT, SEEN)
+    total = shared.fold(Sum(), torch.zeros(37, 1), start=SEEN - 20)[:, 0]
+    shared.max_replayed_attention(SEEN - COUNT)
     assert torch.equal(kept, alone.rows(SEEN - 9, SEEN - 2))
     torch.testing.assert_close(total, alone.rows(SEEN - 20, SEEN).sum(0))
 
 
 def test_scratch_is_got_once_and_grows():
     scratch, like = Scratch(), torch.empty(0)
-    first = scratch.numbers(100, like)
+    first = scratch.take(100, like)
     assert first.shape == (100,)
-    assert scratch.numbers(60, like).data_ptr() == first.data_ptr()
-    assert scratch.numbers(200, like).shape == (200,)
-    assert scratch.numbers(100, like.double()).dtype == torch.float64
+    assert scratch.take(60, like).data_ptr() == first.data_ptr()
+    assert scratch.take(200, like).shape == (200,)
+    assert scratch.take(100, like.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("planes", [SIZE // 2, SIZE // 4])
@@ -168,5 +164,5 @@ def test_tokens_that_come_one_by_one_are_no_new_sizes_of_products(products, monk
 
     monkeypatch.setattr(torch, "mm", noted)
     for tokens in range(300, 400, 7):
-        observe(tokens, heads=2).max_replayed_attention(SEEN - COUNT, SEEN)
+        observe(tokens, heads=2).max_replayed_attention(SEEN - COUNT)
     assert len(sizes) == 1

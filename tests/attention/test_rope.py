@@ -1,4 +1,4 @@
-"""Queries turned to later positions, and the text asked again from behind itself."""
+"""Queries moved to later positions, and query replay."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from namm_llm.attention import observation as observation_module
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rope import rotation_of
 from namm_llm.errors import ModelError
@@ -51,10 +52,11 @@ def test_a_model_without_rotary_positions_is_refused():
         rotation_of(GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)))
 
 
-def test_reading_again_is_attention_from_behind_the_text():
+def test_query_replay_is_attention_from_behind_the_text(monkeypatch):
     """As if the last 6 of 10 tokens came once more, from the same hidden states, at positions 10 ..
     15.
     """
+    monkeypatch.setattr(observation_module, "_replay_dtype", lambda device: torch.float32)
     model = random_llama(layers=1)
     size = model.config.head_dim
     plain, keys = torch.randn(2, 10, size), rotated(model, torch.randn(1, 10, size), 0)[0]
@@ -64,15 +66,12 @@ def test_reading_again_is_attention_from_behind_the_text():
         keys=keys,
         positions=torch.arange(10, dtype=torch.int32),
         scale=size**-0.5,
-        stop=10,
-        fresh=4,
+        query_stop=10,
+        new_start=4,
         rotation=rotation_of(model),
     )
     expected = (rotated(model, plain[:, 4:], 10) @ keys.T * size**-0.5).softmax(-1)
-    found = torch.cat(list(observation.again(4, 10, size=4)), dim=1)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert torch.cat(list(observation.again(-5, 10)), dim=1).shape == (
-        2,
-        10,
-        10,
-    )  # nothing is known before the text
+    found = observation.max_replayed_attention(4)
+    torch.testing.assert_close(found, expected.amax((0, 1)), atol=1e-5, rtol=0)
+    # nothing is known before the text
+    assert observation.max_replayed_attention(-5).shape == (10,)

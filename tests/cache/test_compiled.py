@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from namm_lab.train.families import DEFAULT, FAMILIES
-from namm_llm.attention.precision import reading_type
+from namm_llm.attention.observation import _replay_dtype
 from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
 from tests.architectures import random_ids, random_llama
@@ -43,7 +43,7 @@ def read() -> None:
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.skipif(
-    reading_type(torch.device("cpu")) == torch.float32,
+    _replay_dtype(torch.device("cpu")) == torch.float32,
     reason="without bfloat16 in the CPU nothing here is oneDNN's",
 )
 def test_no_kernel_is_compiled_once_the_cache_is_full():

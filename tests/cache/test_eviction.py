@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.update import evict
 from namm_llm.config import CacheConfig, make_cache_config
 from namm_llm.namm import Namm
 from namm_llm.policies import POLICIES, NammPolicy
-from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.base import EvictionPolicy, ObservingPolicy
+from namm_llm.policies.budget import TokenBudget
 from tests import dense
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_no_eviction import left_padded
@@ -66,7 +68,7 @@ def test_any_shape_equals_dense_with_a_mask(data):
     )
     eviction = make_cache_config(
         policy_of(data.draw(st.sampled_from(EVICTING), "policy")),
-        budget=data.draw(st.sampled_from([0.05, 0.5, 1, 7, 33]), "budget"),
+        budget=data.draw(st.sampled_from([0.05, 0.5, TokenBudget(1), 7, 33]), "budget"),
         budget_scope=data.draw(st.sampled_from(["head", "layer"]), "budget_scope"),
         interval=data.draw(st.integers(1, 40), "interval"),
         sinks=data.draw(st.integers(0, 5), "sinks"),
@@ -84,7 +86,7 @@ def assert_equals_masked_dense(model, eviction: CacheConfig, ids: torch.Tensor, 
     """Read in chunks, then decode 3 tokens one by one; the dense cache masks what the managed one
     had evicted before each call.
     """
-    cache = ManagedCache.for_model(model, eviction=eviction)
+    cache = ManagedCache.for_model(model, eviction)
     calls, before, got = [*ids[:, :-3].split(chunk, 1), *ids[:, -3:].split(1, 1)], [], []
     for call in calls:
         before.append(dense.stored_positions(cache) if cache.managed[0].sequences else {})
@@ -119,12 +121,12 @@ def test_chunks_do_not_change_the_result(llama, policy):
 def test_a_batch_gives_what_its_sequences_give_alone(llama, policy):
     ids, mask = left_padded(3, 333)
     eviction = make_cache_config(policy_of(policy), budget=0.25, interval=50)
-    cache = ManagedCache.for_model(llama, eviction=eviction)
+    cache = ManagedCache.for_model(llama, eviction)
     together = llama.generate(
         ids, attention_mask=mask, max_new_tokens=70, do_sample=False, past_key_values=cache
     )
     for row in range(3):
-        alone = ManagedCache.for_model(llama, eviction=eviction)
+        alone = ManagedCache.for_model(llama, eviction)
         single = llama.generate(
             ids[row : row + 1, mask[row].bool()],
             max_new_tokens=70,
@@ -137,25 +139,27 @@ def test_a_batch_gives_what_its_sequences_give_alone(llama, policy):
         ]
 
 
-class Recorder(EvictionPolicy):
+class Recorder(ObservingPolicy):
     """Random eviction that records, for layer after layer and head after head, the attention that
     it is shown.
     """
 
     name = "recorder"
-    observes = True
 
     def __init__(self, block: int) -> None:
         object.__setattr__(self, "seen", [])
         object.__setattr__(self, "block", block)
 
-    def carry(self, seen: int) -> int:
+    def num_carried_queries(self, seen: int) -> int:
         return 21
 
     def score(self, segment, observation: Observation):
-        rows = torch.cat(list(observation.blocks(observation.first, observation.stop, self.block)))
+        starts = range(observation.query_start, observation.query_stop, self.block)
+        rows = torch.cat(
+            [observation.rows(at, min(at + self.block, observation.query_stop)) for at in starts]
+        )
         self.seen.append(
-            (segment.positions.long(), range(observation.first, observation.stop), rows)
+            (segment.positions.long(), range(observation.query_start, observation.query_stop), rows)
         )
         return (segment.positions * 7919 % 101).float()
 
@@ -165,7 +169,7 @@ def test_recomputed_attention_equals_eager(llama, block):
     recorder = Recorder(block)
     eviction = make_cache_config(recorder, budget=0.3, interval=50, budget_scope="head")
     ids = random_ids(1, 250)
-    cache = ManagedCache.for_model(llama, eviction=eviction)
+    cache = ManagedCache.for_model(llama, eviction)
     before = []
     for call in ids.split(50, 1):
         before.append(dense.stored_positions(cache) if cache.managed[0].sequences else {})
@@ -199,7 +203,7 @@ def test_nbytes_is_all_live_memory(llama, policy):
     for piece in [*random_ids(2, 290).split(96, 1), *random_ids(2, 20, seed=1).split(1, 1)]:
         llama(piece, past_key_values=cache)
         assert cache.nbytes == reachable_nbytes(cache)
-    cache.settle()
+    cache.evict()
     assert cache.nbytes == reachable_nbytes(cache)
 
 
@@ -207,7 +211,7 @@ def reachable_nbytes(cache: ManagedCache) -> int:
     """Bytes of every tensor that can be reached from the cache, its settings (the NAMM's weights)
     apart.
     """
-    found, todo, done = {}, [cache], {id(cache.eviction)}
+    found, todo, done = {}, [cache], {id(cache.config)}
     while todo:
         thing = todo.pop()
         if (
@@ -275,31 +279,29 @@ def test_sinks_recent_and_protected_spans_stay(llama):
 def test_short_text_loses_nothing(llama):
     cache = ManagedCache.for_model(llama, policy="knorm", budget=0.1, interval=64)
     llama(random_ids(1, 63), past_key_values=cache)
-    cache.settle()
+    cache.evict()
     assert cache.stats().kept_fraction == 1.0
     llama(random_ids(1, 2), past_key_values=cache)
-    cache.settle()
+    cache.evict()
     assert cache.stats().stored_tokens == 6
 
 
-def test_settling_at_any_length_carries_partial_hops(llama):
-    """Updates wherever the text happens to pause give the NAMM the same features as one at the end."""
+def test_eviction_steps_at_any_length_carries_partial_hops(llama):
+    """Eviction steps wherever the text happens to pause give the NAMM the same features as one at the end."""
     ids = random_ids(1, 203)
     features = []
     for cuts in ([203], [64, 96, 43], [17, 50, 1, 100, 35]):
         policy = NammPolicy(Namm.zeros(), exact=True)
         cache = ManagedCache.for_model(llama, policy=policy, interval=1000)
-        for layer in cache.managed:
-            layer.eviction = cache.eviction
         for piece in ids.split(cuts, 1):
             llama(piece, past_key_values=cache)
-            for row, layer in [(0, layer) for layer in cache.managed]:
-                cache._update([layer], row)
+            for layer in cache.managed:
+                evict([layer], 0, num_layers=len(cache.managed))
         features.append(
             [
                 segment.state
                 for layer in cache.managed
-                for segment in layer.sequences[0].retained.segments()
+                for segment in layer.sequences[0].retained.heads()
             ]
         )
     for other in features[1:]:

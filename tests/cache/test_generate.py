@@ -44,7 +44,7 @@ def test_beam_search_under_eviction_scores_as_reading_its_answer(llama):
     the search saw.
     """
     ids = random_ids(1, 90)
-    cache = ManagedCache.for_model(llama, eviction=EVICTION)
+    cache = ManagedCache.for_model(llama, EVICTION)
     out = llama.generate(
         ids,
         max_new_tokens=50,
@@ -54,14 +54,14 @@ def test_beam_search_under_eviction_scores_as_reading_its_answer(llama):
         output_scores=True,
         length_penalty=0.0,
     )
-    again = ManagedCache.for_model(llama, eviction=EVICTION)
+    again = ManagedCache.for_model(llama, EVICTION)
     logits = llama(out.sequences, past_key_values=again).logits[0, 89:-1].log_softmax(-1)
     total = logits.gather(1, out.sequences[0, 90:, None]).sum()
     torch.testing.assert_close(total, out.sequences_scores[0], atol=1e-3, rtol=0)
 
 
 def test_several_returned_sequences(llama):
-    cache = ManagedCache.for_model(llama, eviction=EVICTION)
+    cache = ManagedCache.for_model(llama, EVICTION)
     out = llama.generate(
         random_ids(1, 90),
         max_new_tokens=50,
@@ -75,11 +75,11 @@ def test_several_returned_sequences(llama):
 
 def test_a_conversation_goes_on_in_the_same_cache(llama):
     ids = random_ids(1, 200)
-    cache = ManagedCache.for_model(llama, eviction=EVICTION)
+    cache = ManagedCache.for_model(llama, EVICTION)
     first = llama.generate(ids[:, :100], max_new_tokens=10, do_sample=False, past_key_values=cache)
     second = torch.cat([first, ids[:, 100:]], 1)
     got = llama.generate(second, max_new_tokens=10, do_sample=False, past_key_values=cache)
-    whole = ManagedCache.for_model(llama, eviction=EVICTION)
+    whole = ManagedCache.for_model(llama, EVICTION)
     assert (
         got.tolist()
         == llama.generate(
@@ -90,7 +90,7 @@ def test_a_conversation_goes_on_in_the_same_cache(llama):
 
 def test_forks_go_their_own_ways_and_share_the_settled_part(llama):
     ids, tail = random_ids(1, 150), random_ids(2, 60, seed=1)
-    cache = ManagedCache.for_model(llama, eviction=EVICTION)
+    cache = ManagedCache.for_model(llama, EVICTION)
     llama(ids, past_key_values=cache)
     before = dense.stored_positions(cache)
     forks = [cache.fork(), cache.fork()]
@@ -104,23 +104,23 @@ def test_forks_go_their_own_ways_and_share_the_settled_part(llama):
     )
     for layer, stored in dense.stored_positions(cache).items():
         assert torch.equal(stored, before[layer])
-    alone = ManagedCache.for_model(llama, eviction=EVICTION)
+    alone = ManagedCache.for_model(llama, EVICTION)
     expected = llama(torch.cat([ids, tail[:1]], 1), past_key_values=alone).logits[:, 150:]
     torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=0)
 
 
 def test_recent_tokens_can_be_taken_back(llama):
     ids = random_ids(1, 100)
-    cache = ManagedCache.for_model(llama, eviction=EVICTION)
+    cache = ManagedCache.for_model(llama, EVICTION)
     llama(ids, past_key_values=cache)
     cache.crop(-15)
     again = llama(ids[:, 85:], past_key_values=cache).logits
-    fresh = ManagedCache.for_model(llama, eviction=EVICTION)
+    fresh = ManagedCache.for_model(llama, EVICTION)
     torch.testing.assert_close(
         again, llama(ids, past_key_values=fresh).logits[:, 85:], atol=1e-4, rtol=0
     )
     with pytest.raises(
-        CacheError, match="21 tokens cannot be taken back: an update has already judged some"
+        CacheError, match="21 tokens cannot be taken back: an eviction step has already been run"
     ):
         cache.crop(-21)
 
@@ -154,7 +154,7 @@ def test_what_cannot_work_says_so(llama):
 def test_other_dtypes_and_head_counts():
     for heads, kv_heads in [(4, 4), (8, 1)]:
         model = random_llama(heads=heads, kv_heads=kv_heads, layers=2, dtype=torch.bfloat16)
-        cache = ManagedCache.for_model(model, eviction=EVICTION)
+        cache = ManagedCache.for_model(model, EVICTION)
         out = model.generate(
             random_ids(1, 90), max_new_tokens=50, past_key_values=cache, do_sample=False
         )
@@ -181,17 +181,17 @@ def test_save_restore_continue_equals_never_saved(llama, policy):
         interval=40,
         budget_scope="layer",
     )
-    cache = ManagedCache.for_model(llama, eviction=eviction)
+    cache = ManagedCache.for_model(llama, eviction)
     llama(ids[:, :173], past_key_values=cache)
     tensors, metadata = cache.state()
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
     expected = llama(ids[:, 173:], past_key_values=cache).logits
-    restored = ManagedCache.from_state(saved, metadata, model=llama, eviction=eviction)
+    restored = ManagedCache.from_state(saved, metadata, model=llama, config=eviction)
     assert torch.equal(llama(ids[:, 173:], past_key_values=restored).logits, expected)
     with pytest.raises(CacheError, match="load it with these settings"):
         ManagedCache.from_state(
-            saved, metadata, model=llama, eviction=make_cache_config("tova", budget=0.3)
+            saved, metadata, model=llama, config=make_cache_config("tova", budget=0.3)
         )
     del saved["1.0.keys"]
     with pytest.raises(CacheError, match="damaged or of another model"):
-        ManagedCache.from_state(saved, metadata, model=llama, eviction=eviction)
+        ManagedCache.from_state(saved, metadata, model=llama, config=eviction)

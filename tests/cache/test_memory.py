@@ -26,7 +26,7 @@ def test_a_quarter_of_the_tokens_is_little_more_than_a_quarter_of_the_bytes(head
     for piece in random_ids(1, 16_000).split(512, 1):
         model(piece, past_key_values=cache, logits_to_keep=1)
         assert cache.stats().stored_tokens <= 0.25 * cache.stats().seen_tokens + 512
-    cache.settle()
+    cache.evict()
     stats = cache.stats()
     assert stats.full_nbytes == 16_000 * 2 * 2 * head_dim * 2
     assert stats.kept_fraction <= 0.25
@@ -56,7 +56,7 @@ def test_decoding_between_two_updates_allocates_nothing_that_grows_with_the_cach
     eviction = make_cache_config("namm", namm=random_namm(), budget=0.25)
     largest = []
     for length in (1024, 8192):
-        cache = ManagedCache.for_model(model, eviction=eviction)
+        cache = ManagedCache.for_model(model, eviction)
         for piece in random_ids(1, length + 1).split(512, 1):
             model(piece, past_key_values=cache, logits_to_keep=1)
         retained = cache.managed[0].sequences[0].retained

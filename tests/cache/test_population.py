@@ -47,15 +47,15 @@ def test_each_row_is_what_it_is_alone(llama):
     document, question = random_ids(1, 310), random_ids(1, 30, seed=1)
     cache = ManagedCache.for_population(llama, population())
     logits = read(llama, cache, document.expand(len(SETTINGS), -1))
-    cache.settle()
+    cache.evict()
     cache.protect([(310, 340)])
     asked = read(llama, cache, question.expand(len(SETTINGS), -1))
     for row, eviction in enumerate(population()):
-        alone = ManagedCache.for_model(llama, eviction=eviction)
+        alone = ManagedCache.for_model(llama, eviction)
         torch.testing.assert_close(
             logits[row], read(llama, alone, document)[0], atol=1e-4, rtol=1e-4
         )
-        alone.settle()
+        alone.evict()
         alone.protect([(310, 340)])
         torch.testing.assert_close(
             asked[row], read(llama, alone, question)[0], atol=1e-4, rtol=1e-4
@@ -76,10 +76,10 @@ def test_settings_go_with_their_sequence(llama):
     cache = ManagedCache.for_population(llama, population())
     read(llama, cache, random_ids(1, 150).expand(len(SETTINGS), -1))
     fork = cache.fork()
-    fork.select([5, 1, 1])
-    assert fork.evictions == tuple(population()[row] for row in (5, 1, 1))
+    fork.select_rows([5, 1, 1])
+    assert fork.configs == tuple(population()[row] for row in (5, 1, 1))
     read(llama, fork, random_ids(1, 150, seed=2).expand(3, -1))
-    alone = ManagedCache.for_model(llama, eviction=population()[1])
+    alone = ManagedCache.for_model(llama, population()[1])
     read(llama, alone, random_ids(1, 150))
     read(llama, alone, random_ids(1, 150, seed=2))
     assert_row_is(fork, 1, alone)

@@ -14,9 +14,9 @@ def make_namm() -> Callable[..., Namm]:
     statistics.
     """
 
-    def make(seed: int = 0, hidden: int = 32) -> Namm:
+    def make(seed: int = 0, attention_dim: int = 32) -> Namm:
         generator = torch.Generator().manual_seed(seed)
-        theta = 0.3 * torch.randn(len(Namm.zeros(hidden).vector), generator=generator)
+        theta = 0.3 * torch.randn(len(Namm.zeros(attention_dim).vector), generator=generator)
         mean, variance = torch.rand(2, 17, generator=generator) * 0.01
         return Namm.from_vector(theta, mean, variance)
 

@@ -69,7 +69,7 @@ def replay(golden: dict[str, np.ndarray]) -> list[dict[str, Tensor]]:
             [torch.cat([carry, torch.zeros(2, HOP, QUERIES)], dim=2), rows], dim=1
         )
         ema = torch.stack(
-            [namm.spectrogram.update(ema[head], with_carry[head]) for head in range(2)]
+            [namm.settings.spectrogram.update(ema[head], with_carry[head]) for head in range(2)]
         )
         features = namm.features(ema, positions[:, -1:] - positions)
         scores = namm.scores(features)

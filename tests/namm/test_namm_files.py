@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from namm_llm.errors import NammFileError
-from namm_llm.namm import Namm, Recency, Spectrogram, files
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram, files
 
 VECTORS = {"theta": torch.zeros(4172), "mean": torch.zeros(17), "variance": torch.ones(17)}
 
@@ -22,7 +22,7 @@ def write_bad(
 ) -> None:
     """A file of ours with something wrong in its tensors or header."""
     namm = Namm.zeros()
-    header = {"version": 1, "fingerprint": namm.fingerprint, **namm.settings, **header}
+    header = {"version": 1, **namm.parts()[0], **header}
     vectors = {**VECTORS, **(tensors or {})}
     vectors.pop(without, None)
     save_file(vectors, path, {files.HEADER: json.dumps(header)})
@@ -54,13 +54,14 @@ def test_round_trip_is_bit_exact(make_namm: Callable[..., Namm], tmp_path: Path,
 
 def test_round_trip_of_other_settings_and_a_parameter_in_training(tmp_path: Path) -> None:
     spectrogram, recency = Spectrogram(n_fft=8, hop=4, decay=0.9), Recency(size=4, max_freq=100.0)
-    start = Namm.zeros(8, spectrogram=spectrogram, recency=recency)
-    namm = Namm(torch.nn.Parameter(start.theta), start.mean, start.variance, spectrogram, recency)
+    settings = NammSettings(spectrogram, recency, replay=True, neighbour_radius=2, mlp_hidden=3)
+    start = Namm.zeros(8, settings)
+    namm = Namm(torch.nn.Parameter(start.theta), start.mean, start.variance, settings)
 
     namm.save(tmp_path / "a.safetensors")
     again = Namm.load(str(tmp_path / "a.safetensors"))
 
-    assert (again.spectrogram, again.recency, again.hidden) == (spectrogram, recency, 8)
+    assert (again.settings, again.attention_dim) == (settings, 8)
     assert again == namm
 
 
@@ -108,7 +109,7 @@ def test_a_failed_save_keeps_the_old_file(
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", disk_full)
+    monkeypatch.setattr(Path, "replace", disk_full)
     with pytest.raises(NammFileError) as error:
         make_namm().save(path)
 
@@ -187,9 +188,12 @@ def test_missing_numbers(tmp_path: Path, missing: str) -> None:
     [
         (
             {"tensors": {"theta": torch.zeros(4171)}},
-            "wrong number of parameters: got 4171, expected 4172 (hidden 32).",
+            "wrong number of parameters: got 4171, expected 4172 (attention_dim 32).",
         ),
-        ({"hidden": 16}, "wrong number of parameters: got 4172, expected 2124 (hidden 16)."),
+        (
+            {"attention_dim": 16},
+            "wrong number of parameters: got 4172, expected 2124 (attention_dim 16).",
+        ),
         (
             {"tensors": {"mean": torch.zeros(16)}},
             "wrong number of means and variances: got 16 and 17, expected 17 each.",
@@ -216,14 +220,14 @@ def test_missing_numbers(tmp_path: Path, missing: str) -> None:
             "it was made with charm, which this namm-llm does not know: update namm-llm.",
         ),
         (
-            {"memory": {"past": 1.0}},
-            "past must be at least 0 and below 1, it is what is left of a token's past scores, got 1.0.",
+            {"neighbour_radius": 4},
+            "neighbour_radius must be 0 or more, and above 0 only with replay, got 4.",
         ),
         ({"recency": None}, "its header is damaged."),
-        ({"hidden": "many"}, "its header is damaged."),
+        ({"attention_dim": "many"}, "its header is damaged."),
         (
             {"tensors": {"mean": torch.full((17,), 0.5)}, "fingerprint": "0123456789ab"},
-            "damaged: its numbers have fingerprint 72b76225f7ca, its header says 0123456789ab.",
+            "damaged: its numbers have fingerprint b4b09a80546b, its header says 0123456789ab.",
         ),
     ],
 )

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from namm_llm.errors import NammFileError
-from namm_llm.namm import Memory, Namm, Recency, Spectrogram
-from namm_llm.namm.memory import SMALLEST_ATTENTION
-from namm_llm.namm.neighbours import apart, neighbours
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
+from namm_llm.namm.neighbours import neighbours, separated
+from namm_llm.namm.settings import SMALLEST_ATTENTION
 
 
 def by_definition(
-    column: torch.Tensor, ages: list[int], reach: int, missing: float
+    column: torch.Tensor, ages: list[int], radius: int, missing: float
 ) -> torch.Tensor:
     known = {age: column[at].item() for at, age in enumerate(ages)}
-    rows = [[known.get(age + step, missing) for step in range(1, reach + 1)] for age in ages]
-    newer = [[known.get(age - step, missing) for step in range(1, reach + 1)] for age in ages]
+    rows = [[known.get(age + step, missing) for step in range(1, radius + 1)] for age in ages]
+    newer = [[known.get(age - step, missing) for step in range(1, radius + 1)] for age in ages]
     return torch.tensor(
         [[*older, *after] for older, after in zip(rows, newer, strict=True)]
-    ).reshape(len(ages), 2 * reach)
+    ).reshape(len(ages), 2 * radius)
 
 
-@pytest.mark.parametrize("reach", [1, 2, 4])
+@pytest.mark.parametrize("radius", [1, 2, 4])
 @pytest.mark.parametrize(
     "ages",
     [
@@ -33,11 +33,11 @@ def by_definition(
         [40, 38, 37, 33, 32, 31, 29, 25, 11, 10, 8, 3, 0],
     ],
 )
-def test_a_neighbour_is_one_of_that_distance(ages: list[int], reach: int) -> None:
+def test_a_neighbour_is_one_of_that_distance(ages: list[int], radius: int) -> None:
     column = torch.arange(len(ages)).float() + 1.0
     assert torch.equal(
-        neighbours(column, torch.tensor(ages), reach, -7.0),
-        by_definition(column, ages, reach, -7.0),
+        neighbours(column, torch.tensor(ages), radius, -7.0),
+        by_definition(column, ages, radius, -7.0),
     )
 
 
@@ -57,38 +57,34 @@ def test_random_gaps_and_leading_dimensions() -> None:
     assert torch.equal(found.view(6, 25, 6), wanted)
 
 
-@pytest.mark.parametrize("reach", [1, 4])
+@pytest.mark.parametrize("radius", [1, 4])
 @pytest.mark.parametrize(
-    "segments", [[[0], [0], [0]], [[], [3, 2, 1, 0]], [[5, 0], [], [6, 5, 1, 0], [9]], [[], []]]
+    "heads", [[[0], [0], [0]], [[], [3, 2, 1, 0]], [[5, 0], [], [6, 5, 1, 0], [9]], [[], []]]
 )
-def test_segments_one_after_the_other_know_nothing_of_each_other(
-    reach: int, segments: list[list[int]]
+def test_heads_one_after_the_other_know_nothing_of_each_other(
+    radius: int, heads: list[list[int]]
 ) -> None:
-    lengths = [len(ages) for ages in segments]
-    ages = torch.tensor([age for segment in segments for age in segment], dtype=torch.int32)
+    lengths = [len(ages) for ages in heads]
+    ages = torch.tensor([age for head in heads for age in head], dtype=torch.int32)
     column = torch.arange(len(ages)).float() + 1.0
-    parts = zip(column.split(lengths), segments, strict=True)
-    wanted = torch.cat([by_definition(part, own, reach, -7.0) for part, own in parts])
+    parts = zip(column.split(lengths), heads, strict=True)
+    wanted = torch.cat([by_definition(part, own, radius, -7.0) for part, own in parts])
     for known in (100, 1000):  # any number above all ages
-        moved, span = apart(ages, lengths, reach, known)
-        assert torch.equal(neighbours(column, moved, reach, -7.0, span), wanted)
+        moved, span = separated(ages, lengths, radius, known)
+        assert torch.equal(neighbours(column, moved, radius, -7.0, span), wanted)
 
 
-def family(reach: int = 2, units: int = 3) -> Namm:
-    memory = Memory(replay=True, reach=reach)
-    namm = Namm.zeros(
-        0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=memory, units=units
+def family(radius: int = 2, mlp_hidden: int = 3) -> Namm:
+    settings = NammSettings(
+        Spectrogram(num_bins=0),
+        Recency(0),
+        replay=True,
+        neighbour_radius=radius,
+        mlp_hidden=mlp_hidden,
     )
-    theta = torch.randn(len(namm.theta), generator=torch.Generator().manual_seed(1))
-    return Namm.from_vector(
-        theta,
-        [-4.0],
-        [9.0],
-        spectrogram=namm.spectrogram,
-        recency=namm.recency,
-        memory=memory,
-        units=units,
-    )
+    count = len(Namm.zeros(0, settings).theta)
+    theta = torch.randn(count, generator=torch.Generator().manual_seed(1))
+    return Namm.from_vector(theta, [-4.0], [9.0], settings)
 
 
 def test_a_missing_neighbour_looks_like_one_that_nothing_asked_for() -> None:
@@ -105,13 +101,9 @@ def test_a_missing_neighbour_looks_like_one_that_nothing_asked_for() -> None:
     torch.testing.assert_close(features, torch.tensor(wanted))
 
 
-def test_features_of_segments_are_those_of_each_alone() -> None:
-    namm = Namm.zeros(
-        0,
-        spectrogram=Spectrogram(lowest=1),
-        recency=Recency(4),
-        memory=Memory(replay=True, reach=2),
-    )
+def test_features_of_heads_are_those_of_each_alone() -> None:
+    settings = NammSettings(Spectrogram(num_bins=1), Recency(4), replay=True, neighbour_radius=2)
+    namm = Namm.zeros(0, settings)
     states = [torch.rand(n, 2, generator=torch.Generator().manual_seed(n)) for n in (5, 1, 7)]
     ages = [torch.arange(len(state) - 1, -1, -1) * 2 for state in states]
     joined = namm.features(torch.cat(states), torch.cat(ages), [5, 1, 7])
@@ -121,7 +113,7 @@ def test_features_of_segments_are_those_of_each_alone() -> None:
     )
 
 
-def test_units_stand_beside_the_linear_score() -> None:
+def test_the_hidden_layer_stands_beside_the_linear_score() -> None:
     namm = family()
     features = torch.randn(7, 5, generator=torch.Generator().manual_seed(2))
     weight, bias, into, offset, out = torch.split(namm.theta, [5, 1, 15, 3, 3])
@@ -130,15 +122,9 @@ def test_units_stand_beside_the_linear_score() -> None:
     torch.testing.assert_close(namm.scores(features), wanted)
 
 
-def test_a_file_knows_reach_and_units(tmp_path: object) -> None:
-    namm, path = family(reach=4, units=5), f"{tmp_path}/a.safetensors"
-    namm.save(path)
-    again = Namm.load(path)
-    assert again == namm
-    assert (again.memory.reach, again.units, again.hidden) == (4, 5, 0)
-
-
-@pytest.mark.parametrize("memory", [{"reach": 1}, {"replay": True, "reach": -1}])
-def test_reach_needs_something_to_reach_for(memory: dict[str, int]) -> None:
-    with pytest.raises(NammFileError, match="reach"):
-        Memory(**memory)
+@pytest.mark.parametrize(
+    "settings", [{"neighbour_radius": 1}, {"replay": True, "neighbour_radius": -1}]
+)
+def test_a_radius_needs_replayed_attention(settings: dict[str, int]) -> None:
+    with pytest.raises(NammFileError, match="neighbour_radius"):
+        NammSettings(**settings)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from namm_llm.errors import NammFileError
-from namm_llm.namm import Namm, Recency, Spectrogram
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
 from namm_llm.namm.bam import BamWeights, bam
-from namm_llm.namm.layout import hidden_size, parameter_count
+from namm_llm.namm.layout import attention_dim_of, parameter_count
 from namm_llm.namm.recency import recency
 
 
@@ -63,26 +63,26 @@ def test_the_layout_of_the_vector(make_namm: Callable[..., Namm]) -> None:
     torch.testing.assert_close(namm.scores(features), expected)
 
 
-@pytest.mark.parametrize("hidden", [1, 8, 32, 33])
-def test_sizes_are_read_from_the_vector(make_namm: Callable[..., Namm], hidden: int) -> None:
-    namm = make_namm(hidden=hidden)
+@pytest.mark.parametrize("size", [1, 8, 32, 33])
+def test_sizes_are_read_from_the_vector(make_namm: Callable[..., Namm], size: int) -> None:
+    namm = make_namm(attention_dim=size)
 
-    assert namm.hidden == hidden
+    assert namm.attention_dim == size
     assert namm.scores(torch.zeros(5, 25)).shape == (5,)
 
 
 def test_the_published_size() -> None:
     assert parameter_count(25, 32) == 4172
-    assert hidden_size(4172, 25) == 32
+    assert attention_dim_of(4172, 25) == 32
     assert len(Namm.zeros().vector) == 4172
 
 
 def test_other_settings_have_other_features() -> None:
-    namm = Namm.zeros(spectrogram=Spectrogram(n_fft=8, hop=4), recency=Recency(size=2))
+    namm = Namm.zeros(settings=NammSettings(Spectrogram(n_fft=8, hop=4), Recency(size=2)))
 
     features = namm.features(torch.zeros(3, 5), torch.tensor([2, 1, 0]))
 
-    assert namm.feature_count == 7
+    assert namm.settings.feature_count == 7
     assert features.shape == (3, 7)
     assert namm.scores(features).shape == (3,)
 
@@ -199,9 +199,14 @@ def test_fingerprint_tells_every_difference_apart(make_namm: Callable[..., Namm]
         Namm.from_vector(namm.vector, namm.mean + 1e-6, namm.variance),
         Namm.from_vector(namm.vector, namm.mean, namm.variance + 1e-6),
         Namm.from_vector(
-            namm.vector, namm.mean, namm.variance, spectrogram=Spectrogram(decay=0.98)
+            namm.vector, namm.mean, namm.variance, settings=NammSettings(Spectrogram(decay=0.98))
         ),
-        Namm.from_vector(namm.vector, namm.mean, namm.variance, recency=Recency(max_freq=10_000.0)),
+        Namm.from_vector(
+            namm.vector,
+            namm.mean,
+            namm.variance,
+            settings=NammSettings(recency=Recency(max_freq=10_000.0)),
+        ),
     ]
 
     assert len({other.fingerprint for other in [namm, *others]}) == 6
@@ -210,7 +215,9 @@ def test_fingerprint_tells_every_difference_apart(make_namm: Callable[..., Namm]
 
 def test_identity_is_stable_and_short() -> None:
     """Caches on disk carry it: a change of this constant makes them all strangers."""
-    assert repr(Namm.zeros()) == "Namm(parameters=4172, hidden=32, fingerprint='5d19f58938ee')"
+    assert (
+        repr(Namm.zeros()) == "Namm(parameters=4172, attention_dim=32, fingerprint='41ef25831c27')"
+    )
     assert Namm.zeros().to("cpu") == Namm.zeros()
 
 
@@ -238,16 +245,26 @@ def test_missing_numbers_are_refused(missing: str) -> None:
             4171,
             17,
             17,
-            "wrong number of parameters: got 4171, expected 4172 (25 features, hidden 32).",
+            "wrong number of parameters: got 4171, expected 4172 (25 features, attention_dim 32).",
         ),
         (
             2026,
             17,
             17,
-            "wrong number of parameters: got 2026, expected 4172 (25 features, hidden 32).",
+            "wrong number of parameters: got 2026, expected 4172 (25 features, attention_dim 32).",
         ),
-        (76, 17, 17, "wrong number of parameters: got 76, expected 4172 (25 features, hidden 32)."),
-        (0, 17, 17, "wrong number of parameters: got 0, expected 4172 (25 features, hidden 32)."),
+        (
+            76,
+            17,
+            17,
+            "wrong number of parameters: got 76, expected 4172 (25 features, attention_dim 32).",
+        ),
+        (
+            0,
+            17,
+            17,
+            "wrong number of parameters: got 0, expected 4172 (25 features, attention_dim 32).",
+        ),
         (4172, 16, 17, "wrong number of means and variances: got 16 and 17, expected 17 each."),
         (4172, 17, 0, "wrong number of means and variances: got 17 and 0, expected 17 each."),
     ],

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from namm_llm.errors import NammFileError, UsageError
-from namm_llm.namm import Namm, Recency, Spectrogram, import_reference, reference
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram, reference
 
 BUFFERS = "stored_buffers_to_save.token_embedding_0_"
 
@@ -73,7 +73,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint(checkpoint: Path) -> None:
-    state, namm = evolution_state(), import_reference(checkpoint)
+    state, namm = evolution_state(), Namm.import_reference(checkpoint)
 
     assert torch.equal(namm.theta, state["mean"])
     assert torch.equal(namm.mean, state[f"{BUFFERS}output_mean"].flatten())
@@ -83,7 +83,7 @@ def test_a_checkpoint(checkpoint: Path) -> None:
 
 def test_the_best_member(checkpoint: Path) -> None:
     assert torch.equal(
-        import_reference(checkpoint, member="best").theta, evolution_state()["best_member"]
+        Namm.import_reference(checkpoint, member="best").theta, evolution_state()["best_member"]
     )
 
 
@@ -92,7 +92,7 @@ def test_numpy_scalars_under_the_old_and_the_new_name(checkpoint: Path, module: 
     ours = np.float64(0.0).__reduce__()[0].__module__.encode()
     rewrite_pickle(checkpoint, b"c" + ours + b"\n", b"c" + module + b"\n")
 
-    assert torch.equal(import_reference(checkpoint).theta, evolution_state()["mean"])
+    assert torch.equal(Namm.import_reference(checkpoint).theta, evolution_state()["mean"])
 
 
 @pytest.mark.parametrize("score", [-1e9, np.float32(0.5), np.float64(0.5)])
@@ -100,26 +100,26 @@ def test_scores_of_every_kind(tmp_path: Path, score: float) -> None:
     path = tmp_path / "ckpt.pt"
     write_checkpoint(path, evolution_state(), best_val_loss=score)
 
-    assert Namm.load(path).hidden == 32
+    assert Namm.load(path).attention_dim == 32
 
 
 def test_prefixes_of_compiled_modules(tmp_path: Path) -> None:
     path = tmp_path / "ckpt.pt"
     write_checkpoint(path, evolution_state(prefix="_orig_mod."))
 
-    assert torch.equal(import_reference(path).theta, evolution_state()["mean"])
+    assert torch.equal(Namm.import_reference(path).theta, evolution_state()["mean"])
 
 
 def test_other_settings_can_be_given(checkpoint: Path) -> None:
-    namm = import_reference(
-        checkpoint, spectrogram=Spectrogram(decay=0.9), recency=Recency(max_freq=100.0)
+    namm = Namm.import_reference(
+        checkpoint, settings=NammSettings(Spectrogram(decay=0.9), Recency(max_freq=100.0))
     )
 
-    assert (namm.spectrogram.decay, namm.recency.max_freq) == (0.9, 100.0)
+    assert (namm.settings.spectrogram.decay, namm.settings.recency.max_freq) == (0.9, 100.0)
 
 
 def test_nothing_points_into_the_file_afterwards(checkpoint: Path) -> None:
-    namm = import_reference(checkpoint)
+    namm = Namm.import_reference(checkpoint)
     before = namm.fingerprint
     with checkpoint.open("r+b") as file:
         file.write(b"\xff" * checkpoint.stat().st_size)
@@ -128,7 +128,7 @@ def test_nothing_points_into_the_file_afterwards(checkpoint: Path) -> None:
 
 
 def test_the_import_saved_is_the_import(checkpoint: Path, tmp_path: Path) -> None:
-    namm = import_reference(checkpoint)
+    namm = Namm.import_reference(checkpoint)
 
     namm.save(tmp_path / "namm.safetensors")
 
@@ -193,7 +193,7 @@ def test_any_other_type_is_refused_by_its_name(tmp_path: Path) -> None:
 def test_the_list_of_allowed_types_is_not_left_behind(checkpoint: Path) -> None:
     before = set(torch.serialization.get_safe_globals())
 
-    import_reference(checkpoint)
+    Namm.import_reference(checkpoint)
 
     assert set(torch.serialization.get_safe_globals()) == before
 
@@ -258,13 +258,13 @@ def test_wrong_number_of_parameters(tmp_path: Path) -> None:
 
     assert (
         message_of(path)
-        == "wrong number of parameters: got 4000, expected 4172 (25 features, hidden 32)."
+        == "wrong number of parameters: got 4000, expected 4172 (25 features, attention_dim 32)."
     )
 
 
 def test_another_member(checkpoint: Path) -> None:
     with pytest.raises(UsageError) as error:
-        import_reference(checkpoint, member="worst")  # type: ignore[arg-type]
+        Namm.import_reference(checkpoint, member="worst")  # type: ignore[arg-type]
 
     assert (
         str(error.value) == "no member 'worst' in a reference checkpoint: choose from mean, best."

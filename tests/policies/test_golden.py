@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from namm_llm.attention.observation import Observation
+from namm_llm.cache.update import select_tokens
 from namm_llm.config import make_cache_config
 from namm_llm.namm import Namm
 from namm_llm.policies import NammPolicy
-from namm_llm.policies.budget import Room
+from namm_llm.policies.budget import TokenCost
 from namm_llm.tokens import HeadTokens, RaggedTokens
 
 GOLDEN = Path(__file__).parents[1] / "namm" / "golden" / "namm_threshold.npz"
@@ -38,8 +39,8 @@ def observe(
         torch.eye(len(positions)),
         positions,
         1.0,
-        stop=stop,
-        fresh=stop - NEW,
+        query_stop=stop,
+        new_start=stop - NEW,
     )
 
 
@@ -58,7 +59,7 @@ def test_features_scores_and_selection_of_every_update():
             future, -1e4
         )  # finite: 0 attention for a query, whatever its sum
         segments, scores = [], []
-        for head, old in enumerate(retained.segments()):
+        for head, old in enumerate(retained.heads()):
             own = logits[2 * head : 2 * head + 2]
             positions = torch.cat(
                 [old.positions, torch.arange(stop - NEW, stop, dtype=torch.int32)]
@@ -72,7 +73,7 @@ def test_features_scores_and_selection_of_every_update():
             segment = HeadTokens(
                 torch.zeros(len(positions), 1), torch.zeros(len(positions), 1), positions, state
             )
-            state = policy.update(segment, observation)
+            state = policy.update_state(segment, observation)
             segment = HeadTokens(segment.keys, segment.values, positions, state)
             features = namm.features(state, stop - 1 - positions)
             np.testing.assert_allclose(features, golden[f"emb{update}"][head], atol=2e-5, rtol=0)
@@ -82,8 +83,8 @@ def test_features_scores_and_selection_of_every_update():
             )
             segments.append(segment)
             carried[head] = (own[:, -16:], own.logsumexp(-1)[:, -16:])
-        keep = eviction.select(
-            scores, [segment.positions for segment in segments], stop, Room(1, 1, 0)
+        keep = select_tokens(
+            eviction, scores, [segment.positions for segment in segments], stop, TokenCost(1, 1, 0)
         )
         for head in range(HEADS):
             assert keep[head].tolist() == golden[f"ret{update}"][head].tolist()
@@ -93,5 +94,5 @@ def test_features_scores_and_selection_of_every_update():
                 lse,
             )  # what was paid to the evicted tokens stays in the sum
         retained = RaggedTokens.gather(segments, keep)
-        for head, segment in enumerate(retained.segments()):
+        for head, segment in enumerate(retained.heads()):
             assert segment.positions.tolist() == golden[f"pos{update}"][head].tolist()

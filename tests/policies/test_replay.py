@@ -1,14 +1,14 @@
-"""The policy that keeps what the text would look for if it came again."""
+"""The policy that keeps the tokens which the text itself would look for."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from namm_llm.attention import precision
+from namm_llm.attention import observation
 from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
-from namm_llm.namm import Memory, Namm, Recency, Spectrogram
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
 from namm_llm.policies.replay import QueryReplay
 from tests.architectures import random_ids, random_llama
@@ -42,7 +42,7 @@ def test_in_the_first_layer_it_is_what_a_real_second_reading_pays_to_the_first(
     """The text twice through the model: the second time's attention to the first, without what it
     pays to itself.
     """
-    monkeypatch.setattr(precision, "reading_type", lambda device: products)
+    monkeypatch.setattr(observation, "_replay_dtype", lambda device: products)
     model, ids = random_llama(layers=1), random_ids(1, 64, 3)
     found = states(model, ids, policy="replay", budget=1.0, interval=64)[0]
     model.set_attn_implementation("eager")
@@ -55,23 +55,11 @@ def test_in_the_first_layer_it_is_what_a_real_second_reading_pays_to_the_first(
 
 def test_a_namm_with_that_memory_sees_the_same_numbers():
     model, ids = random_llama(layers=2), random_ids(1, 192, 1)
-    namm = Namm.zeros(spectrogram=Spectrogram(lowest=0), memory=Memory(replay=True))
+    namm = Namm.zeros(settings=NammSettings(Spectrogram(num_bins=0), replay=True))
     plain = states(model, ids, policy=QueryReplay(), budget=1.0, interval=64)
     learnt = states(model, ids, policy=NammPolicy(namm), interval=64)
     for a, b in zip(plain, learnt, strict=True):
         torch.testing.assert_close(a, b)
-
-
-def test_peaks_stand_beside_the_average():
-    model, ids = random_llama(layers=1), random_ids(1, 192, 1)
-    published = states(model, ids, policy=NammPolicy(Namm.zeros(), exact=True), interval=64)[0]
-    both = states(
-        model, ids, policy=NammPolicy(Namm.zeros(memory=Memory(peak=True)), exact=True), interval=64
-    )[0]
-    torch.testing.assert_close(both[:, :17], published)
-    assert (
-        both[:, 17:] >= both[:, :17] - 1e-6
-    ).all()  # an average lies below the largest of what it averages
 
 
 @pytest.mark.parametrize(
@@ -83,18 +71,9 @@ def test_who_competes_by_default(policy, chunked, expected):
 
 
 def oldest_first() -> Namm:
-    """Scores that fall with the second reading's attention, so that what is needed goes first."""
-    family = Namm.zeros(
-        0, spectrogram=Spectrogram(lowest=0), recency=Recency(0), memory=Memory(replay=True)
-    )
-    return Namm.from_vector(
-        [-1.0, 0.0],
-        [0.0],
-        [1.0],
-        spectrogram=family.spectrogram,
-        recency=family.recency,
-        memory=family.memory,
-    )
+    """Scores that fall with the replayed attention, so that needed tokens go first."""
+    settings = NammSettings(Spectrogram(num_bins=0), Recency(0), replay=True)
+    return Namm.from_vector([-1.0, 0.0], [0.0], [1.0], settings)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +81,13 @@ def oldest_first() -> Namm:
 )
 @pytest.mark.parametrize(("budget", "newest"), [(0.5, 16), (0.25, 8), (1024, 64)])
 def test_a_question_that_has_just_begun_is_not_forgotten(policy, budget, newest):
-    """At an update the newest tokens stay, up to an eighth of the budget and 64."""
+    """At an eviction step the newest tokens stay, up to an eighth of the budget and 64."""
     model, length = random_llama(layers=2), 1088 if budget == 1024 else 256
     cache = ManagedCache.for_model(model, policy=policy, budget=budget, interval=length // 2)
     for piece in random_ids(1, length, 2).split(length // 2, 1):
         model(piece, past_key_values=cache)
     wanted = torch.arange(length - newest, length)
     for layer in cache.managed:
-        for segment in layer.sequences[0].retained.segments():
+        for segment in layer.sequences[0].retained.heads():
             assert torch.isin(wanted, segment.positions).all()
             assert len(segment) < length

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from namm_llm.attention.observation import Observation
-from namm_llm.policies import POLICIES
+from namm_llm.policies import POLICIES, ScorePolicy
 from namm_llm.tokens import HeadTokens
 
 N, OLD, D, R = (
@@ -38,17 +40,23 @@ def observed():
         keys, torch.randn(N, D, generator=generator), positions.int(), torch.zeros(N, 1)
     )
     observation = Observation(
-        queries, logits.logsumexp(-1), keys, segment.positions, D**-0.5, stop=150, fresh=100
+        queries,
+        logits.logsumexp(-1),
+        keys,
+        segment.positions,
+        D**-0.5,
+        query_stop=150,
+        new_start=100,
     )
     return segment, observation, logits.softmax(-1).mean(0)
 
 
 def score(name: str, segment: HeadTokens, observation: Observation) -> torch.Tensor:
     policy = POLICIES[name]()
-    state = policy.update(segment, observation)
-    return policy.score(
-        HeadTokens(segment.keys, segment.values, segment.positions, state), observation
-    )
+    if isinstance(policy, ScorePolicy):
+        return policy.score(segment)
+    state = policy.update_state(segment, observation)
+    return policy.score(replace(segment, state=state), observation)
 
 
 def expected(name: str, segment: HeadTokens, attention: torch.Tensor) -> torch.Tensor:
@@ -80,7 +88,7 @@ def test_h2o_remembers(observed):
     segment, observation, attention = observed
     before = torch.rand(N, 1)
     policy = POLICIES["h2o"]()
-    state = policy.update(
+    state = policy.update_state(
         HeadTokens(segment.keys, segment.values, segment.positions, before), observation
     )
     torch.testing.assert_close(state[:, 0], before[:, 0] + attention.sum(0))
@@ -88,15 +96,15 @@ def test_h2o_remembers(observed):
 
 def test_random_depends_on_position_and_seed_alone(observed):
     segment = observed[0]
-    first = POLICIES["random"]().score(segment, None)
+    first = POLICIES["random"]().score(segment)
     half = HeadTokens(
         segment.keys[::2], segment.values[::2], segment.positions[::2], segment.state[::2]
     )
-    assert torch.equal(POLICIES["random"]().score(half, None), first[::2])
+    assert torch.equal(POLICIES["random"]().score(half), first[::2])
     assert len(first.unique()) == N
-    assert not torch.equal(POLICIES["random"](seed=1).score(segment, None), first)
+    assert not torch.equal(POLICIES["random"](seed=1).score(segment), first)
     spread = POLICIES["random"]().score(
-        HeadTokens(segment.keys, segment.values, torch.arange(100_000).int(), segment.state), None
+        HeadTokens(segment.keys, segment.values, torch.arange(100_000).int(), segment.state)
     )
     assert abs(float(spread.mean()) / 2**31 - 1) < 0.01
 

@@ -8,7 +8,7 @@ from namm_llm.config import make_cache_config
 from namm_llm.errors import BudgetError, NammFileError, PolicyError, UsageError
 from namm_llm.namm import Namm
 from namm_llm.policies import DEFAULT_POLICY, POLICIES, parse_budget
-from namm_llm.policies.budget import ByteBudget, FractionBudget, TokenCost, TokenBudget
+from namm_llm.policies.budget import ByteBudget, FractionBudget, TokenBudget, TokenCost
 
 
 @pytest.mark.parametrize(

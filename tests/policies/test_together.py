@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
-from namm_llm.namm import Memory, Namm, Recency, Spectrogram
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
 from namm_llm.policies import namm as module
 from namm_llm.tokens import HeadTokens
@@ -29,15 +29,17 @@ class OneByOne(NammPolicy):
         return False
 
 
-def without_attention(lowest: int = 0, recency: int = 0, reach: int = 3) -> Namm:
-    settings = {
-        "spectrogram": Spectrogram(lowest=lowest),
-        "recency": Recency(recency),
-        "memory": Memory(replay=True, reach=reach),
-    }
-    zeros = Namm.zeros(0, **settings, units=4)
+def without_attention(num_bins: int = 0, recency: int = 0, radius: int = 3) -> Namm:
+    settings = NammSettings(
+        Spectrogram(num_bins=num_bins),
+        Recency(recency),
+        replay=True,
+        neighbour_radius=radius,
+        mlp_hidden=4,
+    )
+    zeros = Namm.zeros(0, settings)
     theta = torch.randn(len(zeros.theta), generator=torch.Generator().manual_seed(1))
-    return Namm.from_vector(theta, zeros.mean - 4.0, 9.0 * zeros.variance, **settings, units=4)
+    return Namm.from_vector(theta, zeros.mean - 4.0, 9.0 * zeros.variance, settings)
 
 
 def segment(tokens: int, width: int) -> tuple[HeadTokens, Observation]:
@@ -47,16 +49,16 @@ def segment(tokens: int, width: int) -> tuple[HeadTokens, Observation]:
     keys = torch.full((tokens, 8), torch.nan)
     state = torch.rand(tokens, width, generator=generator).pow(4).half()
     return HeadTokens(keys, keys, positions, state), Observation(
-        keys[None], keys[None, :, 0], keys, positions, 1.0, stop=STOP, fresh=0
+        keys[None], keys[None, :, 0], keys, positions, 1.0, query_stop=STOP, new_start=0
     )
 
 
 @pytest.mark.parametrize("lengths", [(40,), (30, 1, 77), (0, 12), (5, 0), (0, 0)])
 @pytest.mark.parametrize("piece", [1, 16, 8192])
-@pytest.mark.parametrize(("lowest", "recency"), [(0, 0), (2, 4)])
-def test_together_is_one_by_one(lengths, piece, lowest, recency, monkeypatch):
+@pytest.mark.parametrize(("num_bins", "recency"), [(0, 0), (2, 4)])
+def test_together_is_one_by_one(lengths, piece, num_bins, recency, monkeypatch):
     monkeypatch.setattr(module, "_TOGETHER", piece)
-    policy = NammPolicy(without_attention(lowest, recency))
+    policy = NammPolicy(without_attention(num_bins, recency))
     heads = [segment(tokens, policy.state_width) for tokens in lengths]
     found = policy.score_layer([shown for shown, _ in heads], STOP)
     for together, (shown, observation) in zip(found, heads, strict=True):
@@ -108,9 +110,9 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("lowest", "recency"), [(0, 0), (2, 4)])
-def test_scoring_never_waits_for_the_device(lowest, recency):
-    policy = NammPolicy(without_attention(lowest, recency))
+@pytest.mark.parametrize(("num_bins", "recency"), [(0, 0), (2, 4)])
+def test_scoring_never_waits_for_the_device(num_bins, recency):
+    policy = NammPolicy(without_attention(num_bins, recency))
     heads = [segment(tokens, policy.state_width) for tokens in (30, 1, 77)]
     with Waits() as waits:
         policy.score_layer([shown for shown, _ in heads], STOP)

@@ -33,7 +33,7 @@ def gather(segments: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> Rag
     assert positions is not None
     assert state is not None
     flat = RaggedTokens(keys, values, positions, state, lengths, scales)
-    for segment, target, index in zip(segments, flat.segments(), keep, strict=True):
+    for segment, target, index in zip(segments, flat.heads(), keep, strict=True):
         if len(target):
             _move(segment, target, index)
     return flat

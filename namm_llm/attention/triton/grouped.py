@@ -24,7 +24,7 @@ def grouped_attention(
 ) -> tuple[Tensor, Tensor]:
     """As of `namm_llm.attention.grouped`: output `[H, T, D]` and log-sum-exp `[H, T]`."""
     query = query.contiguous()
-    window = dense_segments(keys, values)
+    window = window_tokens(keys, values)
     if not retained.longest:
         return attend(query, [(window, True)], scale=scale)
     if query.dtype in _HALF and query.shape[0] // len(retained.lengths) * query.shape[1] >= _MANY:
@@ -37,10 +37,10 @@ def grouped_attention(
             torch.stack([new[1], old[1]]),
             query.dtype,
         )
-    return attend(query, [(settled_segments(retained), False), (window, True)], scale=scale)
+    return attend(query, [(retained_tokens(retained), False), (window, True)], scale=scale)
 
 
-def settled_segments(retained: RaggedTokens) -> VarlenTokens:
+def retained_tokens(retained: RaggedTokens) -> VarlenTokens:
     """The retained tokens as the kernel takes them."""
     return VarlenTokens(
         retained.keys,
@@ -51,7 +51,7 @@ def settled_segments(retained: RaggedTokens) -> VarlenTokens:
     )
 
 
-def dense_segments(keys: Tensor, values: Tensor) -> VarlenTokens:
+def window_tokens(keys: Tensor, values: Tensor) -> VarlenTokens:
     """Keys and values `[G, C, D]`, views of buffers `[G, room, D]` that may lie anywhere, as the
     kernel takes them.
     """

@@ -1,9 +1,9 @@
-"""What the newest queries paid to stored tokens, in one pass over the keys and without a [Q, N]
-matrix.
+"""The attention that the newest queries paid to stored tokens, in one pass over the keys and
+without a [Q, N] matrix.
 
 A program owns a block of keys and walks over the queries, one hop at a time: recompute `p = exp(q k
 scale - lse)`, mean over the heads of the group, then a sum, or the windowed DFT, its magnitude and
-the moving average. Definitions: `Observation.rows`, `Spectrogram.update`.
+the moving average. Definitions: `Observation.rows`, `Sum.update`, `Spectrogram.update`.
 """
 
 from __future__ import annotations
@@ -15,96 +15,64 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from namm_llm.attention.observation import Observation
 from namm_llm.attention.triton.tiles import product, stages, tile
-from namm_llm.namm.spectrogram import Spectrogram, basis
 
 _HOP = 16  # queries at a time of `total`
 _KEYS = 64  # keys of one program
-_HEADS = {
-    2: 8,
-    4: 4,
-    # query heads at a time, by the bytes of a number: their tile has to fit into a small card's shared
-    # memory
-}
+# query heads at a time, by the bytes of a number: their tile has to fit into a small card's shared
+# memory
+_HEADS = {2: 8, 4: 4}
 
 
-def total(
-    queries: Tensor,
-    lse: Tensor,
-    keys: Tensor,
-    positions: Tensor,
-    *,
-    scale: float,
-    first: int,
-    start: int,
-    stop: int,
-) -> Tensor:
-    """Group-mean attention `[N]`, float32, summed over the queries at positions `start .. stop -
-    1`.
-
-    queries: `[R, Q, D]`, the first at position `first`. lse: `[R, Q]`. keys: `[N, D]`. positions:
-    `[N]`.
+def total(observation: Observation, state: Tensor, *, start: int, stop: int) -> Tensor:
+    """The fold `Sum`: state `[N, 1]`, float32, plus the group-mean attention of the queries at
+    positions `start .. stop - 1`.
     """
-    out = lse.new_empty(len(keys))
+    keys = observation.keys
+    out = observation.lse.new_empty(len(keys))
     if len(keys):
-        known = _known(queries, lse, keys, positions)
         with torch.cuda.device_of(keys):
             _total[(triton.cdiv(len(keys), _KEYS),)](
-                *known, out, len(keys), first, start, stop, scale, **_sizes(queries, _HOP)
-            )
-    return out
+                *_known(observation), out, len(keys), observation.query_start, start, stop,
+                observation.scale, **_sizes(observation.queries, _HOP),
+            )  # fmt: skip
+    return state.float() + out[:, None]
 
 
 def spectrogram(
-    settings: Spectrogram,
-    ema: Tensor,
-    peak: Tensor | None,
-    queries: Tensor,
-    lse: Tensor,
-    keys: Tensor,
-    positions: Tensor,
+    observation: Observation,
+    state: Tensor,
     *,
-    scale: float,
-    first: int,
     start: int,
     stop: int,
+    basis: Tensor,
+    hop: int,
+    decay: float,
 ) -> Tensor:
-    """The averages `[N, bins]`, float32, after the hops `start .. stop - 1` (whole ones); `peak`
-    `[N, bins]` is raised in place.
+    """The fold `Spectrogram`: averages `[N, bins]`, float32, after the whole hops `start .. stop -
+    1`.
+
+    basis: `[2 * bins, 2 * hop]`, window times cosine and sine. decay: of the average, per hop.
     """
-    ema = ema.float().contiguous()
-    out = torch.empty_like(ema)
+    state = state.float().contiguous()
+    out, keys, bins = torch.empty_like(state), observation.keys, len(basis) // 2
     if not len(keys):
         return out
-    if peak is not None:
-        assert peak.is_contiguous(), "peak is raised in place"
-    hop = settings.hop
     with torch.cuda.device_of(keys):
         _spectrogram[(triton.cdiv(len(keys), _KEYS),)](
-            *_known(queries, lse, keys, positions),
-            basis(settings.n_fft, settings.bins, keys.device),
-            ema,
-            out,
-            out if peak is None else peak,
-            len(keys),
-            first,
-            start,
-            (stop - start) // hop,
-            scale,
-            settings.decay**hop,
-            BINS=settings.bins,
-            BINS_TILE=tile(settings.bins),
-            PEAK=peak is not None,
-            **_sizes(queries, hop),
-        )
+            *_known(observation), basis, state, out, len(keys), observation.query_start, start,
+            (stop - start) // hop, observation.scale, decay,
+            BINS=bins, BINS_TILE=tile(bins), **_sizes(observation.queries, hop),
+        )  # fmt: skip
     return out
 
 
-def _known(
-    queries: Tensor, lse: Tensor, keys: Tensor, positions: Tensor
-) -> tuple[Tensor | int, ...]:
+def _known(observation: Observation) -> tuple[Tensor | int, ...]:
+    queries, lse, keys = observation.queries, observation.lse, observation.keys
     assert queries.stride(-1) == keys.stride(-1) == 1, "numbers of a head lie side by side"
-    return queries, lse, keys, positions, *queries.stride()[:2], *lse.stride(), keys.stride(0)
+    strides = *queries.stride()[:2], *lse.stride(), keys.stride(0)
+    return queries, lse, keys, observation.positions, *strides
 
 
 def _sizes(queries: Tensor, hop: int) -> dict[str, Any]:
@@ -171,9 +139,9 @@ def _total(
 
 @triton.jit
 def _spectrogram(
-    queries, lse, keys, positions, query_head, query_row, lse_head, lse_row, key_row, basis, old, new, peak,
+    queries, lse, keys, positions, query_head, query_row, lse_head, lse_row, key_row, basis, old, new,
     tokens, first, start, hops, scale, decay,
-    BINS: tl.constexpr, BINS_TILE: tl.constexpr, PEAK: tl.constexpr,
+    BINS: tl.constexpr, BINS_TILE: tl.constexpr,
     HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
@@ -201,9 +169,6 @@ def _spectrogram(
     state = at[None, :].to(tl.int64) * BINS + line[:, None]
     used = live[None, :] & real
     average = tl.load(old + state, mask=used, other=0.0)
-    highest = tl.zeros([BINS_TILE, KEYS], dtype=tl.float32)
-    if PEAK:
-        highest = tl.load(peak + state, mask=used, other=0.0)
 
     stop = start + hops * HOP
     mean = _mean(
@@ -221,10 +186,7 @@ def _spectrogram(
         sine_sum += tl.dot(sine_right, mean, input_precision="tf32x3")
         magnitude = tl.sqrt(cosine_sum * cosine_sum + sine_sum * sine_sum)
         average = decay * average + (1.0 - decay) * magnitude
-        highest = tl.maximum(highest, magnitude)
         # neighbouring frames share a hop: this one is the left half of the next
         cosine_sum = tl.dot(cosine_left, mean, input_precision="tf32x3")
         sine_sum = tl.dot(sine_left, mean, input_precision="tf32x3")
     tl.store(new + state, average, mask=used)
-    if PEAK:
-        tl.store(peak + state, highest, mask=used)

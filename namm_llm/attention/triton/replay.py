@@ -1,8 +1,9 @@
-"""The most attention that each stored token gets when queries are asked again: two passes over the
+"""The largest attention that each stored token gets from replayed queries: two passes over the
 keys, no [Q, N] matrix.
 
 The first pass gives each query's log-sum-exp over all keys, parts of the keys in parallel; the
-second, for each key, the largest `q k scale - lse`. Definition: `Observation.again`.
+second, for each key, the largest `q k scale - lse`. Definition:
+`Observation.max_replayed_attention` in plain torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _KEYS = 32  # keys of one tile
 _PART = 4096  # keys of one part of the first pass
 
 
-def most(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
+def max_attention(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
     """`[N]`, float32, for float32 queries `[R, Q, D]`, which see all keys `[N, D]`."""
     rows = queries.reshape(-1, queries.shape[-1])
     count, tokens = len(rows), len(keys)
@@ -39,7 +40,7 @@ def most(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
             rows, keys, norms, keys.stride(0), count, tokens, scale, PART=_PART, **sizes
         )
         lse = norms.logsumexp(0)
-        _most[(triton.cdiv(tokens, _KEYS),)](
+        _max_attention[(triton.cdiv(tokens, _KEYS),)](
             rows, keys, lse, out, keys.stride(0), count, tokens, scale, **sizes
         )
     return out
@@ -69,7 +70,7 @@ def _norms(
             mask=live[None, :] & (size[:, None] < SIZE),
             other=0.0,
         )
-        # half-precision keys are exact in tf32; the turned queries are not, hence three products
+        # half-precision keys are exact in tf32; the rotated queries are not, hence three products
         logits = tl.where(
             live[None, :],
             tl.dot(query, key.to(tl.float32), input_precision="tf32x3") * scale,
@@ -82,7 +83,7 @@ def _norms(
 
 
 @triton.jit
-def _most(
+def _max_attention(
     rows, keys, norms, out, key_row, count, tokens, scale,
     SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip

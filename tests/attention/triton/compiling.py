@@ -18,6 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from namm_llm.attention.observation import Observation
 from namm_llm.attention.triton import compact, grouped, observe, ragged, replay
 from namm_llm.namm import Spectrogram
 from namm_llm.tokens import HeadTokens, RaggedTokens
@@ -72,22 +73,14 @@ def run_all(rows: int, size: int, dtype: torch.dtype) -> None:
         for new in (1, 9):  # decoding, a short chunk
             attend(keys, values, positions, rows, new, bits)
     queries, lse = torch.randn(rows, QUERIES, size).to(dtype), torch.zeros(rows, QUERIES)
-    known = {"scale": 0.1, "first": 1000 - QUERIES, "stop": 1000}
-    observe.total(queries, lse, keys, positions, start=known["first"], **known)
-    for settings, peak in ((Spectrogram(), True), (Spectrogram(lowest=1), False)):
-        ema = torch.zeros(TOKENS, settings.bins)
-        observe.spectrogram(
-            settings,
-            ema,
-            ema.clone() if peak else None,
-            queries,
-            lse,
-            keys,
-            positions,
-            start=1000 - 16,
-            **known,
-        )
-    replay.most(queries.float(), keys, scale=1.0)
+    start, stop = 1000 - QUERIES, 1000
+    observation = Observation(queries, lse, keys, positions, 0.1, query_stop=stop, new_start=start)
+    observe.total(observation, torch.zeros(TOKENS, 1), start=start, stop=stop)
+    for settings in (Spectrogram(), Spectrogram(num_bins=1)):
+        arguments = settings.kernel_arguments(keys.device)
+        state = torch.zeros(TOKENS, settings.bins)
+        observe.spectrogram(observation, state, start=stop - 16, stop=stop, **arguments)
+    replay.max_attention(queries.float(), keys, scale=1.0)
     for width in (0, 17):
         segment = HeadTokens(
             keys, values, positions, torch.zeros(TOKENS, width, dtype=torch.float16)
@@ -97,16 +90,16 @@ def run_all(rows: int, size: int, dtype: torch.dtype) -> None:
 
 
 def attend(keys, values, positions, rows: int, new: int, bits: int | None) -> None:
-    """Settled tokens, in 8 bits or as they are, and recent ones."""
+    """Retained tokens, in 8 bits or as they are, and a window."""
     segment = HeadTokens(keys, values, positions, torch.zeros(TOKENS, 0))
     retained = RaggedTokens.gather(
         [segment.quantised() if bits else segment] * GROUPS, [None, None]
     )
     query = torch.randn(GROUPS * rows, new, keys.shape[-1]).to(keys.dtype)
-    recent = grouped.dense_segments(
+    recent = grouped.window_tokens(
         *(t[None].expand(GROUPS, -1, -1).contiguous() for t in (keys, values))
     )
-    ragged.attend(query, [(grouped.settled_segments(retained), False), (recent, True)], scale=0.1)
+    ragged.attend(query, [(grouped.retained_tokens(retained), False), (recent, True)], scale=0.1)
 
 
 if __name__ == "__main__":

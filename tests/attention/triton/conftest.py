@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from namm_llm.attention import precision
+from namm_llm.attention import observation
 
 pytest.importorskip("triton")
 
@@ -55,7 +55,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
     """The kernels compute in float32 whatever the CPU would choose for itself."""
-    monkeypatch.setattr(precision, "reading_type", lambda device: torch.float32)
+    monkeypatch.setattr(observation, "_replay_dtype", lambda device: torch.float32)
 
 
 @pytest.fixture(autouse=True)

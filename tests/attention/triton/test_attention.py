@@ -28,7 +28,7 @@ def make(
     if bits is None:
         return tokens
     return RaggedTokens.gather(
-        [segment.quantised() for segment in tokens.segments()], [None] * len(lengths)
+        [segment.quantised() for segment in tokens.heads()], [None] * len(lengths)
     )
 
 
@@ -39,7 +39,7 @@ def definition(query, retained, keys, values, scale: float):
     grouped = query.float().reshape(groups, heads // groups, new, size)
     outs, norms = [], []
     visible = torch.ones(new, count, dtype=torch.bool, device=query.device).tril(count - new)
-    for g, segment in enumerate(retained.floats().segments()):
+    for g, segment in enumerate(retained.floats().heads()):
         key, value = (t.float()[None, None] for t in (keys[g], values[g]))
         part = reference(
             grouped[g][:, None],
@@ -112,8 +112,8 @@ def test_chunk(length, rows, size, dtype, device, small_parts, bits):
     )
     query = draw(HEADS * rows, new, size, device=device, dtype=dtype)
     segments = [
-        (kernels.settled_segments(retained), False),
-        (kernels.dense_segments(keys, values), True),
+        (kernels.retained_tokens(retained), False),
+        (kernels.window_tokens(keys, values), True),
     ]
     check(
         query,

@@ -7,15 +7,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from namm_llm import ManagedCache, Namm, StaticDecoder
 from namm_llm.attention import backend as kernels
-from namm_llm.namm import Memory
+from namm_llm.cache import ManagedCache
+from namm_llm.engine.graph.decoder import StaticDecoder
+from namm_llm.namm import Namm, NammSettings
 from tests.architectures import random_ids, random_llama
 
-PARTS = (("replay", "most"), ("observe", "spectrogram"), ("observe", "total"))
+PARTS = (("replay", "max_attention"), ("observe", "spectrogram"), ("observe", "total"))
 OBSERVED = {
-    "replay": ["most"],
-    "namm": ["most", "spectrogram"],
+    "replay": ["max_attention"],
+    "namm": ["max_attention", "spectrogram"],
     "h2o": ["total"],
     "snapkv": ["total"],
     "tova": ["total"],
@@ -39,13 +40,11 @@ def spy(monkeypatch) -> list[str]:
 
 
 def some_namm() -> Namm:
-    memory = Memory(peak=True, replay=True)
-    zeros = Namm.zeros(memory=memory)
+    settings = NammSettings(replay=True)
+    zeros = Namm.zeros(settings=settings)
     theta = 0.1 * torch.randn(zeros.vector.shape, generator=torch.Generator().manual_seed(0))
-    width = zeros.state_width
-    return Namm.from_vector(
-        theta, torch.full((width,), 0.02), torch.full((width,), 0.01), memory=memory
-    )
+    width = settings.state_width
+    return Namm.from_vector(theta, torch.full((width,), 0.02), torch.full((width,), 0.01), settings)
 
 
 @pytest.mark.parametrize(

@@ -35,5 +35,5 @@ def test_gather(length, rows, size, dtype, device):
     keep = [None, None, some, torch.zeros(0, dtype=torch.int64, device=device)]
     found, expected = kernels.gather(segments, keep), RaggedTokens.gather(segments, keep)
     assert found.lengths == expected.lengths == (length, 0, len(some), 0)
-    for name, column in expected.tensors().items():
-        assert torch.equal(found.tensors()[name], column), name
+    for name, column in expected.columns().items():
+        assert torch.equal(found.columns()[name], column), name

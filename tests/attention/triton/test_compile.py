@@ -34,7 +34,7 @@ def test_kernels_compile_for_cards_that_are_not_here(tmp_path):
         "_total",
         "_spectrogram",
         "_norms",
-        "_most",
+        "_max_attention",
         "_gather",
     }
     assert {row["card"] for row in compiled} == {80, 90}

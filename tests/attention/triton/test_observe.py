@@ -1,4 +1,4 @@
-"""What was paid to stored tokens: the kernels against the definition."""
+"""The attention that stored tokens received: the kernels against the definition."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from namm_llm.attention.fold import Sum
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rope import Rotation
 from namm_llm.namm import Spectrogram
@@ -41,24 +42,33 @@ def observe(
     positions = (seen - 1 - gaps).int()
     rotation = Rotation(tuple(10_000 ** (-i / (size // 2)) for i in range(size // 2)))
     return Observation(
-        queries, lse, keys, positions, scale, stop=seen, fresh=seen - count + 16, rotation=rotation
+        queries,
+        lse,
+        keys,
+        positions,
+        scale,
+        query_stop=seen,
+        new_start=seen - count + 16,
+        rotation=rotation,
     )
 
 
-def known(observation: Observation):
-    return observation.queries, observation.lse, observation.keys, observation.positions
-
-
-def places(observation: Observation):
-    return {"scale": observation.scale, "first": observation.first}
+def fold(
+    observation: Observation, settings: Spectrogram, state: torch.Tensor, start: int, stop: int
+):
+    """The spectrogram's kernel, with the arguments that an observation hands it."""
+    arguments = settings.kernel_arguments(state.device)
+    return kernels.spectrogram(observation, state, start=start, stop=stop, **arguments)
 
 
 @matrix
 def test_total(length, rows, size, dtype, device):
     observation = observe(length, rows, size, dtype, device)
-    start, stop = observation.fresh + 3, observation.stop - 2  # not whole tiles
-    found = kernels.total(*known(observation), **places(observation), start=start, stop=stop)
-    torch.testing.assert_close(found, observation.rows(start, stop).sum(0), atol=1e-4, rtol=1e-4)
+    start, stop = observation.new_start + 3, observation.query_stop - 2  # not whole tiles
+    state = torch.rand(len(observation.keys), 1, device=device)
+    found = kernels.total(observation, state, start=start, stop=stop)
+    expected = Sum().update(state, observation.rows(start, stop))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @matrix
@@ -66,22 +76,10 @@ def test_spectrogram(length, rows, size, dtype, device):
     observation = observe(length, rows, size, dtype, device, seen=1008)
     settings = Spectrogram(decay=0.9)
     ema = torch.rand(length, settings.bins, generator=torch.Generator().manual_seed(3)).to(device)
-    peak = ema.clone().mul_(0.1)
-    highest = peak.clone()
-    expected = settings.update(
-        ema, observation.rows(observation.fresh - 16, observation.stop), highest
-    )
-    found = kernels.spectrogram(
-        settings,
-        ema,
-        peak,
-        *known(observation),
-        **places(observation),
-        start=observation.fresh,
-        stop=observation.stop,
-    )
+    start, stop = observation.new_start, observation.query_stop
+    expected = settings.update(ema, observation.rows(start - 16, stop))
+    found = fold(observation, settings, ema, start, stop)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(peak, highest, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [7, 12])
@@ -91,57 +89,54 @@ def test_groups_of_any_size(rows, dtype, device):
     fill the last tile in part.
     """
     observation = observe(33, rows, 64, dtype, device, seen=1008)
-    start, stop = observation.fresh, observation.stop
-    found = kernels.total(*known(observation), **places(observation), start=start, stop=stop)
-    torch.testing.assert_close(found, observation.rows(start, stop).sum(0), atol=1e-4, rtol=1e-4)
+    start, stop = observation.new_start, observation.query_stop
+    state = torch.rand(len(observation.keys), 1, device=device)
+    found = kernels.total(observation, state, start=start, stop=stop)
+    expected = Sum().update(state, observation.rows(start, stop))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     settings, ema = Spectrogram(), torch.zeros(33, Spectrogram().bins, device=device)
     expected = settings.update(ema, observation.rows(start - 16, stop))
-    found = kernels.spectrogram(
-        settings, ema, None, *known(observation), **places(observation), start=start, stop=stop
-    )
+    found = fold(observation, settings, ema, start, stop)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("lowest", [1, 5, None])
+@pytest.mark.parametrize("num_bins", [1, 5, None])
 @pytest.mark.parametrize("seen", [20, 40])
-def test_spectrogram_at_the_text_s_beginning(lowest, seen, device):
+def test_spectrogram_at_the_text_s_beginning(num_bins, seen, device):
     """The queries before the text are none: their attention is 0."""
     count = seen // 16 * 16
     observation = observe(9, 2, 64, torch.float32, device, count=seen, seen=seen)
     observation = replace(
-        observation, positions=torch.arange(9, device=device, dtype=torch.int32), fresh=0
+        observation, positions=torch.arange(9, device=device, dtype=torch.int32), new_start=0
     )
-    settings = Spectrogram(lowest=lowest)
+    settings = Spectrogram(num_bins=num_bins)
     ema = torch.zeros(9, settings.bins, device=device)
     expected = settings.update(ema, observation.rows(-16, count))
-    found = kernels.spectrogram(
-        settings, ema, None, *known(observation), **places(observation), start=0, stop=count
-    )
+    found = fold(observation, settings, ema, 0, count)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def most(observation: Observation, start: int) -> torch.Tensor:
-    """The kernel, on queries that are turned but not scaled."""
-    asked = observation.queries[:, start - observation.first :]
-    turned = observation.rotation.turn(asked, observation.stop - observation.fresh)
-    return replay.most(turned, observation.keys, scale=observation.scale)
+def replayed(observation: Observation, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The kernel's result, and the definition written out: every query, every token, the largest
+    share of each.
+    """
+    known = observation.queries[:, start - observation.query_start :]
+    turned = observation.rotation.turn(known, observation.query_stop - observation.new_start)
+    logits = turned @ observation.keys.float().T * observation.scale
+    found = replay.max_attention(turned, observation.keys, scale=observation.scale)
+    return found, logits.softmax(-1).amax((0, 1))
 
 
 @matrix
-def test_most_again(length, rows, size, dtype, device):
+def test_largest_replayed_attention(length, rows, size, dtype, device):
     observation = observe(length, rows, size, dtype, device)
-    start = observation.fresh - 5
-    expected = torch.cat(list(observation.again(start, observation.stop)), dim=1).amax((0, 1))
-    found = most(observation, start)
+    found, expected = replayed(observation, observation.new_start - 5)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_most_again_in_parts(device, monkeypatch):
+def test_largest_replayed_attention_in_parts(device, monkeypatch):
     """The first pass cuts the keys into parts that are worked on in parallel."""
     monkeypatch.setattr(replay, "_PART", 64)
     observation = observe(150, 2, 64, torch.float32, device)
-    expected = torch.cat(list(observation.again(observation.fresh, observation.stop)), dim=1).amax(
-        (0, 1)
-    )
-    found = most(observation, observation.fresh)
+    found, expected = replayed(observation, observation.new_start)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

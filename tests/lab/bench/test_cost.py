@@ -55,7 +55,7 @@ def test_the_cache_holds_what_was_computed(policy, budget, tokens, kv_bits):
         kv_bits=kv_bits,
     )
     model = random_model(SMALL, torch.float32)
-    cache = ManagedCache.for_model(model, eviction=eviction)
+    cache = ManagedCache.for_model(model, eviction)
     with torch.inference_mode():
         model(random_ids(64, 1, tokens), past_key_values=cache, use_cache=True)
     cost = cost_of(SMALL, tokens, eviction, torch.float32)
@@ -64,7 +64,7 @@ def test_the_cache_holds_what_was_computed(policy, budget, tokens, kv_bits):
 
 
 def live_nbytes(sequence) -> int:
-    retained = sum(tensor.nbytes for tensor in sequence.retained.tensors().values())
+    retained = sum(tensor.nbytes for tensor in sequence.retained.columns().values())
     return retained + sum(
         column.numel() * column.element_size()
         for rows in (sequence.window, sequence.queries)

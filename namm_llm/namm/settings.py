@@ -1,0 +1,93 @@
+"""`NammSettings`: what a NAMM remembers of a token and which features it makes of it.
+
+A new feature is a field here, its own file, and a line in `Namm.features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from namm_llm.errors import NammFileError
+from namm_llm.namm.recency import Recency
+from namm_llm.namm.spectrogram import Spectrogram
+
+SMALLEST_ATTENTION = 1e-4  # less means nothing, and a logarithm would magnify it
+
+
+@dataclass(frozen=True)
+class NammSettings:
+    """The form of a NAMM; the defaults are the published one (arXiv 2410.13166).
+
+    A token's state `[W]` is the averaged spectrogram and then, with `replay`, one more number.
+    Raises NammFileError for settings that contradict each other.
+    """
+
+    spectrogram: Spectrogram = Spectrogram()  # noqa: RUF009 (frozen)
+    """Short-time Fourier transform of the attention received, and its moving average."""
+    recency: Recency = Recency()  # noqa: RUF009 (frozen)
+    """Embedding of the token's age."""
+    replay: bool = False
+    """Remember the largest attention under query replay, a maximum over the token's whole life."""
+    neighbour_radius: int = 0
+    """Tokens to either side whose replayed attention is a feature too; costs no memory."""
+    mlp_hidden: int = 0
+    """Units of a hidden layer beside the linear score; the published NAMM has none."""
+
+    def __post_init__(self) -> None:
+        if self.neighbour_radius < 0 or (self.neighbour_radius and not self.replay):
+            raise NammFileError(
+                f"neighbour_radius must be 0 or more, and above 0 only with replay, got "
+                f"{self.neighbour_radius}."
+            )
+
+    @property
+    def state_width(self) -> int:
+        """Numbers remembered of one token, W."""
+        return self.spectrogram.bins + self.replay
+
+    @property
+    def feature_count(self) -> int:
+        """Features of one token, d."""
+        return self.recency.size + self.state_width + 2 * self.neighbour_radius
+
+    def scaled(self, state: Tensor) -> Tensor:
+        """A state `[..., N, W]` in float32: averages as they are, replayed attention, which spans
+        decades, as its logarithm. Means and variances are taken of it.
+        """
+        averages, maxima = torch.split(state.float(), [self.spectrogram.bins, self.replay], dim=-1)
+        return torch.cat([averages, maxima.clamp_min(SMALLEST_ATTENTION).log()], dim=-1)
+
+    def header(self) -> dict[str, Any]:
+        """The settings as plain values for a file; what is off by default is left out."""
+        header = {name: value for name, value in asdict(self).items() if value}
+        spectrogram = asdict(self.spectrogram).items()
+        return {**header, "spectrogram": {name: v for name, v in spectrogram if v is not None}}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, Any]) -> NammSettings:
+        """The inverse of `header`. Raises NammFileError for settings that are not known here: a
+        later version may have added them, and without them the numbers would mean something else.
+        """
+        kinds = {"spectrogram": Spectrogram, "recency": Recency}
+        unknown = sorted(set(header) - {field.name for field in fields(cls)})
+        try:
+            for part, kind in kinds.items():
+                names = set(header[part]) - {field.name for field in fields(kind)}
+                unknown += [f"{part}.{name}" for name in sorted(names)]
+            if not unknown:
+                parts = {part: kind(**header[part]) for part, kind in kinds.items()}
+                return cls(**{**header, **parts})
+        except (KeyError, TypeError, ValueError) as error:
+            raise NammFileError("its header is damaged.") from error
+        raise NammFileError(
+            f"it was made with {', '.join(unknown)}, which this namm-llm does not know: "
+            "update namm-llm."
+        )
+
+
+PUBLISHED = NammSettings()
