@@ -10,18 +10,19 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from namm_lab.bench.contenders import Numbers
 from namm_lab.bench.machine import peak_nbytes, start_peak
+from namm_lab.bench.model import load
 from namm_lab.bench.plan import Benchmark, Cell
-from namm_lab.bench.sides import Numbers
-from namm_lab.bench.subject import load
-from namm_llm.errors import NammError
+from namm_llm import NammError
 
 
-def measure_apart(plan: Benchmark, cell: Cell, side: int) -> Numbers:
-    """Numbers of the plan's side number `side`: peak_nbytes, before_nbytes, and of the cache.
+def measure_apart(plan: Benchmark, cell: Cell, contender: int) -> Numbers:
+    """Numbers of the plan's contender of that number: peak_nbytes, before_nbytes, and of the cache.
+
     Raises NammError if the process fails.
     """
-    request = json.dumps({"plan": asdict(plan), "cell": asdict(cell), "side": side})
+    request = json.dumps({"plan": asdict(plan), "cell": asdict(cell), "contender": contender})
     done = subprocess.run(
         [sys.executable, "-m", __name__], input=request, capture_output=True, text=True
     )
@@ -43,17 +44,17 @@ def _measure(request: dict[str, Any]) -> Numbers:
         for name, value in request["plan"].items()
     }
     plan = Benchmark(**settings)
-    cell, side = Cell(**request["cell"]), plan.sides()[request["side"]]
-    subject = load(plan, cell.quantization)
+    cell, contender = Cell(**request["cell"]), plan.contenders()[request["contender"]]
+    model = load(plan, cell.quantization)
     # what a first call gets from the system for good belongs to the program, not to the length
-    side.read(
-        subject.model,
-        subject.ids(Cell(cell.quantization, cell.batch, min(cell.length, 2 * plan.interval))),
+    contender.read(
+        model.model,
+        model.ids(Cell(cell.quantization, cell.batch, min(cell.length, 2 * plan.interval))),
     )
-    before = start_peak(subject.device)
-    reading = side.read(subject.model, subject.ids(cell))
+    before = start_peak(model.device)
+    reading = contender.read(model.model, model.ids(cell))
     return {
-        "peak_nbytes": peak_nbytes(subject.device),
+        "peak_nbytes": peak_nbytes(model.device),
         "before_nbytes": before,
         **reading.numbers,
         "seconds": reading.seconds,

@@ -6,9 +6,9 @@ import torch
 from transformers import AutoConfig
 
 from namm_lab.bench.cost import Cost, cost_of
+from namm_lab.bench.model import name_of
 from namm_lab.bench.plan import Benchmark
 from namm_lab.bench.shapes import Shape, shape_named
-from namm_lab.bench.subject import name_of
 from namm_llm.errors import ModelError
 from namm_llm.models.locate import locate
 
@@ -20,14 +20,15 @@ def costs_of(plan: Benchmark) -> list[tuple[str, list[tuple[str, Cost]]]]:
     shape, dtype = _shape(plan)
     tables: dict[str, list[tuple[str, Cost]]] = {}
     for cell in plan.cells():
-        title = f"{name_of(plan)}: {shape.parameters / 1e9:.2f} billion weights in {cell.quantization or str(dtype).removeprefix('torch.')}"
+        kind = cell.quantization or str(dtype).removeprefix("torch.")
+        title = f"{name_of(plan)}: {shape.parameters / 1e9:.2f} billion weights in {kind}"
         title += f", {cell.batch} prompts" if cell.batch > 1 else ""
         lines = tables.setdefault(title, [])
-        for eviction, budget in plan.evictions():
-            bits = f"{eviction.kv_bits}-bit" if eviction.kv_bits is not None else None
-            label = " ".join(part for part in (eviction.policy.name, budget, bits) if part)
+        for config, budget in plan.configs():
+            bits = f"{config.kv_bits}-bit" if config.kv_bits is not None else None
+            label = " ".join(part for part in (config.policy.name, budget, bits) if part)
             lines.append(
-                (label, cost_of(shape, cell.length, eviction, dtype, cell.quantization, cell.batch))
+                (label, cost_of(shape, cell.length, config, dtype, cell.quantization, cell.batch))
             )
     return list(tables.items())
 

@@ -1,30 +1,16 @@
-"""What figures depend on, and how much memory there is and was used."""
+"""How much memory a device has free, and how much was in use at most."""
 
 from __future__ import annotations
 
 import os
-import platform
 import re
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Fields of a row: date, machine, torch, transformers."""
-    cpu = f"{torch.get_num_threads()} threads, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-    }
 
 
 def free_nbytes(device: torch.device) -> int | None:

@@ -1,5 +1,5 @@
 """Rows as a picture: one plot for each task, length against speed or memory, one line for each
-side.
+contender.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from namm_lab.evaluate import Row, legend_below, load_matplotlib, save_figure
-from namm_llm.errors import UsageError
+from namm_lab.rows import Row
+from namm_llm import UsageError
+from namm_llm.inspect.figure import legend_below, load_matplotlib, save_figure
 
 _AXES = {
     "prefill": "tokens a second, reading",
@@ -22,9 +23,9 @@ WIDTH, HEIGHT = 4.6, 3.6  # inches of one plot
 def label_of(row: Row) -> str:
     """`namm 0.25`, `namm 0.25 8-bit`, `transformers`, `kvpress knorm 0.25`."""
     bits = f"{row['kv_bits']}-bit" if row["kv_bits"] else None
-    ours = row["side"] == "namm-llm"
+    ours = row["contender"] == "namm-llm"
     names = (
-        None if ours else row["side"],
+        None if ours else row["contender"],
         row["policy"] if ours or row["policy"] != "full" else None,
         row["budget"],
         bits,
@@ -33,7 +34,10 @@ def label_of(row: Row) -> str:
 
 
 def draw_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
-    """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format. Raises UsageError."""
+    """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format.
+
+    Raises UsageError for a path that cannot be written or if there are no rows.
+    """
     pyplot = load_matplotlib()
     tasks = [task for task in _AXES if any(row["task"] == task for row in rows)]
     if not tasks:

@@ -9,11 +9,18 @@ from typing import Any, cast, get_args
 
 import torch
 
+from namm_lab.bench.contenders import (
+    DEFAULT_PEERS,
+    REFERENCE,
+    Contender,
+    ManagedContender,
+    missing,
+    peer_contender,
+)
 from namm_lab.bench.shapes import QUANTIZATIONS, Shape, random_namm, shape_named
-from namm_lab.bench.sides import DEFAULT_PEERS, REFERENCE, CacheSide, OurSide, missing, peer_side
 from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, make_cache_config
 from namm_llm.errors import UsageError
-from namm_llm.policies import POLICIES
+from namm_llm.policies import policy_class, policy_names
 
 TASKS = ("prefill", "decode", "memory")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -22,42 +29,54 @@ _SMALL_NBYTES = 2 * 2**30  # as in the runner: up to this, a CPU computes in flo
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the table: every side is measured here. batch: prompts side by side. length:
-    tokens of each.
-    """
+    """What every contender is measured on."""
 
     quantization: str | None
+    """Of the weights."""
     batch: int
+    """Prompts side by side."""
     length: int
+    """Tokens of each."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """model: folder or Hugging Face id; or shape: one of `SHAPES`, with random weights. layers:
-    only so many of the shape's. tasks: of `TASKS`. lengths: tokens. policies, budgets, kv_bits
-    (none, 8): of ours, all combinations. peers: others, to which the reference comes; without any
-    ours are alone and nothing is compared. batches, quantizations: all combinations. namm: file for
-    the policy namm, random parameters if there is none. budget_scope, interval: as of
-    `make_cache_config`; a chunk of every side that reads in chunks is one interval. decoded:
-    tokens. runs: rounds in which every side has its turn. Raises UsageError.
+    """What a benchmark measures: one model with all combinations of these settings.
+
+    Raises UsageError for values that make no sense.
     """
 
     model: str | None = None
+    """Folder or Hugging Face id; or else a shape."""
     shape: str | None = None
+    """One of `SHAPES`, with random weights."""
     layers: int | None = None
+    """Only so many layers of the shape."""
     tasks: tuple[str, ...] = TASKS
     lengths: tuple[int, ...] = (2000,)
+    """Tokens of a prompt."""
     policies: tuple[str, ...] = ("replay",)
+    """Of ours."""
     budgets: tuple[str, ...] = ("0.25",)
+    """Of ours, as users write them."""
     peers: tuple[str, ...] = DEFAULT_PEERS
+    """Others, to which the reference comes; without any ours are alone and nothing is compared."""
     batches: tuple[int, ...] = (1,)
+    """Prompts side by side."""
     quantizations: tuple[str, ...] = ("none",)
+    """Of the weights."""
     kv_bits: tuple[str, ...] = ("none",)
+    """Of ours: none or 8."""
     namm: str | None = None
+    """File for the policy namm; random parameters without one."""
     budget_scope: str | None = None
+    """Whose tokens share a budget; None for the policy's."""
     interval: int = INTERVAL
+    """Tokens between two eviction steps, and of a chunk of every contender that reads in chunks."""
     decoded: int = 64
+    """Tokens decoded in one run."""
     runs: int = 5
+    """Rounds in which every contender has its turn."""
     device: str = "auto"
     dtype: str = "auto"
 
@@ -65,25 +84,25 @@ class Benchmark:
         if (self.model is None) == (self.shape is None):
             raise UsageError("a benchmark is of a model or of a shape: give one of the two.")
         for name in ("lengths", "batches"):
-            if min(getattr(self, name), default=0) < 1:
-                raise UsageError(
-                    f"{name} must be numbers above 0, not {', '.join(map(str, getattr(self, name))) or 'nothing'}."
-                )
+            given = getattr(self, name)
+            if min(given, default=0) < 1:
+                shown = ", ".join(map(str, given)) or "nothing"
+                raise UsageError(f"{name} must be numbers above 0, not {shown}.")
         for name, least in (("decoded", 1), ("runs", 1), ("interval", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         _known("task", self.tasks, TASKS)
-        _known("policy", self.policies, tuple(POLICIES))
+        _known("policy", self.policies, policy_names())
         _known("quantization", self.quantizations, ("none", *QUANTIZATIONS))
         _known("kind of kv_bits", self.kv_bits, ("none", "8"))
         _known("dtype", (self.dtype,), ("auto", *_DTYPES))
         if self.budget_scope is not None:
-            _known("way to budget_scope", (self.budget_scope,), get_args(BudgetScope))
+            _known("budget_scope", (self.budget_scope,), get_args(BudgetScope))
         if self.shape is not None:
             shape_named(self.shape, self.layers)
         elif self.layers is not None:
             raise UsageError("layers belongs to a shape; a model is measured as it is.")
-        self.sides()
+        self.contenders()
 
     def cells(self) -> Iterator[Cell]:
         """In the order in which they are measured: one model after the other."""
@@ -94,26 +113,28 @@ class Benchmark:
         ):
             yield Cell(None if quantization == "none" else quantization, batch, length)
 
-    def sides(self) -> list[CacheSide]:
+    def contenders(self) -> list[Contender]:
         """The reference if there are peers, ours, and the peers that can run here."""
-        ours = [OurSide(eviction, budget, self.interval) for eviction, budget in self.evictions()]
-        peers = [peer_side(name, self.interval) for name in dict.fromkeys(self.peers)]
-        here = [side for side in peers if side.name != REFERENCE and missing(side.name) is None]
-        reference = [peer_side(REFERENCE, self.interval)] if peers else []
+        ours = [
+            ManagedContender(config, budget, self.interval) for config, budget in self.configs()
+        ]
+        peers = [peer_contender(name, self.interval) for name in dict.fromkeys(self.peers)]
+        here = [each for each in peers if each.name != REFERENCE and missing(each.name) is None]
+        reference = [peer_contender(REFERENCE, self.interval)] if peers else []
         return [*reference, *ours, *here]
 
-    def evictions(self) -> Iterator[tuple[CacheConfig, str | None]]:
+    def configs(self) -> Iterator[tuple[CacheConfig, str | None]]:
         """Settings of each of ours, with the budget as it was written."""
         for policy in dict.fromkeys(self.policies):
             namm: Any = (self.namm or random_namm()) if policy == "namm" else None
-            who = cast("BudgetScope | None", self.budget_scope)
-            budgets = dict.fromkeys(self.budgets if POLICIES[policy].evicts else (None,))
+            scope = cast("BudgetScope | None", self.budget_scope)
+            budgets = dict.fromkeys(self.budgets if policy_class(policy).evicts else (None,))
             for budget, name in product(budgets, dict.fromkeys(self.kv_bits)):
                 bits = None if name == "none" else int(name)
                 settings: Any = {
                     "budget": budget,
                     "namm": namm,
-                    "budget_scope": who,
+                    "budget_scope": scope,
                     "interval": self.interval,
                     "kv_bits": bits,
                 }
@@ -137,7 +158,8 @@ class Benchmark:
             found.type == "cuda" and not torch.cuda.is_available()
         ):
             raise UsageError(
-                f"there is no device {self.device} here to measure on; --device cpu is always there."
+                f"there is no device {self.device} here to measure on; --device cpu is always "
+                "there."
             )
         return found
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from namm_lab.bench.machine import machine
-from namm_lab.bench.measuring import Timed, shares, spread
+from namm_lab.bench.contenders import Contender, ManagedContender, Numbers
+from namm_lab.bench.model import name_of
 from namm_lab.bench.plan import Benchmark, Cell
-from namm_lab.bench.sides import CacheSide, Numbers, OurSide
-from namm_lab.bench.subject import name_of
-from namm_lab.evaluate import JsonRows, Row
-from namm_llm.version import __version__
+from namm_lab.bench.rounds import Timed, shares, spread
+from namm_lab.rows import Row, machine
+from namm_llm import __version__
 
-# two rows that agree in these are the same measurement
-KEY = (
-    "version", "model", "task", "length", "batch", "quantization", "dtype", "device", "side", "policy", "budget", "kv_bits", "budget_scope",
-    "interval", "namm", "decoded", "samples", "machine", "torch", "transformers",
+MEASUREMENT = (
+    "model", "task", "length", "batch", "quantization", "dtype", "device", "contender", "policy",
+    "budget", "kv_bits", "budget_scope", "interval", "decoded",
 )  # fmt: skip
+"""What is measured, whoever measures it where."""
+KEY = (*MEASUREMENT, "version", "namm", "samples", "machine", "torch", "transformers")
+"""Two rows that agree in these fields are the same measurement."""
 
 
-def key_of(plan: Benchmark, cell: Cell, task: str, side: CacheSide, dtype: str) -> Row:
+def key_of(plan: Benchmark, cell: Cell, task: str, contender: Contender, dtype: str) -> Row:
     """What a row measures, without the results."""
-    eviction = side.eviction if isinstance(side, OurSide) else None
+    config = contender.config if isinstance(contender, ManagedContender) else None
     device = plan.torch_device()
     return {
         "version": __version__,
@@ -32,15 +33,13 @@ def key_of(plan: Benchmark, cell: Cell, task: str, side: CacheSide, dtype: str) 
         "quantization": cell.quantization,
         "dtype": dtype,
         "device": device.type,
-        "side": side.name,
-        "policy": side.policy,
-        "budget": side.budget,
-        "kv_bits": eviction.kv_bits if eviction is not None else None,
-        "budget_scope": eviction.budget_scope
-        if eviction is not None and eviction.policy.evicts
-        else None,
+        "contender": contender.name,
+        "policy": contender.policy,
+        "budget": contender.budget,
+        "kv_bits": config.kv_bits if config is not None else None,
+        "budget_scope": config.budget_scope if config and config.policy.evicts else None,
         "interval": plan.interval,
-        "namm": plan.namm if side.policy == "namm" else None,
+        "namm": plan.namm if contender.policy == "namm" else None,
         "decoded": plan.decoded if task == "decode" else None,
         "samples": 1 if task == "memory" else plan.runs,
         **machine(device),
@@ -49,8 +48,8 @@ def key_of(plan: Benchmark, cell: Cell, task: str, side: CacheSide, dtype: str) 
 
 def timed_row(key: Row, timed: Timed, reference: Timed | None) -> Row:
     """score: tokens a second, of all prompts together; full_score: the reference's. speedup: the
-    reference's seconds over the side's, round by round, with its spread; above 1 the side is
-    faster. shares: of the stages of an update, and of all of them, in the seconds.
+    reference's seconds over the contender's, round by round, with its spread; above 1 the contender
+    is faster. shares: of the stages of an update, and of all of them, in the seconds.
     """
     tokens = key["batch"] * (key["decoded"] if key["task"] == "decode" else key["length"])
     seconds = spread(timed.seconds)
@@ -96,9 +95,3 @@ def memory_row(key: Row, found: Numbers, reference: Row | None) -> Row:
 
 def _rounded(values: Sequence[float]) -> list[float]:
     return [round(value, 4) for value in values]
-
-
-class BenchFile(JsonRows):
-    """The file that measurements are added to. Raises UsageError."""
-
-    KEY = KEY

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from namm_lab.cli.values import names, numbers, print_table
+from namm_llm import UsageError
 from namm_llm.cli.options import quiet_libraries, setting_option
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.config import DEFAULT_MODEL
-from namm_llm.errors import UsageError
-from namm_llm.io import check_writable
 
 if TYPE_CHECKING:
-    from namm_lab.evaluate import Row
+    from namm_lab.bench import Benchmark
+    from namm_lab.bench.cost import Cost
+    from namm_lab.rows import Row
 
-_LISTS = ("tasks", "lengths", "policies", "budgets", "peers", "batches", "quantizations", "kv_bits")
+_LISTS = ("tasks", "policies", "budgets", "peers", "quantizations", "kv_bits")
 _NUMBERS = ("lengths", "batches")
+Columns = dict[str, Callable[[Any], str]]
 
 
 @click.command("bench")
@@ -54,7 +57,10 @@ _NUMBERS = ("lengths", "batches")
 )
 @click.option("--decoded", metavar="N", type=int, help="Tokens decoded in one run.  [default: 64]")
 @click.option(
-    "--runs", metavar="N", type=int, help="Rounds in which every side has its turn.  [default: 5]"
+    "--runs",
+    metavar="N",
+    type=int,
+    help="Rounds in which every contender has its turn.  [default: 5]",
 )
 @setting_option("device")
 @setting_option("dtype")
@@ -75,28 +81,33 @@ def bench(
 ) -> None:
     """Measure speed and memory against transformers, on the same weights, in the same run.
 
-    Prompts are random tokens. Every side has its turn in every round; the table has medians, the
-    rows have the spread. Memory is the peak of a process of its own. The machine should do nothing
-    else.
+    Prompts are random tokens. Every contender has its turn in every round; the table has medians,
+    the rows have the spread. Memory is the peak of a process of its own. The machine should do
+    nothing else.
 
     \b
-    The reference: transformers' full cache with SDPA, read in chunks like ours.
-    Peers: whole      the same, the whole prompt in one forward call
-           generate   the same, through generate with its own prefill_chunk_size
-           fp8        its QuantizedCache in 8 bits; quanto, hqq: in 4 bits, if they are installed
+    The reference: transformers' full cache with SDPA, read in chunks like ours. Peers:
+      whole      the same, the whole prompt in one forward call
+      generate   the same, through generate with its own prefill_chunk_size
+      fp8        its QuantizedCache in 8 bits; quanto, hqq: in 4 bits, if they are installed
+
+    \b
+    Examples:
+      namm-llm bench --shape 100m --lengths 2000,8000
+      namm-llm bench --shape 8b --dtype bfloat16 --lengths 131072 --budgets 2048 --plan
     """
     quiet_libraries()
-    from namm_lab.bench import BenchFile, Benchmark, draw_rows, run_benchmark
-    from namm_lab.evaluate import load_matplotlib
+    from namm_lab.bench import KEY, Benchmark, draw_rows, run_benchmark
+    from namm_lab.rows import RowFile
+    from namm_llm.inspect.figure import check_figure
 
     plan = Benchmark(**_fields(given))
     if only_plan:
         _print_plan(plan)
         return
-    file = BenchFile(json_file) if json_file is not None else None
+    file = RowFile(json_file, KEY) if json_file is not None else None
     if plot is not None:
-        load_matplotlib()
-        check_writable(plot, ".png", ".svg", ".pdf")
+        check_figure(plot)
     for line in plan.left_out():
         click.echo(line, err=True)
     with ProgressBar("Measuring", "rows") as bar:
@@ -117,12 +128,10 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in given.items() if value is not None}
     for name in _LISTS:
         if name in fields:
-            fields[name] = tuple(
-                part for part in (part.strip() for part in fields[name].split(",")) if part
-            )
+            fields[name] = names(fields[name])
     for name in _NUMBERS:
         if name in fields:
-            fields[name] = tuple(_number(name, part) for part in fields[name])
+            fields[name] = numbers(name, fields[name])
     if "peers" in fields:
         fields["peers"] = () if fields["peers"] == ("none",) else tuple(map(_peer, fields["peers"]))
     if "model" in fields and "shape" in fields:
@@ -138,111 +147,80 @@ def _peer(name: str) -> str:
     return name if name.startswith("transformers") else f"transformers-{name}"
 
 
-def _number(option: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(
-            f"--{option} takes whole numbers, such as 2000,8000, not {text!r}."
-        ) from None
-
-
-
 def _print(rows: list[Row]) -> None:
     """One table for each task, quantisation, batch and length."""
     from itertools import groupby
 
-    for _, found in groupby(
-        rows, lambda row: (row["task"], row["quantization"], row["batch"], row["length"])
-    ):
-        _print_table(list(found))
+    fields = ("task", "quantization", "batch", "length")
+    for _, cell in groupby(rows, lambda row: [row[name] for name in fields]):
+        _print_cell(list(cell))
 
 
-def _print_table(found: list[Row]) -> None:
+def _print_cell(cell: list[Row]) -> None:
     from namm_lab.bench.picture import label_of
+
+    first = cell[0]
+    parts = (
+        f"{first['task']}, {first['model']}, {first['length']} tokens",
+        f" x {first['batch']}" if first["batch"] > 1 else "",
+        f", {first['quantization'] or first['dtype']}, {first['machine']}",
+        f", {first['samples']} rounds" if first["task"] != "memory" else "",
+    )
+    columns = {"contender": label_of, **_columns(first["task"])}
+    lines = [[value(row) for value in columns.values()] for row in cell]
+    print_table("".join(parts), list(columns), lines, width=160)
+
+
+def _columns(task: str) -> Columns:
+    """What the table of a task shows of a row."""
     from namm_llm.cli.output import size
 
-    first = found[0]
-    title = f"{first['task']}, {first['model']}, {first['length']} tokens"
-    title += f" x {first['batch']}" if first["batch"] > 1 else ""
-    title += f", {first['quantization'] or first['dtype']}, {first['machine']}"
-    title += f", {first['samples']} rounds" if first["task"] != "memory" else ""
-    cells: dict[str, Callable[[Row], str]] = {
+    shared: Columns = {
         "kept": lambda row: f"{row['kept_fraction']:.3f}",
         "cache": lambda row: size(row["nbytes"]),
         "full cache": lambda row: size(row["full_nbytes"]),
     }
-    if first["task"] == "memory":
-        cells["peak"] = lambda row: size(row["peak_nbytes"]) if row["peak_nbytes"] else "-"
-        cells["before"] = lambda row: size(row["before_nbytes"]) if row["before_nbytes"] else "-"
-        cells["of reference"] = lambda row: f"{row['ratio']:.2f}" if row["ratio"] else "-"
-    else:
-        cells["seconds"] = lambda row: f"{row['seconds']:.2f}"
-        cells["tokens/s"] = lambda row: f"{row['score']:.1f}"
-        cells["times as fast"] = lambda row: f"{row['speedup']:.2f}" if row["speedup"] else "-"
-        cells["min-max"] = lambda row: (
+    if task == "memory":
+        return shared | {
+            "peak": lambda row: size(row["peak_nbytes"]) if row["peak_nbytes"] else "-",
+            "before": lambda row: size(row["before_nbytes"]) if row["before_nbytes"] else "-",
+            "of reference": lambda row: f"{row['ratio']:.2f}" if row["ratio"] else "-",
+        }
+    timed: Columns = shared | {
+        "seconds": lambda row: f"{row['seconds']:.2f}",
+        "tokens/s": lambda row: f"{row['score']:.1f}",
+        "times as fast": lambda row: f"{row['speedup']:.2f}" if row["speedup"] else "-",
+        "min-max": lambda row: (
             f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}" if row["speedup"] else "-"
-        )
-        if first["task"] == "prefill":
-            cells["policy"] = lambda row: f"{row['shares']['policy']:.0%}" if row["shares"] else "-"
-    _table(
-        title,
-        "side",
-        [(label_of(row), *(cell(row) for cell in cells.values())) for row in found],
-        list(cells),
-    )
+        ),
+    }
+    if task == "prefill":
+        timed["policy"] = lambda row: f"{row['shares']['policy']:.0%}" if row["shares"] else "-"
+    return timed
 
 
-def _print_plan(plan: Any) -> None:
+def _print_plan(plan: Benchmark) -> None:
     """What each setting takes, by arithmetic."""
     from namm_lab.bench.estimate import costs_of
     from namm_llm.cli.output import grouped, size
 
-    columns = [
-        "weights",
-        "full cache",
-        "kept",
-        "kept keys, values",
-        "state",
-        "protect_recent",
-        "cache",
-        "weights + full",
-        "weights + cache",
-    ]
+    columns: dict[str, Callable[[Cost], str]] = {
+        "weights": lambda cost: size(cost.weights_nbytes),
+        "full cache": lambda cost: size(cost.full_nbytes),
+        "kept": lambda cost: grouped(cost.kept),
+        "kept keys, values": lambda cost: size(cost.kept_nbytes),
+        "state": lambda cost: size(cost.state_nbytes),
+        "window": lambda cost: size(cost.window_nbytes),
+        "cache": lambda cost: size(cost.cache_nbytes),
+        "weights + full": lambda cost: size(cost.full_total_nbytes),
+        "weights + cache": lambda cost: size(cost.total_nbytes),
+    }
     for title, costs in costs_of(plan):
         lines = [
-            (
-                f"{grouped(cost.tokens)} {label}",
-                size(cost.weights_nbytes),
-                size(cost.full_nbytes),
-                grouped(cost.kept),
-                size(cost.kept_nbytes),
-                size(cost.state_nbytes),
-                size(cost.recent_nbytes),
-                size(cost.cache_nbytes),
-                size(cost.full_total_nbytes),
-                size(cost.total_nbytes),
-            )
+            [f"{grouped(cost.tokens)} {label}", *(value(cost) for value in columns.values())]
             for label, cost in costs
         ]
-        _table(title, "tokens", lines, columns)
+        print_table(title, ["tokens", *columns], lines, width=160)
     click.echo(
         "What a forward call needs for its own numbers, some hundred MB, comes on top.", err=True
     )
-
-
-def _table(
-    title: str, first: str, lines: Sequence[tuple[str, ...]], columns: Sequence[str]
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(first, title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for line in lines:
-        table.add_row(*line)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # what goes into a file is not cut to the width of some terminal
-    console.print(table)

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from namm_lab.cli.values import names, numbers, print_table
 from namm_llm.cli.options import Settings, command, quiet_libraries, setting_option
 from namm_llm.cli.progress import ProgressBar
-from namm_llm.errors import UsageError
-from namm_llm.io import check_writable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from namm_lab.rows import Row
 
-    from namm_lab.evaluate import Row
+LISTS = ("tasks", "policies", "budgets", "budget_scope", "modes")
 
 
 @command("load", name="eval", output=False)
@@ -32,12 +31,16 @@ if TYPE_CHECKING:
     help="As --budget elsewhere; none: a policy's threshold.  [default: 0.5,0.25,0.125]",
 )
 @click.option(
-    "--namm", metavar="FILE", multiple=True, help="NAMM file for the policy namm; may be repeated."
+    "--namm",
+    "namms",
+    metavar="FILE",
+    multiple=True,
+    help="NAMM file for the policy namm.  May be repeated.",
 )
 @click.option(
     "--budget-scope",
     metavar="A,B",
-    help="head, layer, model, padded, or own: as the policy does.  [default: own]",
+    help="head, layer, model, padded, or own: the policy's.  [default: own]",
 )
 @setting_option("interval")
 @setting_option("sinks")
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--mode",
+    "modes",
     metavar="A,B",
     help="agnostic: question after the eviction; aware: before it.  [default: agnostic]",
 )
@@ -82,27 +86,34 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
     Tasks: fact, word     single facts, whose values are numbers or words
            keys           single facts, many records with names that look alike
            values, list   all values of one record, all records of one kind
+           entries        all numbered entries of one kind
            missing        half of what is asked is not in the document
            passages       which passage says this
            prose, code    perplexity of how the text goes on
            needle         a needle in a haystack
            niah_*         RULER's needles: single_1/2/3, multikey_1/2/3, multivalue, multiquery
            longbench:FILE, ruler:FILE   jsonl files of these benchmarks
+
+    \b
+    Examples:
+      namm-llm eval --tasks fact,passages --lengths 2000,8000 --budgets 0.25
+      namm-llm eval --policies replay,keydiff -o rows.jsonl --plot rows.png
     """
     quiet_libraries()
-    from namm_lab.evaluate import Evaluation, RowFile, draw_scores, evaluate, load_matplotlib
+    from namm_lab.evaluate import KEY, Evaluation, draw_scores, evaluate
+    from namm_lab.rows import RowFile
+    from namm_llm.inspect.figure import check_figure
 
     plan = Evaluation(**_fields(given))
-    file = RowFile(json_file) if json_file is not None else None
+    file = RowFile(json_file, KEY) if json_file is not None else None
     if plot is not None:
-        load_matplotlib()
-        check_writable(plot, ".png", ".svg", ".pdf")
+        check_figure(plot)
     runner = settings.load()
     with ProgressBar("Measuring", "rows") as bar:
 
         def on_row(row: Row, done: int, total: int) -> None:
             bar.update(done, total)
-            bar.note(f"{row['task']}, {row['length']} tokens: {row['eviction']}")
+            bar.note(f"{row['task']}, {row['length']} tokens: {row['cache']}")
 
         rows = evaluate(runner, plan, file=file, on_row=on_row)
     _print(rows)
@@ -112,65 +123,45 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as fields of an `Evaluation`."""
-    named = {"modes": given.pop("mode"), "namms": given.pop("namm"), **given}
-    fields = {name: value for name, value in named.items() if value not in (None, ())}
-    for name in ("tasks", "policies", "budgets", "budget_scope", "modes", "lengths"):
+    fields = {name: value for name, value in given.items() if value not in (None, ())}
+    for name in LISTS:
         if name in fields:
-            fields[name] = tuple(
-                part for part in (part.strip() for part in fields[name].split(",")) if part
-            )
+            fields[name] = names(fields[name])
     if "lengths" in fields:
-        fields["lengths"] = tuple(map(_number, fields["lengths"]))
+        fields["lengths"] = numbers("lengths", fields["lengths"])
     return fields
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(
-            f"--lengths takes numbers of tokens, such as 2000,4000, not {text!r}."
-        ) from None
 
 
 def _print(rows: list[Row]) -> None:
     """One table for each task, length and mode."""
     from itertools import groupby
 
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120  # what goes into a file is not cut to the width of some terminal
-    for _, found in groupby(rows, lambda row: (row["task"], row["length"], row["mode"])):
-        console.print(_table(list(found), rows))
+    for _, cell in groupby(rows, lambda row: (row["task"], row["length"], row["mode"])):
+        _print_cell(list(cell), rows)
 
 
-def _table(found: list[Row], rows: list[Row]) -> Table:
-    from rich.table import Table
-
+def _print_cell(cell: list[Row], rows: list[Row]) -> None:
     from namm_lab.evaluate import label_of
     from namm_llm.cli.output import size
 
-    first = found[0]
-    title = f"{first['task']}, {first['length']} tokens, {first['mode']}: {first['samples']} scores of {first['documents']} documents"
-    table = Table("policy", title=title, title_justify="left")
-    extra: dict[str, Callable[[Row], str]] = (
-        {"perplexity": lambda row: f"{row['perplexity']:.2f}"} if "perplexity" in first else {}
+    first = cell[0]
+    title = (
+        f"{first['task']}, {first['length']} tokens, {first['mode']}: "
+        f"{first['samples']} scores of {first['documents']} documents"
     )
-    cells: dict[str, Callable[[Row], str]] = {
+    columns: dict[str, Callable[[Row], str]] = {
+        "policy": lambda row: label_of(row, rows),
         "budget": lambda row: row["budget"] or ("" if row["policy"] == "full" else "threshold"),
         "score": lambda row: f"{row['score']:.3f}",
         "95 %": lambda row: f"{row['low']:.3f}-{row['high']:.3f}",
         "of full": lambda row: "-" if row["share"] is None else f"{row['share']:.3f}",
-        **extra,
+        "perplexity": lambda row: f"{row['perplexity']:.2f}",
         "kept": lambda row: f"{row['kept_fraction']:.3f}",
         "cache": lambda row: size(row["nbytes"]),
         "full cache": lambda row: size(row["full_nbytes"]),
         "seconds": lambda row: f"{row['seconds']:.1f}",
     }
-    for name in cells:
-        table.add_column(name, justify="right")
-    for row in found:
-        table.add_row(label_of(row, rows), *(cell(row) for cell in cells.values()))
-    return table
+    if "perplexity" not in first:
+        del columns["perplexity"]
+    lines = [[value(row) for value in columns.values()] for row in cell]
+    print_table(title, list(columns), lines, width=120)

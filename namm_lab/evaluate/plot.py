@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from namm_lab.evaluate.figure import legend_below, load_matplotlib, save_figure
 from namm_lab.evaluate.plan import FULL
-from namm_lab.evaluate.rowfile import Row
 from namm_lab.evaluate.rows import label_of
+from namm_lab.rows import Row
+from namm_llm.inspect.figure import legend_below, load_matplotlib, save_figure
 
 COLUMNS = 3
 WIDTH, HEIGHT = 4.6, 3.6  # inches of one picture
@@ -54,29 +54,9 @@ def _draw_cell(
         found[0]["full_score"], color="black", linestyle="--", linewidth=1, label="full cache"
     )
     for label, colour in colours.items():
-        line = sorted(
-            (row for row in found if row["policy"] != FULL and label_of(row, rows) == label),
-            key=lambda row: row["kept_fraction"],
-        )
+        line = [row for row in found if row["policy"] != FULL and label_of(row, rows) == label]
         if line:
-            scores = [row["score"] for row in line]
-            bars = [
-                [max(0.0, row["score"] - row["low"]) for row in line],
-                [max(0.0, row["high"] - row["score"]) for row in line],
-            ]
-            kept = [row["kept_fraction"] for row in line]
-            axis.errorbar(
-                kept,
-                scores,
-                bars,
-                color=colour,
-                label=label,
-                marker="o",
-                markersize=4,
-                linewidth=1.4,
-                elinewidth=0.6,
-                capsize=2,
-            )
+            _draw_line(axis, sorted(line, key=lambda row: row["kept_fraction"]), label, colour)
     ticks = sorted({2.0 ** round(math.log2(row["kept_fraction"])) for row in found})
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [f"1/{round(1 / tick)}" if tick < 1 else "1" for tick in ticks])
@@ -85,3 +65,14 @@ def _draw_cell(
     axis.set_ylabel("one over perplexity" if "perplexity" in found[0] else "score")
     axis.set_ylim(bottom=0.0)
     axis.grid(alpha=0.25)
+
+
+def _draw_line(axis: Any, line: list[Row], label: str, colour: str) -> None:
+    """One policy's scores, with their intervals as bars."""
+    scores = [row["score"] for row in line]
+    below = [max(0.0, row["score"] - row["low"]) for row in line]
+    above = [max(0.0, row["high"] - row["score"]) for row in line]
+    axis.errorbar(
+        [row["kept_fraction"] for row in line], scores, [below, above], color=colour, label=label,
+        marker="o", markersize=4, linewidth=1.4, elinewidth=0.6, capsize=2,
+    )  # fmt: skip

@@ -1,21 +1,21 @@
-"""Results as flat JSON objects, one a line."""
+"""Results of an evaluation as rows: what each measures, what came out, and how it is called."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from namm_lab.evaluate.measuring import Measured
-from namm_lab.evaluate.plan import Evaluation, Mode, Setting
-from namm_lab.evaluate.rowfile import JsonRows, Row
+from namm_lab.evaluate.measurement import Measurement
+from namm_lab.evaluate.plan import CacheSetting, Evaluation, Mode
+from namm_lab.rows import Row
 from namm_lab.tasks.sample import Sample
-from namm_llm.runner import Runner
-from namm_llm.version import __version__
+from namm_llm import Runner, __version__
 
-# two rows that agree in these are the same measurement
 KEY = (
-    "version", "model", "fingerprint", "task", "length", "mode", "policy", "budget", "budget_scope", "interval", "sinks", "protect_recent", "eviction",
-    "namm", "documents", "questions", "seed", "split", "texts",
+    "version", "model", "fingerprint", "task", "length", "mode", "policy", "budget",
+    "budget_scope", "interval", "sinks", "protect_recent", "cache", "namm", "documents",
+    "questions", "seed", "split", "texts",
 )  # fmt: skip
+"""Two rows that agree in these fields are the same measurement."""
 
 
 def key_of(
@@ -24,13 +24,15 @@ def key_of(
     task: str,
     length: int,
     mode: Mode,
-    setting: Setting,
+    setting: CacheSetting,
     texts: str,
 ) -> Row:
     """What a row measures, without the results. texts: fingerprint of those that documents are made
     of.
     """
-    eviction, evicts = setting.eviction, setting.eviction.policy.evicts
+    config = setting.config
+    known = ("budget_scope", "interval", "sinks", "protect_recent")
+    evicts = config.policy.evicts
     return {
         "version": __version__,
         "model": runner.model_id,
@@ -38,13 +40,10 @@ def key_of(
         "task": task,
         "length": length,
         "mode": mode,
-        "policy": setting.policy,
+        "policy": config.policy.name,
         "budget": setting.budget,
-        "budget_scope": eviction.budget_scope if evicts else None,
-        "interval": eviction.interval if evicts else None,
-        "sinks": eviction.sinks if evicts else None,
-        "protect_recent": eviction.protect_recent if evicts else None,
-        "eviction": eviction.describe(),
+        **{name: getattr(config, name) if evicts else None for name in known},
+        "cache": config.describe(),
         "namm": setting.namm,
         "namm_file": setting.namm_file,
         "documents": plan.samples,
@@ -56,20 +55,19 @@ def key_of(
 
 
 def row_of(
-    key: Row, measured: Measured, samples: Sequence[Sample], full_score: float | None
+    key: Row, measured: Measurement, samples: Sequence[Sample], full_score: float | None
 ) -> Row:
     """The whole row. full_score: the full cache's, None if this is its row."""
     full = measured.score if full_score is None else full_score
     low, high = measured.interval
+    metrics = {question.metric for sample in samples for question in sample.questions}
     likelihood = (
         {"perplexity": 1 / measured.score} if measured.is_likelihood else {"whole": measured.whole}
     )
     return {
         **key,
         "samples": len(measured.scores),
-        "metric": "/".join(
-            sorted({question.metric for sample in samples for question in sample.questions})
-        ),
+        "metric": "/".join(sorted(metrics)),
         "score": measured.score,
         "low": low,
         "high": high,
@@ -94,9 +92,3 @@ def label_of(row: Row, rows: Sequence[Row]) -> str:
     if len({other["budget_scope"] for other in rows if other["policy"] == row["policy"]}) > 1:
         label += f", {row['budget_scope']}"
     return label
-
-
-class RowFile(JsonRows):
-    """The file that results are added to. Raises UsageError."""
-
-    KEY = KEY

@@ -9,7 +9,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from namm_lab.reports import ablations, curves, forgotten, gpu, quality, reopen, report, rows
+from namm_lab.reports import ablations, curves, forgotten, gpu, quality, reopen, report
+from namm_lab.reports.results import add_rows, results_file
+from namm_lab.rows import Row
 
 
 @click.group()
@@ -44,7 +46,7 @@ def main() -> None:
 )
 @click.option(
     "--budget-scope",
-    "competes",
+    "scopes",
     multiple=True,
     default=("own",),
     show_default=True,
@@ -110,7 +112,7 @@ def quality_command(**settings: object) -> None:
     help="Asked of each document, after it has been read.",
 )
 @click.option(
-    "--lessons",
+    "--train-documents",
     type=int,
     help="Documents to distil from; as many as train distil takes, if left out.",
 )
@@ -120,17 +122,18 @@ def ablations_command(**settings: object) -> None:
     one; appended row by row.
     """
 
-    def keep(row: rows.Row) -> None:
+    def keep(row: Row) -> None:
         click.echo(
-            f"{row['ablation']}, {row['budget'] or 'threshold'}: {row['score']:.3f} of {row['full_score']:.3f}",
+            f"{row['ablation']}, {row['budget'] or 'threshold'}: {row['score']:.3f} of "
+            f"{row['full_score']:.3f}",
             err=True,
         )
-        if settings["again"] or rows.find("ablations", ablations.key_of(row)) is None:
-            rows.append("ablations", [row])
+        if settings["again"] or results_file("ablations").find(row) is None:
+            add_rows("ablations", [row])
 
     beside = ablations.side_by_side(ablations.compare(on_row=keep, **settings))  # type: ignore[arg-type]
     _print(beside, list(beside[0]))
-    click.echo(f"added to {rows.RESULTS / 'ablations.jsonl'}")
+    click.echo(f"added to {results_file('ablations').path}")
 
 
 @main.command("curves")
@@ -143,7 +146,7 @@ def ablations_command(**settings: object) -> None:
 @click.option("--model", default="namm-tiny", show_default=True)
 @click.option("--tasks", default="fact,keys", show_default=True)
 @click.option("--length", default=3072, show_default=True, help="Tokens of a document.")
-@click.option("--lessons", default=16, show_default=True, help="Documents to distil from.")
+@click.option("--documents", default=16, show_default=True, help="Documents to distil from.")
 @click.option(
     "--generations",
     default=10,
@@ -162,17 +165,18 @@ def curves_command(**settings: object) -> None:
     point by point, half an hour.
     """
 
-    def keep(row: rows.Row) -> None:
+    def keep(row: Row) -> None:
         click.echo(
-            f"{row['curve']} {row['step']}: {row['likelihood']:.3f} after {row['cpu_seconds']:.0f} CPU seconds",
+            f"{row['curve']} {row['step']}: {row['likelihood']:.3f} after "
+            f"{row['cpu_seconds']:.0f} CPU seconds",
             err=True,
         )
-        if rows.find("curves", curves.key_of(row)) is None:
-            rows.append("curves", [row])
+        if results_file("curves").find(row) is None:
+            add_rows("curves", [row])
 
     _print(curves.shown(curves.compare(on_row=keep, **settings)), list(curves.COLUMNS))  # type: ignore[arg-type]
     click.echo(
-        f"added to {rows.RESULTS / 'curves.jsonl'}; python -m namm_lab.reports report draws them"
+        f"added to {results_file('curves').path}; python -m namm_lab.reports report draws them"
     )
 
 
@@ -195,7 +199,7 @@ def forgotten_command(**settings: object) -> None:
     found = forgotten.compare(**settings)  # type: ignore[arg-type]
     beside = forgotten.side_by_side(found)
     _print(beside, list(beside[0]))
-    click.echo(f"added to {rows.append('forgotten', found)}")
+    click.echo(f"added to {add_rows('forgotten', found)}")
 
 
 @main.command("gpu")
@@ -219,7 +223,7 @@ def gpu_command(dry: bool, **settings: object) -> None:
             )
         )
     if not dry:
-        click.echo(f"added to {rows.append('gpu', found)}")
+        click.echo(f"added to {add_rows('gpu', found)}")
 
 
 @main.command("reopen")
@@ -254,12 +258,12 @@ def report_command() -> None:
         click.echo(path)
 
 
-def _report(name: str, found: list[rows.Row], columns: list[str]) -> None:
+def _report(name: str, found: list[Row], columns: list[str]) -> None:
     _print(found, columns)
-    click.echo(f"added to {rows.append(name, found)}")
+    click.echo(f"added to {add_rows(name, found)}")
 
 
-def _print(found: list[rows.Row], columns: list[str]) -> None:
+def _print(found: list[Row], columns: list[str]) -> None:
     table = Table(*columns)
     for row in found:
         table.add_row(

@@ -11,33 +11,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from namm_lab.evaluate import Evaluation, RowFile, evaluate
-from namm_lab.reports.rows import Row
+from namm_lab.evaluate import KEY, Evaluation, evaluate
+from namm_lab.rows import Row, RowFile
 from namm_llm import Runner
 
-SLOW = ("--rate", "0.001")  # for attention between tokens
 RECIPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "one round": ("--rounds", "1"),
     "two rounds": ("--rounds", "2"),
-    "linear": ("--family", "neighbours-linear"),
-    "no neighbours": ("--family", "replay"),
-    "no neighbours, attention between tokens": ("--family", "replay-attention", *SLOW),
-    "published": ("--family", "published", *SLOW),
-    "published, mean attention only": ("--family", "published-mean", *SLOW),
-    "published, linear": ("--family", "published-linear"),
-    "published, no age": ("--family", "published-ageless", *SLOW),
-    "published + peak": ("--family", "peak", *SLOW),
-    "published, three rates": ("--family", "rates", *SLOW),
-    "published + past scores": ("--family", "published-past", *SLOW),
-    "default + past scores": ("--family", "past"),
-    "default + probes": ("--family", "probes"),
-    "default + one probe": ("--family", "probes", "--probe", "Summarize the text."),
-    "published + probes": ("--family", "published-probes", *SLOW),
-    "memory and probes": ("--family", "both", *SLOW),
-    "published + peak + replay + neighbours": ("--family", "all", *SLOW),
+    # attention between tokens learns more slowly
+    "published": ("--family", "published", "--rate", "0.001"),
 }
-SETTINGS: dict[str, dict[str, Any]] = {  # of the model's own NAMM
+"""Options of `train distil`. Rows of other names are of forms that lost and are gone."""
+SETTINGS: dict[str, dict[str, Any]] = {
     "shipped": {},
     "shipped, per layer": {"budget_scope": ("layer",)},
     "shipped, per head": {"budget_scope": ("head",)},
@@ -46,23 +32,9 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the model's own NAMM
     "shipped, 128 newest tokens": {"protect_recent": 128},
     "shipped, threshold": {"budgets": ("none",)},
 }
+"""Of the model's own NAMM."""
 UNTRAINED = "replay, no network"
 NAMES = (UNTRAINED, *SETTINGS, *RECIPES)
-# rows that agree in these are the same measurement
-KEY = (
-    "ablation",
-    "fingerprint",
-    "task",
-    "length",
-    "mode",
-    "eviction",
-    "namm",
-    "budget",
-    "documents",
-    "questions",
-    "seed",
-    "texts",
-)
 
 
 def compare(
@@ -74,7 +46,7 @@ def compare(
     budgets: Sequence[str],
     documents: int,
     questions: int,
-    lessons: int | None,
+    train_documents: int | None,
     again: bool,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
@@ -82,12 +54,12 @@ def compare(
     soon as it is measured.
 
     folder: where the NAMMs and what was measured go; what lies there is taken from there, unless
-    `again`. lessons: documents to distil from, if not as many as `train distil` takes.
+    `again`. train_documents: to distil from, if not as many as `train distil` takes.
     """
     at = Path(folder)
     at.mkdir(parents=True, exist_ok=True)
     runner, found = Runner.load(model), list[Row]()
-    measured = None if again else RowFile(at / "rows.jsonl")
+    measured = None if again else RowFile(at / "rows.jsonl", KEY)
     plain: dict[str, Any] = {
         "lengths": (length,),
         "budgets": tuple(budgets),
@@ -95,7 +67,7 @@ def compare(
         "questions": questions,
     }
     for name in names or NAMES:
-        file = _distilled(at, model, name, lessons, again) if name in RECIPES else None
+        file = _distilled(at, model, name, train_documents, again) if name in RECIPES else None
         chosen = {
             "policies": ("replay",) if name == UNTRAINED else ("namm",),
             **SETTINGS.get(name, {}),
@@ -111,11 +83,6 @@ def compare(
 
         evaluate(runner, plan, file=measured, on_row=keep)
     return found
-
-
-def key_of(row: Row) -> Row:
-    """What the row is a measurement of."""
-    return {name: row[name] for name in KEY}
 
 
 def side_by_side(rows: Sequence[Row]) -> list[Row]:
@@ -164,11 +131,11 @@ def _cost(runner: Runner, row: Row, file: Path | None) -> Row:
     }
 
 
-def _distilled(folder: Path, model: str, name: str, lessons: int | None, again: bool) -> Path:
+def _distilled(folder: Path, model: str, name: str, documents: int | None, again: bool) -> Path:
     """The NAMM's file; its log lies beside it."""
     file = folder / f"{name.replace(' ', '-').replace(',', '')}.safetensors"
     if again or not file.exists():
-        chosen = () if lessons is None else ("--lessons", str(lessons))
+        chosen = () if documents is None else ("--documents", str(documents))
         command = [
             sys.executable,
             "-m",

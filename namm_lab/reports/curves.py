@@ -16,59 +16,62 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from namm_lab.reports.rows import RESULTS, Row
+from namm_lab.reports.results import RESULTS
+from namm_lab.rows import Row
 from namm_llm import Runner
 
 PLOT = RESULTS.parent.parent / "docs" / "training.png"
 DISTIL, EVOLVE, ZEROS = "distilled", "evolved from it", "evolved from zeros"
-RESULT = (
-    "cpu_seconds",
-    "likelihood",
-    "exact",
-    "commit",
-)  # of a row; the rest says what was measured
 COLUMNS = ("curve", "step", "cpu_minutes", "likelihood", "exact")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """tasks, length: of all documents. lessons: to distil from. generations: from the distilled
-    NAMM; from zeros, as many as fit into the same time. every: generations between two points.
-    questions: about a document. validation: documents of each task.
-    """
+    """What is trained, and how much."""
 
     model: str
     tasks: str
+    """Of all documents."""
     length: int
-    lessons: int
+    """Tokens of all documents."""
+    documents: int
+    """To distil from."""
     generations: int
+    """From the distilled NAMM; from zeros, as many as fit into the same time."""
     every: int
+    """Generations between two points."""
     population: int
     questions: int
+    """About a document."""
     validation: int
+    """Documents of each task."""
     budgets: str
 
     def distil(self) -> list[str]:
         """Options of `train distil`."""
-        return [
-            "--model",
-            self.model,
-            "--tasks",
-            self.tasks,
-            "--length",
-            str(self.length),
-            "--lessons",
-            str(self.lessons),
-        ]
+        return _options(
+            model=self.model, tasks=self.tasks, length=self.length, documents=self.documents
+        )
 
     def evolve(self, generations: int) -> list[str]:
         """Options of `train evolve`, which validates by them as well."""
-        given = {
-            "model": self.model, "tasks": self.tasks, "length": self.length, "questions": self.questions, "population": self.population,
-            "validation": self.validation, "validate-every": self.every, "budgets": self.budgets, "generations": generations,
-            "patience": 1000,
-        }  # fmt: skip
-        return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+        return _options(
+            model=self.model,
+            tasks=self.tasks,
+            length=self.length,
+            questions=self.questions,
+            population=self.population,
+            validation=self.validation,
+            validate_every=self.every,
+            budgets=self.budgets,
+            generations=generations,
+            patience=1000,
+        )
+
+
+def _options(**given: object) -> list[str]:
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in given.items())
+    return [part for pair in pairs for part in pair]
 
 
 def compare(*, folder: str, on_row: Callable[[Row], None], **plan: Any) -> list[Row]:
@@ -117,7 +120,6 @@ def _points(folder: Path, plan: Plan) -> Iterator[Row]:
 
 
 # -- distilling ------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def _rounds(folder: Path, plan: Plan) -> Iterator[tuple[int, float]]:
@@ -126,18 +128,8 @@ def _rounds(folder: Path, plan: Plan) -> Iterator[tuple[int, float]]:
     """
     begun, out = _round_file(folder, 0), _distilled(folder)
     if not begun.exists():
-        _train(
-            "distil",
-            "-o",
-            str(begun),
-            *plan.distil(),
-            "--lessons",
-            "1",
-            "--rounds",
-            "1",
-            "--steps",
-            "0",
-        )
+        least = ("--documents", "1", "--rounds", "1", "--steps", "0")
+        _train("distil", "-o", str(begun), *plan.distil(), *least)
     yield 0, 0.0
     if not out.exists():
         _train("distil", "-o", str(out), *plan.distil(), "--keep-rounds")
@@ -174,7 +166,6 @@ def _validated(folder: Path, plan: Plan, number: int) -> Row:
 
 
 # -- evolving --------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def _evolved(
@@ -215,7 +206,6 @@ def _shares(validation: Row) -> Row:
 
 
 # -- commands and their logs -----------------------------------------------------------------------
-# -----------------------------------
 
 
 def _train(*arguments: str) -> None:
@@ -237,12 +227,6 @@ def _commit() -> str | None:
 
 
 # -- table and plot --------------------------------------------------------------------------------
-# -----------------------------------
-
-
-def key_of(row: Row) -> Row:
-    """What the row is a measurement of."""
-    return {name: value for name, value in row.items() if name not in RESULT}
 
 
 def newest(rows: list[Row]) -> list[Row]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from namm_lab.reports.rows import Row
+from namm_lab.rows import Row
 from namm_lab.tasks import draw_samples
 from namm_llm import Document, Runner, UsageError, kept_entries
 
@@ -71,7 +71,6 @@ def side_by_side(rows: Sequence[Row]) -> list[Row]:
 
 
 # -- documents -------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def prose_documents(
@@ -121,7 +120,6 @@ def code_documents(
 
 
 # -- kinds -----------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def prose_kinds(text: str, answers: Sequence[str]) -> list[str]:
@@ -188,7 +186,6 @@ def _paint(kinds: list[str], start: int, end: int, kind: str) -> None:
 
 
 # -- what is kept ----------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def _rows(runner: Runner, text: str, documents: Sequence[Labelled]) -> list[Row]:

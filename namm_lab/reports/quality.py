@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from namm_lab.evaluate import Evaluation, draw_scores, evaluate
-from namm_lab.reports.rows import RESULTS, Row
+from namm_lab.reports.results import RESULTS
+from namm_lab.rows import Row
 from namm_llm import Runner
 
 FIGURE = RESULTS.parents[1] / "docs" / "quality.png"
@@ -20,12 +21,12 @@ def compare(
     lengths: Sequence[int],
     policies: Sequence[str],
     budgets: Sequence[str],
-    competes: Sequence[str],
+    scopes: Sequence[str],
     documents: int,
     questions: int,
     namms: Sequence[str],
 ) -> list[Row]:
-    """One row for each task, length, policy, budget and competition; the same documents and
+    """One row for each task, length, policy, budget and budget scope; the same documents and
     questions for all.
     """
     plan = Evaluation(
@@ -34,7 +35,7 @@ def compare(
         policies=tuple(policies) or None,
         budgets=tuple(budgets),
         namms=tuple(namms),
-        budget_scope=tuple(competes),
+        budget_scope=tuple(scopes),
         samples=documents,
         questions=questions,
     )
@@ -58,7 +59,7 @@ def side_by_side(rows: Sequence[Row]) -> list[Row]:
             "task": row["task"],
             "tokens": row["length"],
             "policy": row["policy"],
-            "competition": row["budget_scope"],
+            "budget scope": row["budget_scope"],
             "asked": row["samples"],
         }
         line = table.setdefault(
@@ -99,5 +100,5 @@ def draw(rows: Sequence[Row]) -> Path:
 
 
 def _show(row: Row, done: int, total: int) -> None:
-    shown = {name: row[name] for name in ("task", "length", "eviction", "score", "full_score")}
+    shown = {name: row[name] for name in ("task", "length", "cache", "score", "full_score")}
     print(f"{done}/{total} {shown}", file=sys.stderr, flush=True)

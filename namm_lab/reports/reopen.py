@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from namm_lab.reports.rows import Row
+from namm_lab.rows import Row
 from namm_lab.tasks import draw_samples
 from namm_llm import Document, Runner
 

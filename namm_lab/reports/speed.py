@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
-from namm_lab.bench import BenchFile, Benchmark, run_benchmark
-from namm_lab.reports.peers.comparing import compare, plan_of
-from namm_lab.reports.peers.side import PRESSES
-from namm_lab.reports.rows import RESULTS
+from namm_lab.bench import KEY, Benchmark, run_benchmark
+from namm_lab.reports.peers.comparison import compare, plan_of
+from namm_lab.reports.peers.contender import PRESSES
+from namm_lab.reports.results import RESULTS
+from namm_lab.rows import RowFile
 from namm_llm import NammError
 
 NAMM = "namm_llm/models/namm-tiny/namm.safetensors"
@@ -32,14 +33,15 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Step:
-    """minutes: on two quiet cores, from the sums of products that it needs at 90 GFLOP/s (100m and
-    1b) or 40 (tiny, whose matrices are small). kvpress: beside its presses.
-    """
+    """One measurement of the list."""
 
     name: str
     minutes: float
+    """On two quiet cores, from the sums of products that it needs at 90 GFLOP/s (100m and 1b) or 40
+    (tiny, whose matrices are small)."""
     plan: Benchmark
     kvpress: bool = False
+    """Whether it is beside kvpress' presses."""
 
 
 def _ours(
@@ -138,7 +140,8 @@ def main(
     steps = [step for step in STEPS if not names or step.name in names]
     began = time.monotonic()
     click.echo(
-        f"{len(steps)} steps, about {sum(step.minutes for step in steps):.0f} minutes where nothing has been measured yet",
+        f"{len(steps)} steps, about {sum(step.minutes for step in steps):.0f} minutes where "
+        "nothing has been measured yet",
         err=True,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +172,9 @@ def _measure(step: Step, results: Path, *, again: bool) -> None:
     if step.kvpress:
         compare(step.plan, PRESSES, results / "peers.jsonl", note, again=again)
     else:
-        run_benchmark(step.plan, file=BenchFile(results / "speed.jsonl"), on_note=note, again=again)
+        run_benchmark(
+            step.plan, file=RowFile(results / "speed.jsonl", KEY), on_note=note, again=again
+        )
 
 
 if __name__ == "__main__":

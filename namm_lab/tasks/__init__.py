@@ -8,7 +8,7 @@ metrics; no model runs here.
 `train`, `validation` and `test` share no text, no name and no value. Texts are Python's
 documentation (prose) and library (code), or a user's folder. Files, bottom up: `words` (names),
 `records` (kinds, phrasing), `texts`, `corpus`, `material` (all of one split), `metrics`, `sample`,
-`task`, `placing`, then a file for each kind of task, and `registry` with the table. A new task is
+`task`, `placement`, then a file for each kind of task, and `registry` with the table. A new task is
 one small file and one row.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from namm_lab.tasks.entries import ENTRY_KINDS, LISTS, Entry, draw_entries, listed
 from namm_lab.tasks.material import Material
-from namm_lab.tasks.placing import Stated, different_records, kinds, place_statements, records_for
+from namm_lab.tasks.placement import Stated, different_records, kinds, place_statements, records_for
 from namm_lab.tasks.sample import Question, Sample
 from namm_lab.tasks.task import Task
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from namm_lab.tasks.material import Material
-from namm_lab.tasks.placing import (
+from namm_lab.tasks.placement import (
     KINDS,
     SPACING,
     different_records,

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from namm_lab.tasks.material import Material
-from namm_lab.tasks.placing import different_records, kinds, place_statements, records_for
+from namm_lab.tasks.placement import different_records, kinds, place_statements, records_for
 from namm_lab.tasks.records import LISTS, Record
 from namm_lab.tasks.sample import Question, Sample
 from namm_lab.tasks.task import Task

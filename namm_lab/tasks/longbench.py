@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from namm_lab.tasks.rows import FileTask, Row
+from namm_lab.tasks.file_task import FileTask, Row
 from namm_lab.tasks.sample import Question, Sample
 from namm_llm.errors import DocumentError
 

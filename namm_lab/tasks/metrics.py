@@ -32,7 +32,6 @@ def normalise(text: str) -> str:
 
 
 # -- records ---------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def exact(reply: str, expected: Sequence[str], choices: Sequence[str] = ()) -> float:
@@ -103,7 +102,6 @@ def _holds(item: str, parts: Sequence[str]) -> bool:
 
 
 # -- RULER -----------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def string_match_all(reply: str, expected: Sequence[str], choices: Sequence[str] = ()) -> float:
@@ -117,7 +115,6 @@ def string_match_part(reply: str, expected: Sequence[str], choices: Sequence[str
 
 
 # -- LongBench -------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def f1(reply: str, expected: Sequence[str], choices: Sequence[str] = ()) -> float:
@@ -215,7 +212,7 @@ def _rapidfuzz() -> Any:
         import rapidfuzz.fuzz
     except ImportError as error:
         raise NammError(
-            "ROUGE-L and edit similarity need rapidfuzz: pip install 'namm-llm[eval]'"
+            "ROUGE-L and edit similarity need rapidfuzz: pip install 'namm-llm[lab]'"
         ) from error
     return rapidfuzz
 

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 
 from namm_lab.tasks.material import Material
-from namm_lab.tasks.placing import place
+from namm_lab.tasks.placement import place
 from namm_lab.tasks.sample import Question, Sample
 from namm_lab.tasks.task import Task
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from namm_lab.tasks.corpus import Corpus
 from namm_lab.tasks.material import Material
-from namm_lab.tasks.placing import place
+from namm_lab.tasks.placement import place
 from namm_lab.tasks.sample import Question, Sample
 from namm_lab.tasks.task import Task
 from namm_lab.tasks.words import split_of

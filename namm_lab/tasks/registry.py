@@ -10,6 +10,7 @@ from pathlib import Path
 from namm_lab.tasks.corpus import CountTokens
 from namm_lab.tasks.enumerations import Enumerations
 from namm_lab.tasks.facts import Facts
+from namm_lab.tasks.file_task import FileTask, read_rows
 from namm_lab.tasks.lists import Lists
 from namm_lab.tasks.longbench import LongBench
 from namm_lab.tasks.material import load_material
@@ -17,7 +18,6 @@ from namm_lab.tasks.needle import Needle
 from namm_lab.tasks.niah import Niah
 from namm_lab.tasks.passages import Passages
 from namm_lab.tasks.perplexity import Perplexity
-from namm_lab.tasks.rows import FileTask, read_rows
 from namm_lab.tasks.ruler import Ruler
 from namm_lab.tasks.sample import Sample
 from namm_lab.tasks.task import Task

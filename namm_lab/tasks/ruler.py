@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from namm_lab.tasks.rows import FileTask, Row
+from namm_lab.tasks.file_task import FileTask, Row
 from namm_lab.tasks.sample import Question, Sample
 
 REPLY_TOKENS = {"niah": 128, "vt": 30, "cwe": 120, "fwe": 50, "qa": 32}

@@ -2,7 +2,8 @@
 needs, and a log.
 
     OUT        a NAMM file with the best candidate so far, usable at any time
-    OUT.work   the search distribution and the rest of the state: 6 vectors of float32, 38 kB for 1 564 parameters, 100 kB for 4 172
+    OUT.work   the search distribution and the rest of the state: 6 vectors of float32, 38 kB for
+               1 564 parameters, 100 kB for 4 172
     OUT.jsonl  one JSON line for each generation
 
 Every file is replaced as a whole, after each generation, so that a run can be killed at any moment
@@ -13,19 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from namm_lab.train.search import Search, Vector
-from namm_llm.errors import NammError, UsageError
-from namm_llm.namm import Namm
+from namm_llm import Namm, NammError, UsageError
+from namm_llm.io import replacing
 
 VERSION = 1
 _HEADER = "namm_evolution"
@@ -34,31 +33,35 @@ _NUMBERS = ("stage", "stage_generation", "best_score", "stale", "champion_lead")
 
 @dataclass(frozen=True)
 class State:
-    """search: the distribution. stage, stage_generation: which stage, and its generations so far.
-    best, best_score: what is saved, and its validation. stale: validations in a row that found
-    nothing better. champion, champion_lead: the candidate since the last validation that was
-    furthest ahead of its generation's mean, and how far.
-    """
+    """Where an evolution stands."""
 
     search: Search
+    """The distribution."""
     stage: int
     stage_generation: int
+    """Generations of this stage so far."""
     best: Vector
+    """What is saved, `[P]`."""
     best_score: float
+    """Its validation."""
     stale: int = 0
+    """Validations in a row that found nothing better."""
     champion: Vector | None = None
+    """The candidate since the last validation that was furthest ahead of its generation's mean."""
     champion_lead: float = 0.0
+    """How far."""
 
     @property
-    def at(self) -> tuple[int, int]:
+    def order(self) -> tuple[int, int]:
         """Stage and generation, which order the log."""
         return self.stage, self.search.generation
 
 
 class WorkFiles:
-    """The three files of one evolution. identity: what must be the same for the run to be resumed."""
+    """The three files of one evolution."""
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+        """identity: what must be the same for the run to be resumed."""
         self.out = out
         self.work = out.with_name(f"{out.name}.work")
         self.log = out.with_name(f"{out.name}.jsonl")
@@ -74,12 +77,13 @@ class WorkFiles:
         begun = header["identity"]
         for name in sorted({*begun, *self._identity}):
             if begun.get(name) != self._identity.get(name):
+                before, now = _shown(begun.get(name)), _shown(self._identity.get(name))
                 raise UsageError(
-                    f"{self.work} was begun with {name} {_say(begun.get(name))}, not {_say(self._identity.get(name))}: "
-                    "give the same options to go on, --force to start over, or another --out"
+                    f"{self.work} was begun with {name} {before}, not {now}: give the same options "
+                    "to go on, --force to start over, or another --out"
                 )
         state = _state(header, arrays)
-        self._cut_log(state.at)
+        self._cut_log(state.order)
         return state, Namm.load(self.out)
 
     def save(self, state: State, namm: Namm, row: Mapping[str, Any]) -> None:
@@ -100,15 +104,15 @@ class WorkFiles:
         for path in (self.work, self.log, self.out):
             path.unlink(missing_ok=True)
 
-    def _cut_log(self, at: tuple[int, int]) -> None:
+    def _cut_log(self, order: tuple[int, int]) -> None:
         """Leave out what was logged after the last checkpoint."""
         if not self.log.is_file():
             return
-        rows = [line for line in self.log.read_text().splitlines(keepends=True) if _at(line) <= at]
-        _replace(self.log, "".join(rows).encode())
+        lines = self.log.read_text().splitlines(keepends=True)
+        _replace(self.log, "".join(line for line in lines if _order(line) <= order).encode())
 
 
-def _at(line: str) -> tuple[float, float]:
+def _order(line: str) -> tuple[float, float]:
     try:
         row = json.loads(line)
         return row["stage"], row["generation"]
@@ -152,12 +156,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Vector]]:
             header = json.loads((file.metadata() or {})[_HEADER])
             if header["version"] != VERSION:
                 raise NammError(
-                    f"{path} has format version {header['version']}, this program knows {VERSION}: start over with --force"
+                    f"{path} has format version {header['version']}, this program knows "
+                    f"{VERSION}: start over with --force"
                 )
-            return header, {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = file.keys()
+            return header, {name: np.array(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise NammError(
-            f"{path} is no checkpoint of an evolution, or a damaged one ({error}): start over with --force"
+            f"{path} is no checkpoint of an evolution, or a damaged one ({error}): start over with "
+            "--force"
         ) from error
 
 
@@ -172,17 +179,12 @@ def _write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Vector]) 
 
 
 def _replace(path: Path, data: bytes) -> None:
-    # beside the target, because a rename is atomic only within one file system
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise NammError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
-def _say(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "none" if value is None else value if isinstance(value, str) else json.dumps(value)

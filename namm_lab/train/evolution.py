@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,92 +18,21 @@ import torch
 from torch import Tensor
 
 from namm_lab.train.checkpoint import State, WorkFiles
-from namm_lab.train.exams import Exam
-from namm_lab.train.marks import MEASURES, Measure
+from namm_lab.train.documents import EvalDocument
+from namm_lab.train.evolve_settings import EvolveSettings
 from namm_lab.train.search import Search, Vector
-from namm_lab.train.workers import Job, Workers
-from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, make_cache_config
-from namm_llm.errors import NammError, UsageError
-from namm_llm.namm import Namm
-
-THRESHOLD = "threshold"  # the "budget" of the published rule: score >= 0
-SIGMA_FROM_ZEROS = 0.065  # the published run's
-# a sixth of the size of a distilled NAMM's parameters; at 0.003 candidates differ by less than
-# their prompts do
-SIGMA_FROM_NAMM = 0.02
-
-
-@dataclass(frozen=True)
-class EvolveSettings:
-    """stages: tasks of each stage. generations: at most so many in a stage. sigma: standard
-    deviation of the first generation; None for `SIGMA_FROM_ZEROS` or, from a NAMM that can do
-    something already, `SIGMA_FROM_NAMM`. budgets: a candidate's fitness is its mean over them;
-    `threshold` is the rule without one. budget_scope, interval: as of `CacheConfig`. documents: of
-    each task, for a generation. validation: of each task, for a validation, which comes after every
-    `validate_every` generations. patience: a stage ends after so many validations that find nothing
-    better. measure: see `marks.py`. batch: sequences that run through the model together. probes:
-    token ids of each, for a NAMM that takes them.
-    """
-
-    stages: tuple[tuple[str, ...], ...] = (("facts",),)
-    generations: int = 100
-    population: int = 16
-    sigma: float | None = None
-    budgets: tuple[str, ...] = ("0.0625", "0.03125")
-    budget_scope: BudgetScope = "model"
-    interval: int = INTERVAL
-    documents: int = 1
-    validation: int = 4
-    validate_every: int = 5
-    patience: int = 6
-    measure: Measure = "likelihood"
-    batch: int = 32
-    seed: int = 0
-    probes: tuple[tuple[int, ...], ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in (
-            "generations",
-            "documents",
-            "validation",
-            "validate_every",
-            "patience",
-            "batch",
-        ):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.population < 4:
-            raise UsageError(f"a population needs at least 4 candidates, not {self.population}")
-        if self.sigma is not None and not 0 < self.sigma < 10:
-            raise UsageError(f"sigma must be above 0 and below 10, not {self.sigma}")
-        if self.measure not in MEASURES:
-            raise UsageError(f"measure must be one of {', '.join(MEASURES)}, not {self.measure!r}")
-        if not self.budgets:
-            raise UsageError(f"give at least one budget, such as 0.25, or {THRESHOLD}")
-        self.evictions(Namm.zeros())  # says what is wrong with them
-
-    def evictions(self, namm: Namm) -> list[CacheConfig]:
-        """A NAMM's cache under every budget."""
-        budgets = [None if budget == THRESHOLD else budget for budget in self.budgets]
-        probes = self.probes if namm.takes_probes else None
-        who, interval = self.budget_scope, self.interval
-        return [
-            make_cache_config(
-                "namm", namm=namm, budget=budget, budget_scope=who, interval=interval, probes=probes
-            )
-            for budget in budgets
-        ]
-
-    def first_sigma(self, start: Namm) -> float:
-        """The step size to begin with."""
-        return self.sigma or (SIGMA_FROM_NAMM if start.theta.any() else SIGMA_FROM_ZEROS)
+from namm_lab.train.teacher_forcing import MEASURES
+from namm_lab.train.workers import EvalJob, Workers
+from namm_llm import Namm, NammError, make_cache_config
 
 
 class Draw(Protocol):
-    """Where exams come from: the same for the same arguments."""
+    """Where documents come from: the same for the same arguments."""
 
-    def __call__(self, split: str, tasks: Sequence[str], seed: int, count: int) -> list[Exam]:
-        """`count` exams of each task. split: `train` or `validation`."""
+    def __call__(
+        self, split: str, tasks: Sequence[str], seed: int, count: int
+    ) -> list[EvalDocument]:
+        """`count` documents of each task. split: `train` or `validation`."""
         ...
 
 
@@ -112,10 +41,7 @@ OnDone = Callable[[int, int], None]
 
 
 class Evolution:
-    """start: where the search begins, with the statistics and settings of every candidate. on_done:
-    jobs done, of all of a generation. finish: makes of the best NAMM what is saved; see
-    `set_threshold`.
-    """
+    """The search for the NAMM that keeps most of the full cache's performance."""
 
     def __init__(
         self,
@@ -127,6 +53,10 @@ class Evolution:
         on_done: OnDone = lambda done, total: None,
         finish: Callable[[Namm], Namm] = lambda namm: namm,
     ) -> None:
+        """start: where the search begins, with the statistics and settings of every candidate.
+        on_done: told the jobs that are done, of all of a generation. finish: makes of the best NAMM
+        what is saved; see `set_threshold`.
+        """
         self._start = start
         self._draw = draw
         self._workers = workers
@@ -193,7 +123,7 @@ class Evolution:
     def _open_stage(
         self, stage: int, search: Search, known: list[Vector]
     ) -> tuple[State, dict[str, Any]]:
-        """The best of what is `known`, judged by the new stage's tasks."""
+        """The best of what is `known`, by the new stage's tasks."""
         state = State(search, stage, 0, known[0], -np.inf)
         shares = self._validate(state, known)
         state = _with_best(state, known, [float(share[self._column]) for share in shares])
@@ -207,11 +137,11 @@ class Evolution:
     def _generation(self, state: State) -> tuple[State, dict[str, Any]]:
         settings, search = self._settings, state.search
         tasks = settings.stages[state.stage]
-        exams = self._draw(
+        documents = self._draw(
             "train", tasks, (settings.seed << 32) + search.generation + 1, settings.documents
         )
         candidates = search.ask(settings.seed)
-        fitness = self._shares(list(candidates), exams)[:, self._column].numpy()
+        fitness = self._shares(list(candidates), documents)[:, self._column].numpy()
         first = int(fitness.argmax())
         lead = float(
             fitness[first] - fitness.mean()
@@ -225,7 +155,7 @@ class Evolution:
         )
         row: dict[str, Any] = {
             "tasks": list(tasks),
-            "evaluations": len(candidates) * len(settings.budgets) * len(exams),
+            "evaluations": len(candidates) * len(settings.budgets) * len(documents),
             "fitness_mean": float(fitness.mean()),
             "fitness_best": float(fitness.max()),
             "fitness_std": float(fitness.std()),
@@ -253,35 +183,35 @@ class Evolution:
 
     def _validate(self, state: State, known: list[Vector]) -> Tensor:
         settings = self._settings
-        exams = self._draw(
+        documents = self._draw(
             "validation", settings.stages[state.stage], settings.seed, settings.validation
         )
-        return self._shares(known, exams)
+        return self._shares(known, documents)
 
     @property
     def _column(self) -> int:
         return MEASURES.index(self._settings.measure)
 
-    def _shares(self, candidates: list[Vector], exams: Sequence[Exam]) -> Tensor:
-        """Shares `[candidates, 3]` of the full cache's marks, mean over tasks and budgets."""
+    def _shares(self, candidates: list[Vector], documents: Sequence[EvalDocument]) -> Tensor:
+        """Shares `[candidates, 3]` of the full cache's scores, mean over tasks and budgets."""
         settings = self._settings
-        rows = [
-            eviction for theta in candidates for eviction in settings.evictions(self._namm(theta))
+        configs = [config for theta in candidates for config in settings.configs(self._namm(theta))]
+        batches = [(make_cache_config("full", interval=settings.interval),)]
+        batches += [
+            tuple(configs[start : start + settings.batch])
+            for start in range(0, len(configs), settings.batch)
         ]
-        full = (make_cache_config("full", interval=settings.interval),)
-        batches = [
-            full,
-            *(tuple(rows[at : at + settings.batch]) for at in range(0, len(rows), settings.batch)),
-        ]
-        jobs = [Job(exam, batch) for exam in exams for batch in batches]
-        found = self._workers.run(jobs, lambda done: self._on_done(done, len(jobs)))
-        of_exams = [
-            torch.cat(found[at : at + len(batches)]) for at in range(0, len(found), len(batches))
+        jobs = [EvalJob(document, batch) for document in documents for batch in batches]
+        done = self._workers.run(jobs, lambda done: self._on_done(done, len(jobs)))
+        scores = [
+            torch.cat(done[start : start + len(batches)])
+            for start in range(0, len(done), len(batches))
         ]  # [1 + rows, 3] each
-        shares = share_of_full([exam.task for exam in exams], torch.stack(of_exams))
+        shares = share_of_full([document.task for document in documents], torch.stack(scores))
         if shares[:, self._column].isnan().any():
             raise NammError(
-                f"the full cache scores 0 in every task by the measure {settings.measure}: take a finer one, or shorter documents"
+                f"the full cache scores 0 in every task by the measure {settings.measure}: take a "
+                "finer one, or shorter documents"
             )
         return shares.reshape(len(candidates), len(settings.budgets), len(MEASURES)).mean(1)
 
@@ -291,16 +221,18 @@ class Evolution:
         )
 
 
-def share_of_full(tasks: Sequence[str], found: Tensor) -> Tensor:
-    """`[rows, 3]`: for every measure the mean over the tasks of (a row's marks / those of the full
-    cache), not a number if that has none.
+def share_of_full(tasks: Sequence[str], scores: Tensor) -> Tensor:
+    """`[rows, 3]`: for every measure the mean over the tasks of (a row's score / that of the full
+    cache).
 
-    tasks: of each exam. found: marks `[exams, 1 + rows, 3]`, of the full cache first. Tasks that
-    the full cache cannot do at all are left out.
+    tasks: of each document. scores: `[documents, 1 + rows, 3]`, of the full cache first. Tasks that
+    the full cache cannot do at all are left out; not a number where there is no other.
     """
-    names = list(dict.fromkeys(tasks))
     means = torch.stack(
-        [found[[at for at, task in enumerate(tasks) if task == name]].mean(0) for name in names]
+        [
+            scores[[number for number, task in enumerate(tasks) if task == name]].mean(0)
+            for name in dict.fromkeys(tasks)
+        ]
     )  # [tasks, 1 + rows, 3]
     full = means[:, :1]
     return (means[:, 1:] / full).masked_fill(full == 0, torch.nan).nanmean(0)

@@ -14,24 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from namm_lab.train.marks import marks
-from namm_lab.train.workers import Job, ModelSource, OnDone, Workers
-from namm_llm.errors import NammError, UsageError
+from namm_lab.train.workers import EvalJob, ModelSource, OnDone, Workers
+from namm_llm import NammError, UsageError
 from namm_llm.models.loading import LoadedModel
 
 
-class _Examiner:
-    """Lives in a process of the cluster."""
+class _Actor:
+    """A worker in a process of the cluster."""
 
     def __init__(self, source: ModelSource) -> None:
         torch.set_num_threads(source.threads)
         self._source = source
         self._loaded: LoadedModel | None = None
 
-    def examine(self, number: int, job: Job) -> tuple[int, Tensor]:
+    def run(self, number: int, job: EvalJob) -> tuple[int, Tensor]:
         if self._loaded is None:  # not in __init__, so that what goes wrong comes back as it is
             self._loaded = self._source.load()
-        return number, marks(self._loaded.model, job.exam, job.evictions)
+        return number, job.run(self._loaded.model)
 
     def pid(self) -> int:
         return os.getpid()
@@ -54,24 +53,24 @@ class RayWorkers(Workers):
         gpus = int(resources.get("GPU", 0))
         count = count or gpus or max(1, int(resources.get("CPU", 1)) // source.threads)
         needs = {"num_gpus": 1} if gpus else {"num_cpus": source.threads}
-        examiner = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(_Examiner)
-        self._actors = [examiner.remote(source) for _ in range(count)]
+        actor = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(_Actor)
+        self._actors = [actor.remote(source) for _ in range(count)]
 
-    def run(self, jobs: Sequence[Job], on_done: OnDone) -> list[Tensor]:
-        waiting, found = list(enumerate(jobs)), dict[int, Tensor]()
+    def run(self, jobs: Sequence[EvalJob], on_done: OnDone) -> list[Tensor]:
+        waiting, scores = list(enumerate(jobs)), dict[int, Tensor]()
         running: dict[Any, Any] = {}
         free = list(self._actors)
-        while len(found) < len(jobs):
+        while len(scores) < len(jobs):
             while waiting and free:
                 actor = free.pop()
-                running[actor.examine.remote(*waiting.pop(0))] = actor
+                running[actor.run.remote(*waiting.pop(0))] = actor
             done, _ = self._ray.wait(list(running))
             for reference in done:
                 free.append(running.pop(reference))
                 number, result = self._get(reference)
-                found[number] = result
-                on_done(len(found))
-        return [found[number] for number in range(len(jobs))]
+                scores[number] = result
+                on_done(len(scores))
+        return [scores[number] for number in range(len(jobs))]
 
     def _get(self, reference: Any) -> tuple[int, Tensor]:
         try:
@@ -81,7 +80,8 @@ class RayWorkers(Workers):
             raise error.cause from error  # as it would be without Ray
         except self._ray.exceptions.RayError as error:
             raise NammError(
-                f"a Ray worker failed ({str(error).strip().splitlines()[-1]}); the checkpoint is whole, call again"
+                f"a Ray worker failed ({str(error).strip().splitlines()[-1]}); the checkpoint is "
+                "whole, call again"
             ) from error
 
     def pids(self) -> list[int]:
@@ -99,5 +99,5 @@ def _library() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--workers ray needs Ray: pip install 'namm-llm[train]'") from error
+        raise UsageError("--workers ray needs Ray: pip install 'namm-llm[lab]'") from error
     return ray

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
 
 if TYPE_CHECKING:
     from cmaes import SepCMA
@@ -27,17 +27,20 @@ Vector = NDArray[np.float32]
 class Search:
     """A search distribution; `tell` gives the next one.
 
-    mean, diagonal: of the normal distribution, before the step size `sigma`. paths: evolution paths
-    of the step size and of the covariance, `[2, P]`. population: candidates of a generation. The
-    vectors are float32, which is what a checkpoint holds: a search that is resumed goes on from the
-    same numbers as one that never stopped.
+    The vectors are float32, which is what a checkpoint holds: a search that is resumed goes on from
+    the same numbers as one that never stopped.
     """
 
     mean: Vector
+    """Of the normal distribution, `[P]`."""
     diagonal: Vector
+    """Its variances `[P]`, before the step size."""
     paths: Vector
+    """Evolution paths of the step size and of the covariance, `[2, P]`."""
     sigma: float
+    """Step size."""
     population: int
+    """Candidates of a generation."""
     generation: int = 0
 
     @classmethod
@@ -73,8 +76,8 @@ class Search:
         )
 
     def _optimizer(self, seed: int) -> SepCMA:
-        """The library's optimizer in this state. What it is pickled as is its only way in and out;
-        a test holds us to its names.
+        """The library's optimizer in this state. Its pickled form is the only way in and out; a
+        test checks that its names are still the same.
         """
         seeds = np.random.SeedSequence([seed, self.generation]).generate_state(1)
         optimizer = _library()(
@@ -99,7 +102,5 @@ def _library() -> Any:
     try:
         from cmaes import SepCMA
     except ImportError as error:
-        raise UsageError(
-            "evolving needs the library cmaes: pip install 'namm-llm[train]'"
-        ) from error
+        raise UsageError("evolving needs the library cmaes: pip install 'namm-llm[lab]'") from error
     return SepCMA

@@ -1,8 +1,8 @@
-"""Who examines candidates: this process, other processes of this machine, or the machines of a Ray
-cluster (`ray_workers.py`).
+"""Who evaluates candidates: this process, other processes of this machine, or the machines of a
+Ray cluster (`ray_workers.py`).
 
-A job is one exam with one batch of eviction settings. How candidates are put into batches does not
-depend on the workers, so all of them give the same marks, as long as they compute on the same kind
+A job is one document with one batch of cache settings. How candidates are put into batches does not
+depend on the workers, so all of them give the same scores, as long as they compute on the same kind
 of device with the same number of threads.
 """
 
@@ -23,32 +23,35 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from namm_lab.train.exams import Exam
-from namm_lab.train.marks import marks
-from namm_llm.config import CacheConfig
-from namm_llm.errors import NammError
+from namm_lab.train.documents import EvalDocument
+from namm_lab.train.teacher_forcing import teacher_forced_scores
+from namm_llm import CacheConfig, NammError
 from namm_llm.models.loading import LoadedModel, load_model
 
 OnDone = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One exam for a batch of eviction settings."""
+class EvalJob:
+    """One document for a batch of cache settings."""
 
-    exam: Exam
-    evictions: tuple[CacheConfig, ...]
+    document: EvalDocument
+    configs: tuple[CacheConfig, ...]
+
+    def run(self, model: PreTrainedModel) -> Tensor:
+        """Its `teacher_forced_scores`, `[rows, 3]`."""
+        return teacher_forced_scores(model, self.document, self.configs)
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How a worker comes by the model: its name and the settings of `load_model`. threads: of a
-    worker on the CPU.
-    """
+    """How a worker loads the model."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    """Of `load_model`."""
     threads: int = 1
+    """Of a worker on the CPU."""
 
     def load(self) -> LoadedModel:
         """The model, in this process."""
@@ -56,11 +59,11 @@ class ModelSource:
 
 
 class Workers(ABC):
-    """Does jobs. To be closed after use, which `with` does."""
+    """Does jobs; a context manager that closes itself."""
 
     @abstractmethod
-    def run(self, jobs: Sequence[Job], on_done: OnDone) -> list[Tensor]:
-        """Marks `[rows, 3]` of every job, in the order of the jobs. on_done: told how many are
+    def run(self, jobs: Sequence[EvalJob], on_done: OnDone) -> list[Tensor]:
+        """Scores `[rows, 3]` of every job, in the order of the jobs. on_done: told how many are
         done.
         """
 
@@ -86,43 +89,44 @@ class LocalWorker(Workers):
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def run(self, jobs: Sequence[Job], on_done: OnDone) -> list[Tensor]:
-        found = []
+    def run(self, jobs: Sequence[EvalJob], on_done: OnDone) -> list[Tensor]:
+        scores = []
         for job in jobs:
-            found.append(marks(self._model, job.exam, job.evictions))
-            on_done(len(found))
-        return found
+            scores.append(job.run(self._model))
+            on_done(len(scores))
+        return scores
 
     def close(self) -> None:
-        """Nothing was."""
+        """Nothing was started."""
 
 
 class ProcessWorkers(Workers):
     """`count` processes of this machine, each with a model of its own."""
 
     def __init__(self, source: ModelSource, count: int) -> None:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork of a process that has run torch can hang
+        # a fork of a process that has run torch can hang
+        context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(source,))
 
-    def run(self, jobs: Sequence[Job], on_done: OnDone) -> list[Tensor]:
+    def run(self, jobs: Sequence[EvalJob], on_done: OnDone) -> list[Tensor]:
         try:
-            found = []
-            for result in self._pool.map(_examine, jobs):
-                found.append(result)
-                on_done(len(found))
-            return found
+            scores = []
+            for result in self._pool.map(_run, jobs):
+                scores.append(result)
+                on_done(len(scores))
+            return scores
         except BrokenProcessPool as error:
             raise NammError(
-                "a worker process died, most likely for lack of memory: the checkpoint is whole, call again with fewer --workers"
+                "a worker process died, most likely for lack of memory: the checkpoint is whole, "
+                "call again with fewer --workers"
             ) from error
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
 
-_SOURCE: list[ModelSource] = []  # of a worker process
+_SOURCE: list[ModelSource] = []
+"""Of a worker process."""
 
 
 def _begin(source: ModelSource) -> None:
@@ -136,5 +140,5 @@ def _model() -> LoadedModel:
     return _SOURCE[0].load()
 
 
-def _examine(job: Job) -> Tensor:
-    return marks(_model().model, job.exam, job.evictions)
+def _run(job: EvalJob) -> Tensor:
+    return job.run(_model().model)

@@ -6,18 +6,19 @@ import os
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from namm_lab.evaluate import load_matplotlib, save_figure
+from namm_llm.inspect.figure import load_matplotlib, save_figure
 from namm_llm.inspect.inspection import Inspection, Side
+from namm_llm.inspect.rows import kept_by_kind
 
 COLOURS = ("#2563eb", "#d96900")
 BINS = 60
 
 
 def draw_plots(inspection: Inspection, path: str | os.PathLike[str]) -> None:
-    """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format. NammError without
-    matplotlib.
+    """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format.
+
+    Raises NammError without matplotlib, UsageError if the path cannot be written.
     """
     pyplot = load_matplotlib()
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
@@ -25,10 +26,8 @@ def draw_plots(inspection: Inspection, path: str | os.PathLike[str]) -> None:
         for number, side in enumerate(inspection.sides):
             draw(axis, inspection, side, number)
     axes[0].legend(fontsize="small", loc="upper right")
-    figure.suptitle(
-        f"{inspection.name}: what the cache of {inspection.model} kept of {len(inspection.pieces)} tokens",
-        parse_math=False,
-    )
+    kept = f"what the cache of {inspection.model} kept of {len(inspection.pieces)} tokens"
+    figure.suptitle(f"{inspection.name}: {kept}", parse_math=False)
     save_figure(figure, path)
 
 
@@ -47,7 +46,9 @@ def _layers(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
 
 
 def _age(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
-    shares = share_by_age(side.shares)
+    # means over equal parts of the document, the oldest first
+    parts = side.shares.tensor_split(min(BINS, len(side.shares)))
+    shares = [float(part.mean()) for part in parts]
     ages = np.linspace(len(side.shares), 0, len(shares) + 1)
     axis.stairs(shares, ages, color=COLOURS[number], fill=True, alpha=0.18)
     axis.stairs(shares, ages, color=COLOURS[number])
@@ -55,23 +56,18 @@ def _age(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
     _finish(axis, "age of what is kept", "tokens before the end")
 
 
-def share_by_age(shares: Tensor, bins: int = BINS) -> list[float]:
-    """Means of `[tokens]` in equal parts of the document, the oldest first."""
-    return [float(part.mean()) for part in shares.tensor_split(min(bins, len(shares)))]
-
-
 def _kinds(axis: Any, inspection: Inspection, side: Side, number: int) -> None:
-    names = sorted(set(inspection.kinds) - {""})
-    kinds, held = np.array(inspection.kinds), side.shares.numpy()
-    shares = [float(held[kinds == name].mean()) for name in names]
+    shares = {
+        kind: float(held.float().mean()) for kind, held in kept_by_kind(inspection, side).items()
+    }
     height = 0.8 / len(inspection.sides)
-    at = np.arange(len(names)) + height * (number - (len(inspection.sides) - 1) / 2)
-    axis.barh(at, shares, height, color=COLOURS[number], alpha=0.7)
-    axis.set_yticks(range(len(names)), names)
+    at = np.arange(len(shares)) + height * (number - (len(inspection.sides) - 1) / 2)
+    axis.barh(at, list(shares.values()), height, color=COLOURS[number], alpha=0.7)
+    axis.set_yticks(range(len(shares)), list(shares))
     if number == 0:
         axis.invert_yaxis()
     axis.set_title("kinds of tokens kept", fontsize="medium")
-    axis.set_xlabel("share of their places kept")
+    axis.set_xlabel("share of their entries kept")
     axis.set_xlim(0, 1)
     axis.grid(axis="x", alpha=0.25)
 

@@ -12,17 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from namm_lab.evaluate import (
-    Evaluation,
-    Measured,
-    RowFile,
-    draw_scores,
-    evaluate,
-    label_of,
-    measure,
-)
+from namm_lab.evaluate import KEY, Evaluation, Measurement, draw_scores, evaluate, label_of, measure
 from namm_lab.evaluate.intervals import interval
-from namm_lab.evaluate.reading import read_agnostic, read_aware, read_on
+from namm_lab.evaluate.reader import read_agnostic, read_aware, read_continuation
+from namm_lab.rows import RowFile
 from namm_lab.tasks import draw_samples
 from namm_llm import Namm, Runner
 from namm_llm.errors import BudgetError, ContextError, NammError, PolicyError, UsageError
@@ -49,7 +42,6 @@ def sample(runner: Runner, task: str, length: int = 300, questions: int = 2):
 
 
 # -- rows ------------------------------------------------------------------------------------------
-# -----------------------------------
 
 
 def test_one_row_for_each_setting_after_the_full_cache(runner: Runner) -> None:
@@ -80,12 +72,12 @@ def test_one_row_for_each_setting_after_the_full_cache(runner: Runner) -> None:
 
 def test_rows_that_are_there_are_not_measured_again(runner: Runner, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    first = evaluate(runner, PLAN, file=RowFile(path))
+    first = evaluate(runner, PLAN, file=RowFile(path, KEY))
     written = path.read_bytes()
-    assert evaluate(runner, PLAN, file=RowFile(path)) == first  # the seconds as well
+    assert evaluate(runner, PLAN, file=RowFile(path, KEY)) == first  # the seconds as well
     assert path.read_bytes() == written
     more = replace(PLAN, policies=("streaming_llm", "random", "h2o"))
-    rows = evaluate(runner, more, file=RowFile(path))
+    rows = evaluate(runner, more, file=RowFile(path, KEY))
     assert len(path.read_text().splitlines()) == 7
     assert [row for row in rows if row["policy"] in ("streaming_llm", "h2o", "full")] == [
         first[0],
@@ -109,9 +101,9 @@ def test_rows_that_are_there_are_not_measured_again(runner: Runner, tmp_path: Pa
 )
 def test_other_settings_are_other_rows(runner: Runner, tmp_path: Path, change: dict) -> None:
     plan = replace(PLAN, policies=("h2o",), budgets=("0.5",), tasks=("passages",), lengths=(100,))
-    evaluate(runner, plan, file=RowFile(tmp_path / "rows.jsonl"))
+    evaluate(runner, plan, file=RowFile(tmp_path / "rows.jsonl", KEY))
     before = len((tmp_path / "rows.jsonl").read_text().splitlines())
-    evaluate(runner, replace(plan, **change), file=RowFile(tmp_path / "rows.jsonl"))
+    evaluate(runner, replace(plan, **change), file=RowFile(tmp_path / "rows.jsonl", KEY))
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == before + (
         1
         if change.keys() & {"interval", "sinks", "protect_recent"}
@@ -123,10 +115,10 @@ def test_a_row_that_was_cut_short_is_measured_again_and_what_was_done_is_kept(
     runner: Runner, tmp_path: Path
 ) -> None:
     path, plan = tmp_path / "rows.jsonl", replace(PLAN, budgets=("0.5",))
-    evaluate(runner, plan, file=RowFile(path))
+    evaluate(runner, plan, file=RowFile(path, KEY))
     *whole, last = path.read_text().splitlines(keepends=True)
     path.write_text("".join(whole) + last[:40])
-    evaluate(runner, plan, file=RowFile(path))
+    evaluate(runner, plan, file=RowFile(path, KEY))
     again = path.read_text().splitlines(keepends=True)
     assert again[:-1] == whole
     assert {name: value for name, value in json.loads(again[-1]).items() if name != "seconds"} == {
@@ -138,10 +130,10 @@ def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> N
     path = tmp_path / "notes.txt"
     path.write_text("Dear diary,\nall is well.\n")
     with pytest.raises(UsageError, match="line 1 is no JSON object"):
-        RowFile(path)
+        RowFile(path, KEY)
     assert path.read_text() == "Dear diary,\nall is well.\n"
     with pytest.raises(UsageError, match="cannot be written"):
-        RowFile(tmp_path / "nowhere" / "rows.jsonl")
+        RowFile(tmp_path / "nowhere" / "rows.jsonl", KEY)
 
 
 def test_namm_files_are_compared_by_name_and_with_their_own_threshold(
@@ -159,11 +151,10 @@ def test_namm_files_are_compared_by_name_and_with_their_own_threshold(
         (f"namm ({files[1]})", "0.5"), (f"namm ({files[1]})", None), ("h2o", "0.5"),
     ]  # fmt: skip
     assert rows[1]["namm"] != rows[3]["namm"]
-    assert "threshold 0" in rows[2]["eviction"]
+    assert "threshold 0" in rows[2]["cache"]
 
 
 # -- how it is measured ----------------------------------------------------------------------------
-# -----------------------------------
 
 
 def test_perplexity_is_that_of_the_plain_model(runner: Runner) -> None:
@@ -175,10 +166,10 @@ def test_perplexity_is_that_of_the_plain_model(runner: Runner) -> None:
             0, len(ids) - 1 : -1
         ]
     wanted = logits.log_softmax(-1)[torch.arange(len(rest)), torch.tensor(rest)].mean().exp()
-    found = read_on(runner, text)
+    found = read_continuation(runner, text)
     assert found.scores == pytest.approx([float(wanted)], rel=1e-3)
     for budget_scope in ("head", "model"):
-        evicting = read_on(
+        evicting = read_continuation(
             runner.with_cache("streaming_llm", budget=0.25, interval=64, budget_scope=budget_scope),
             text,
         )
@@ -215,14 +206,14 @@ def test_in_mode_aware_the_question_takes_part_in_the_last_update(runner: Runner
     before, after = read_agnostic(evicting, asked).stats[0], read_aware(evicting, asked).stats[0]
     assert after.seen_tokens > before.seen_tokens
     assert after.kept_fraction == pytest.approx(0.25, abs=0.02)
-    assert after.updates == after.seen_tokens // 64 + 1
+    assert after.eviction_steps == after.seen_tokens // 64 + 1
 
 
 def test_scores_and_likelihoods_have_their_own_mean(runner: Runner) -> None:
     stats = runner.read("A text.").cache.stats()
-    shares = Measured((1.0, 0.5, 0.0), False, (stats,), 1.0)
+    shares = Measurement((1.0, 0.5, 0.0), False, (stats,), 1.0)
     assert (shares.score, shares.whole) == (0.5, 1 / 3)
-    likelihoods = Measured((0.1, 0.4), True, (stats, stats), 1.0)
+    likelihoods = Measurement((0.1, 0.4), True, (stats, stats), 1.0)
     assert likelihoods.score == pytest.approx(0.2)
     assert likelihoods.interval == pytest.approx((0.1, 0.4))
     assert likelihoods.mean("seen_tokens") == stats.seen_tokens
@@ -237,7 +228,6 @@ def test_intervals() -> None:
 
 
 # -- what a user can get wrong ---------------------------------------------------------------------
-# -----------------------------------
 
 
 @pytest.mark.parametrize(
@@ -287,7 +277,7 @@ def test_the_plot_has_a_picture_for_each_task(runner: Runner, tmp_path: Path) ->
 
 def test_a_plot_without_matplotlib_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(NammError, match=r"pip install 'namm-llm\[eval\]'"):
+    with pytest.raises(NammError, match=r"pip install 'namm-llm\[plots\]'"):
         draw_scores([], "plot.png")
 
 

@@ -74,7 +74,7 @@ def test_distil_calibrate_and_ask(folder: Path) -> None:
     done = call(
         "distil",
         *QUICK,
-        "--lessons",
+        "--documents",
         "2",
         "--steps",
         "5",
@@ -139,7 +139,7 @@ def test_distil_keeps_the_namm_of_each_round(folder: Path) -> None:
     done = call(
         "distil",
         *QUICK,
-        "--lessons",
+        "--documents",
         "1",
         "--steps",
         "3",
@@ -226,7 +226,11 @@ def test_evolve_from_a_namm_in_stages(folder: Path) -> None:
         ),
         (["evolve", "--namm", "nowhere.safetensors"], 1, "nowhere.safetensors: no such NAMM file"),
         (["evolve", "--resume"], 2, "there is no namm.safetensors.work to go on from"),
-        (["evolve", "--length", "long"], 2, "'long' is not a whole number"),
+        (
+            ["evolve", "--length", "long"],
+            2,
+            "--length takes whole numbers, such as 2000,8000, not 'long'",
+        ),
         (
             ["evolve", "--length", "4000"],
             1,
@@ -235,7 +239,7 @@ def test_evolve_from_a_namm_in_stages(folder: Path) -> None:
         (["evolve", "--texts", "nowhere", *QUICK], 1, "nowhere is not a folder"),
         (["distil", "--texts", "empty", *QUICK], 1, "holds no .txt, .md or .py file"),
         (
-            ["distil", "--budget-scope", "everybody", "--steps", "1", "--lessons", "1", *QUICK],
+            ["distil", "--budget-scope", "everybody", "--steps", "1", "--documents", "1", *QUICK],
             2,
             "budget_scope must be one of",
         ),
@@ -316,7 +320,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["distil", "evolve", "calibrate"])
 def test_help_states_the_real_defaults_and_does_not_import_torch(name: str) -> None:
     from namm_lab.train import DistilSettings
-    from namm_lab.train.evolution import EvolveSettings
+    from namm_lab.train.evolve_settings import EvolveSettings
 
     settings = {"distil": DistilSettings, "evolve": EvolveSettings}.get(name)
     real = {field.name: field.default for field in fields(settings)} if settings else {}
@@ -326,7 +330,7 @@ def test_help_states_the_real_defaults_and_does_not_import_torch(name: str) -> N
         assert isinstance(option, click.Option)
         assert option.required or option.to_info_dict()["default"] in (None, False, ())
         default = real.get(option.name)
-        if default is not None and option.name not in ("tasks", "sigma", "probes"):
+        if default is not None and option.name not in ("tasks", "sigma"):
             stated = re.search(r"\[default: ([^]]+)\]", option.help or "")
             assert stated is not None, option.name
             assert stated[1] == (

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from namm_lab.cli.train.files import new_file
-from namm_lab.cli.train.options import LENGTH_OPTION, command, minutes, say
-from namm_lab.cli.train.source import LENGTHS, load, probe_ids, source_of
-from namm_llm.cli.progress import JobBar
-from namm_llm.errors import UsageError
+from namm_lab.cli.train.options import LENGTH_OPTION, command, minutes, tell
+from namm_lab.cli.train.source import LENGTHS, load, source_of
+from namm_llm import UsageError
+from namm_llm.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from namm_lab.train.drawing import SampleSource
-    from namm_llm.namm import Namm
+    from namm_lab.train.sample_source import SampleSource
+    from namm_llm import Namm
 
 DOCUMENTS = 8
-CALIBRATE_ON = "fact"  # mostly prose, some code, with statements between
+CALIBRATE_ON = "fact"
+"""A task whose documents are mostly prose, some code, with statements between."""
 
 
 @command(
@@ -37,7 +38,7 @@ def calibrate(given: dict[str, Any]) -> None:
     Reads text with the model and estimates the means and variances of the NAMM's features anew; the
     rest of the NAMM stays.
     """
-    from namm_llm.namm import Namm
+    from namm_llm import Namm
 
     out = new_file(given)
     namm = Namm.load(given["namm"])
@@ -49,28 +50,28 @@ def calibrate(given: dict[str, Any]) -> None:
     )
     fitted.save(out)
     click.echo(
-        f"{out}: {given['namm']} calibrated for {loaded.model_id} in {minutes(began)}. Use it with --namm {out}"
+        f"{out}: {given['namm']} calibrated for {loaded.model_id} in {minutes(began)}. "
+        f"Use it with --namm {out}"
     )
 
 
 def fit(source: SampleSource, namm: Namm, documents: int, seed: int, interval: int | None) -> Namm:
     """The NAMM with the statistics that its features have with this model."""
-    from namm_lab.train.calibrate import calibrate as calibrate_namm
+    from namm_lab.train.calibration import calibrate as calibrate_namm
 
     if documents < 1:
         raise UsageError(f"calibrating needs 1 document or more, not {documents}")
     read = source.documents(CALIBRATE_ON, seed, documents)
-    say(
-        f"Calibrating for {source.loaded.model_id}: reads {sum(map(len, read))} tokens in {len(read)} documents."
+    tell(
+        f"Calibrating for {source.loaded.model_id}: reads {sum(map(len, read))} tokens in "
+        f"{len(read)} documents."
     )
     chosen = {} if interval is None else {"interval": interval}
-    with JobBar("Calibrating", "documents") as bar:
-        probes = probe_ids(namm, source)
+    with ProgressBar("Calibrating", "documents") as bar:
         return calibrate_namm(
             source.loaded.model,
             namm,
             read,
-            probes=probes,
             on_done=lambda done: bar.update(done, len(read)),
             **chosen,
         )

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from namm_lab.cli.train.files import family, new_file
-from namm_lab.cli.train.options import (
-    FAMILY_OPTION,
-    LENGTH_OPTION,
-    PROBE_OPTION,
-    command,
-    minutes,
-    say,
-)
+from namm_lab.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, command, minutes, tell
 from namm_lab.cli.train.rounds import RoundFiles
-from namm_lab.cli.train.source import LENGTHS, QUESTIONS, load, probe_ids, source_of
-from namm_llm.cli.progress import JobBar
+from namm_lab.cli.train.source import LENGTHS, QUESTIONS, load, source_of
+from namm_llm.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from namm_lab.train import DistilSettings
-    from namm_lab.train.lessons import TrainDocument
+    from namm_lab.train import DistilSettings, TrainDocument
+    from namm_llm import Namm
     from namm_llm.models.loading import LoadedModel
-    from namm_llm.namm import Namm
 
 TASKS = "fact,keys,values,list"
-LESSONS = 16
+DOCUMENTS = 16
 
 
 @command(
     "distil",
-    click.option("--tasks", metavar="T,T", help=f"What the lessons ask.  [default: {TASKS}]"),
+    click.option(
+        "--tasks", metavar="T,T", help=f"What the documents are asked.  [default: {TASKS}]"
+    ),
     click.option(
         "--length", metavar="N,N", help=f"{LENGTH_OPTION}  [default: {LENGTHS['distil']}]"
     ),
     click.option(
-        "--lessons",
+        "--documents",
         metavar="N",
         type=int,
-        help=f"Documents with questions to learn from.  [default: {LESSONS}]",
+        help=f"Documents with questions to learn from.  [default: {DOCUMENTS}]",
     ),
     click.option(
         "--questions",
@@ -70,7 +63,6 @@ LESSONS = 16
         "--rate", metavar="R", type=float, help="Highest learning rate.  [default: 0.005]"
     ),
     FAMILY_OPTION,
-    PROBE_OPTION,
     click.option(
         "--keep-rounds",
         is_flag=True,
@@ -89,16 +81,17 @@ def distil(given: dict[str, Any]) -> None:
     out = new_file(given)
     loaded = load(given)
     source = source_of(given, loaded, "distil")
-    settings = replace(settings, probes=probe_ids(form, source))
     tasks = given.get("tasks", TASKS).split(",")
     began = time.perf_counter()
     rounds = RoundFiles(out, keep="keep_rounds" in given)
-    lessons = source.lessons(tasks, given.get("seed", 0), given.get("lessons", LESSONS))
-    tokens = sum(len(lesson.document) for lesson in lessons)
-    say(
-        f"Distilling for {loaded.model_id}: {len(lessons)} documents, {tokens} tokens, tasks {', '.join(tasks)}. Writes {out}."
+    count = given.get("documents", DOCUMENTS)
+    documents = source.train_documents(tasks, given.get("seed", 0), count)
+    tokens = sum(len(each.document) for each in documents)
+    tell(
+        f"Distilling for {loaded.model_id}: {len(documents)} documents, {tokens} tokens, tasks "
+        f"{', '.join(tasks)}. Writes {out}."
     )
-    namm = learn(settings, form, loaded, lessons, rounds)
+    namm = learn(settings, form, loaded, documents, rounds)
     namm.save(out)
     click.echo(
         f"{out}: distilled for {loaded.model_id} in {minutes(began)}. Use it with --namm {out}"
@@ -117,17 +110,17 @@ def learn(
     settings: DistilSettings,
     form: Namm,
     loaded: LoadedModel,
-    lessons: list[TrainDocument],
+    documents: list[TrainDocument],
     rounds: RoundFiles,
 ) -> Namm:
     """With progress, and a line for each round."""
     from namm_lab.train import distil as distil_namm
 
-    with JobBar("Distilling", "steps") as bar:
+    with ProgressBar("Distilling", "steps") as bar:
 
         def report(row: dict[str, float]) -> None:
             bar.update(int(row["step"]), settings.steps)
             bar.note(f"loss {row['loss']:.3f}")
             rounds.note(row)
 
-        return distil_namm(loaded.model, lessons, settings, report, form, rounds.close)
+        return distil_namm(loaded.model, documents, settings, report, form, rounds.close)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from namm_lab.cli.train.calibrate import CALIBRATE_ON, DOCUMENTS, fit
-from namm_lab.cli.train.files import family, new_file, out_of, probing
-from namm_lab.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, PROBE_OPTION, command, say
-from namm_lab.cli.train.source import LENGTHS, QUESTIONS, load, probe_ids, source_of
+from namm_lab.cli.train.files import family, new_file, out_of
+from namm_lab.cli.train.options import FAMILY_OPTION, LENGTH_OPTION, command, tell
+from namm_lab.cli.train.source import LENGTHS, QUESTIONS, load, source_of
 from namm_lab.cli.train.stages import TASKS, evolve_settings, identity
 from namm_lab.cli.train.workers import workers_of
-from namm_llm.cli.progress import JobBar
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
+from namm_llm.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from namm_lab.train.checkpoint import State, WorkFiles
-    from namm_lab.train.drawing import SampleSource
-    from namm_lab.train.evolution import EvolveSettings
+    from namm_lab.train.evolve_settings import EvolveSettings
+    from namm_lab.train.sample_source import SampleSource
     from namm_lab.train.workers import Workers
-    from namm_llm.namm import Namm
+    from namm_llm import Namm
 
 THRESHOLD_DOCUMENTS = 4
 
@@ -112,7 +111,6 @@ THRESHOLD_DOCUMENTS = 4
         "--workers", metavar="W", help="ray, or a number of processes.  [default: this process]"
     ),
     FAMILY_OPTION,
-    PROBE_OPTION,
     click.option(
         "--resume",
         is_flag=True,
@@ -134,7 +132,6 @@ def evolve(given: dict[str, Any]) -> None:
     start = starting_namm(given)
     loaded = load(given)
     source = source_of(given, loaded, "evolve")
-    settings = replace(settings, probes=probe_ids(start or family(given), source))
     begun_with = start.fingerprint if start else f"zeros of {given.get('family', 'the default')}"
     files = WorkFiles(out, {**identity(given, settings, source), "start": begun_with})
     with workers_of(given, loaded) as workers:
@@ -155,20 +152,21 @@ def run_evolution(
     loaded = source.loaded
     resumed = resume(given, files)
     state, namm = resumed if resumed else (None, start or zeros(given, source, settings.interval))
-    at = (
+    begins = (
         f"goes on after generation {state.search.generation}"
         if state
         else f"starts from {'a NAMM' if start else 'zeros'}"
     )
-    say(
-        f"Evolving for {loaded.model_id}: {at}, {settings.population} candidates, budgets {', '.join(settings.budgets)}, "
-        f"tasks {' then '.join(', '.join(stage) for stage in settings.stages)}. Writes {files.out}."
+    tell(
+        f"Evolving for {loaded.model_id}: {begins}, {settings.population} candidates, budgets "
+        f"{', '.join(settings.budgets)}, tasks "
+        f"{' then '.join(', '.join(stage) for stage in settings.stages)}. Writes {files.out}."
     )
     end = time.perf_counter() + 60 * given["minutes"] if "minutes" in given else float("inf")
-    with JobBar("Evolving", "readings") as bar:
+    with ProgressBar("Evolving", "readings") as bar:
         evolution = Evolution(
             namm,
-            source.exams,
+            source.eval_documents,
             workers,
             settings,
             on_done=bar.update,
@@ -184,31 +182,33 @@ def run_evolution(
         except KeyboardInterrupt:
             bar.stop()
             if files.work.is_file():
-                say(
-                    f"{files.out} has the best NAMM so far; the same call goes on from {files.work}."
+                tell(
+                    f"{files.out} has the best NAMM so far; the same call goes on from "
+                    f"{files.work}."
                 )
             raise
     share = f"{state.best_score:.1%} of the full cache's {settings.measure} on validation"
     click.echo(
-        f"{files.out}: {share} after {state.search.generation} generations. Use it with --namm {files.out}"
+        f"{files.out}: {share} after {state.search.generation} generations. "
+        f"Use it with --namm {files.out}"
     )
 
 
 def finish_of(source: SampleSource, settings: EvolveSettings) -> Callable[[Namm], Namm]:
     """Budgets alone leave the threshold anywhere: it is put to where the first of them cuts."""
-    from namm_lab.train.evolution import THRESHOLD
+    from namm_lab.train.evolve_settings import THRESHOLD
     from namm_lab.train.threshold import set_threshold
 
     if THRESHOLD in settings.budgets:
         return lambda namm: namm
     documents = source.documents(CALIBRATE_ON, settings.seed, THRESHOLD_DOCUMENTS)
-    return lambda namm: set_threshold(source.loaded.model, settings.evictions(namm)[0], documents)
+    return lambda namm: set_threshold(source.loaded.model, settings.configs(namm)[0], documents)
 
 
 def starting_namm(given: dict[str, Any]) -> Namm | None:
-    from namm_llm.namm import Namm
+    from namm_llm import Namm
 
-    return probing(Namm.load(given["namm"]), given) if "namm" in given else None
+    return Namm.load(given["namm"]) if "namm" in given else None
 
 
 def resume(given: dict[str, Any], files: WorkFiles) -> tuple[State, Namm] | None:

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from namm_llm.cli.options import SectionedCommand, setting_option
-from namm_llm.config import LOAD
-from namm_llm.errors import UsageError
+from namm_llm.config import settings_of
 
 SOURCE_OPTIONS = (
     click.option(
@@ -19,9 +18,7 @@ SOURCE_OPTIONS = (
         metavar="FOLDER",
         help="Make documents of these .txt, .md and .py files.  [default: Python's own]",
     ),
-    click.option(
-        "--interval", metavar="N", type=int, help="Tokens between two evictions.  [default: 512]"
-    ),
+    setting_option("interval"),
     click.option(
         "--seed", metavar="N", type=int, help="Draws other documents and numbers.  [default: 0]"
     ),
@@ -30,16 +27,9 @@ SOURCE_OPTIONS = (
 FAMILY_OPTION = click.option(
     "--family",
     metavar="F",
-    help="What the NAMM sees; a wrong name lists them all.  [default: neighbours]",
+    help="What the NAMM sees: neighbours or published.  [default: neighbours]",
 )
-PROBE_OPTION = click.option(
-    "--probe",
-    "probes",
-    metavar="TEXT",
-    multiple=True,
-    help="A text that the NAMM asks with; may be repeated.  [default: its family's]",
-)
-_MODEL_OPTIONS = tuple(setting_option(each.name) for each in LOAD)
+MODEL_SETTINGS = tuple(each.name for each in settings_of("load"))
 LENGTH_OPTION = "Tokens of the documents; several take turns."
 
 
@@ -64,25 +54,17 @@ def command(
                 }
             )
 
-        for option in reversed((out, *options, *SOURCE_OPTIONS, *_MODEL_OPTIONS)):
+        for option in reversed(
+            (out, *options, *SOURCE_OPTIONS, *map(setting_option, MODEL_SETTINGS))
+        ):
             given = option(given)
         return click.command(name, cls=SectionedCommand)(given)
 
     return decorate
 
 
-def whole_number(text: str) -> int:
-    """UsageError if it is none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is not a whole number; several are written as 2048,4096"
-        ) from None
-
-
-def say(line: str) -> None:
-    """To stderr: stdout has the result alone."""
+def tell(line: str) -> None:
+    """A line on stderr: stdout has the result alone."""
     click.echo(line, err=True)
 
 

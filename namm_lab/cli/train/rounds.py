@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from namm_llm.namm import Namm
+    from namm_llm import Namm
 
 
 class RoundFiles:

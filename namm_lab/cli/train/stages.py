@@ -8,19 +8,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from namm_lab.train.drawing import SampleSource
-    from namm_lab.train.evolution import EvolveSettings
+    from namm_lab.train.evolve_settings import EvolveSettings
+    from namm_lab.train.sample_source import SampleSource
 
 TASKS = "fact,values,passages"
 
 
 def evolve_settings(given: dict[str, Any]) -> EvolveSettings:
     """Only what was given; the rest has its defaults."""
-    from namm_lab.train.evolution import EvolveSettings
+    from namm_lab.train.evolve_settings import EvolveSettings
 
     names = (
-        "generations", "population", "sigma", "budget_scope", "interval", "documents", "validation", "validate_every", "patience", "measure",
-        "batch", "seed",
+        "generations", "population", "sigma", "budget_scope", "interval", "documents",
+        "validation", "validate_every", "patience", "measure", "batch", "seed",
     )  # fmt: skip
     settings = {name: given[name] for name in names if name in given}
     if "budgets" in given:
@@ -29,7 +29,7 @@ def evolve_settings(given: dict[str, Any]) -> EvolveSettings:
 
 
 def stages_of(tasks: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """`("a,b", "c")` to `(("a", "b"), ("a", "b", "c"))`. UsageError for a task that is not there."""
+    """`("a,b", "c")` to `(("a", "b"), ("a", "b", "c"))`. UsageError for an unknown task."""
     from namm_lab.tasks import make_task
 
     known: list[str] = []
@@ -47,10 +47,8 @@ def identity(
     kept = {
         name: value
         for name, value in asdict(settings).items()
-        if name not in ("generations", "patience", "probes")
+        if name not in ("generations", "patience")
     }
-    if settings.probes:  # named only where there are any, so that runs of before still go on
-        kept["probes"] = settings.probes
     return {
         "model": source.loaded.fingerprint,
         **kept,

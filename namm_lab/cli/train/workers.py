@@ -1,11 +1,11 @@
-"""Who examines candidates, as `--workers` says."""
+"""Who evaluates candidates, as `--workers` says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from namm_lab.cli.train.source import model_settings
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
 
 if TYPE_CHECKING:
     from namm_lab.train.workers import Workers

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import click
 
-from namm_lab.reports.peers.comparing import compare, plan_of
-from namm_lab.reports.peers.side import PRESSES
-from namm_lab.reports.rows import RESULTS
+from namm_lab.reports.peers.comparison import compare, plan_of
+from namm_lab.reports.peers.contender import PRESSES
+from namm_lab.reports.results import RESULTS
 from namm_llm import NammError
 
 
@@ -45,7 +45,7 @@ def main(
     again: bool,
 ) -> None:
     """Speed and peak memory beside kvpress, which reads the whole prompt in one forward call and
-    judges once, at its end.
+    evicts once, at its end.
     """
     try:
         plan = plan_of(
@@ -64,7 +64,7 @@ def main(
     except NammError as error:
         raise click.ClickException(str(error)) from error
     for row in rows:
-        name = f"{row['task']} {row['length']} {row['side']} {row['policy']} {row['budget'] or ''}"
+        name = f"{row['task']} {row['length']} {row['contender']} {row['policy']} {row['budget'] or ''}"
         click.echo(
             f"{name}: {row['peak_nbytes'] / 1e9:.2f} GB"
             if row["task"] == "memory"

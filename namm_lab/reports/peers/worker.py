@@ -2,10 +2,12 @@
 on stdout.
 
     {"do": "load", "folder": ..., "dtype": ..., "device": ...}
-    {"do": "read", "press": ..., "keep": 0.25, "batch": 1, "length": 8000}   seconds, bytes of the cache, peak memory
-    {"do": "decode", "press": ..., "tokens": 64}                             seconds, from a copy of what was read last
+    {"do": "read", "press": ..., "keep": 0.25, "batch": 1, "length": 8000}
+        seconds, bytes of the cache, peak memory
+    {"do": "decode", "press": ..., "tokens": 64}
+        seconds, from a copy of what was read last
 
-kvpress judges once, when the whole prompt has been read in one forward call: `keep` of its tokens
+kvpress evicts once, when the whole prompt has been read in one forward call: `keep` of its tokens
 stay in each KV head.
 """
 

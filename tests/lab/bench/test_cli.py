@@ -49,7 +49,7 @@ def test_tables_rows_and_plot(least, tmp_path):
     done = call(*arguments)
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [row["side"] for row in rows] == [
+    assert [row["contender"] for row in rows] == [
         "transformers",
         "namm-llm",
         "namm-llm",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from namm_lab.bench import Benchmark, run_benchmark, subject
-from namm_lab.bench import sides as sides_module
+from namm_lab.bench import Benchmark, model, run_benchmark
+from namm_lab.bench import contenders as contenders_module
 from namm_lab.bench.estimate import costs_of
 from namm_llm.errors import ContextError, ModelError, NammError, UsageError
 
@@ -56,18 +56,18 @@ def test_who_is_measured():
         budgets=("0.25", "512"),
         peers=("transformers-whole", "transformers-fp8"),
     )
-    assert [side.label for side in plan.sides()] == [
+    assert [contender.label for contender in plan.contenders()] == [
         "transformers", "namm-llm", "namm-llm knorm 0.25", "namm-llm knorm 512", "transformers-whole", "transformers-fp8",
     ]  # fmt: skip
     alone = Benchmark(shape="tiny", peers=(), kv_bits=("none", "8"))
-    assert [side.label for side in alone.sides()] == [
+    assert [contender.label for contender in alone.contenders()] == [
         "namm-llm replay 0.25",
         "namm-llm replay 0.25 8-bit",
     ]
 
 
 def test_a_peer_whose_package_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(sides_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(contenders_module, "find_spec", lambda name: None)
     plan = Benchmark(
         shape="tiny", peers=("transformers-fp8", "transformers-hqq", "transformers-quanto")
     )
@@ -75,11 +75,11 @@ def test_a_peer_whose_package_is_missing_is_named(monkeypatch):
         "transformers-hqq is left out: its backend is not installed (pip install hqq).",
         "transformers-quanto is left out: its backend is not installed (pip install optimum-quanto).",
     ]
-    assert "transformers-hqq" not in [side.name for side in plan.sides()]
+    assert "transformers-hqq" not in [contender.name for contender in plan.contenders()]
 
 
 def test_a_shape_that_does_not_fit_is_refused_with_the_arithmetic(monkeypatch):
-    monkeypatch.setattr(subject, "free_nbytes", lambda device: 10**10)
+    monkeypatch.setattr(model, "free_nbytes", lambda device: 10**10)
     plan = Benchmark(shape="8b", lengths=(32_000,), tasks=("prefill",), dtype="bfloat16")
     with pytest.raises(ModelError) as error:
         run_benchmark(plan)

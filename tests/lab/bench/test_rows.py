@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from namm_lab.bench.measuring import Timed, shares, spread
 from namm_lab.bench.plan import Benchmark, Cell
-from namm_lab.bench.rows import KEY, BenchFile, key_of, memory_row, timed_row
-from namm_llm.errors import UsageError
+from namm_lab.bench.rounds import Timed, shares, spread
+from namm_lab.bench.rows import KEY, key_of, memory_row, timed_row
+from namm_lab.rows import RowFile
+from namm_llm import UsageError
 
 CONTRACT = {
     "model",
@@ -27,8 +28,8 @@ NUMBERS = {"kept_fraction": 0.25, "nbytes": 10, "full_nbytes": 40}
 
 def key(task: str = "prefill", **settings):
     plan = Benchmark(shape="tiny", **settings)
-    side = plan.sides()[1]
-    return key_of(plan, Cell(None, 2, 1000), task, side, "float32")
+    contender = plan.contenders()[1]
+    return key_of(plan, Cell(None, 2, 1000), task, contender, "float32")
 
 
 def test_speedups_are_of_the_same_round():
@@ -96,29 +97,24 @@ def test_shares_are_of_their_own_round():
     )
     assert shares(timed) == {"observe": 0.1, "select": 0.1, "policy": 0.3}
     assert shares(Timed([1.0])) == {}
-    assert shares(Timed(stages=[({"observe": 1.0, "probe": 2.0}, 10.0)])) == {
-        "observe": 0.1,
-        "probe": 0.2,
-        "policy": 0.1,
-    }
 
 
 def test_a_file_finds_its_rows_again_and_drops_a_line_that_was_cut(tmp_path):
     path = tmp_path / "rows.jsonl"
     row = timed_row(key(), Timed([1.0], numbers=NUMBERS), None)
-    BenchFile(path).add(row)
+    RowFile(path, KEY).add(row)
     with path.open("a") as file:
         file.write('{"model": "ti')
-    assert BenchFile(path).find(key()) == row
+    assert RowFile(path, KEY).find(key()) == row
     assert path.read_text().count("\n") == 1
     assert path.read_text().endswith("}\n")
     for name in set(KEY) - {"version"}:
-        assert BenchFile(path).find(key() | {name: "other"}) is None
+        assert RowFile(path, KEY).find(key() | {name: "other"}) is None
 
 
 def test_a_file_that_is_no_file_of_rows_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello\n")
     with pytest.raises(UsageError, match="line 1 is no JSON object"):
-        BenchFile(tmp_path / "notes.txt")
+        RowFile(tmp_path / "notes.txt", KEY)
     with pytest.raises(UsageError, match="cannot be written"):
-        BenchFile(tmp_path / "nowhere" / "rows.jsonl")
+        RowFile(tmp_path / "nowhere" / "rows.jsonl", KEY)

@@ -117,7 +117,7 @@ def test_the_newest_row_counts_and_its_rounds_are_told(tmp_path, monkeypatch):
     table, _, made = performance.speed(performance._rows("speed")).partition("\n\n")
     (line,) = lines(table)
     assert (line[10], line[-1]) == ("1.70", "3")
-    assert made == "Measured 2026-01-01: 4 threads, torch 2.13.0."
+    assert made == "Measurement 2026-01-01: 4 threads, torch 2.13.0."
 
 
 def test_the_list_of_measurements_can_be_asked_for_by_name_and_made_small():

@@ -15,7 +15,7 @@ from namm_lab.tasks import TASKS, Sample, draw_samples, make_task
 from namm_lab.tasks.material import load_material
 from namm_lab.tasks.metrics import METRICS
 from namm_lab.tasks.passages import Passages
-from namm_lab.tasks.placing import different_records
+from namm_lab.tasks.placement import different_records
 from namm_lab.tasks.texts import load_texts, text_split
 from namm_lab.tasks.words import SPLITS, split_of
 from namm_llm.errors import DocumentError, UsageError
@@ -158,7 +158,6 @@ def test_niah_is_as_published() -> None:
 
 
 # -- texts of the user's ---------------------------------------------------------------------------
-# -----------------------------------
 
 
 def folder_with_texts(path: Path) -> Path:

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from namm_lab.train.checkpoint import WorkFiles
-from namm_lab.train.evolution import Evolution, EvolveSettings
+from namm_lab.train.evolution import Evolution
+from namm_lab.train.evolve_settings import EvolveSettings
 from namm_lab.train.workers import LocalWorker
 from namm_llm.errors import BudgetError, NammError, UsageError
 from namm_llm.namm import Namm
 from tests.architectures import random_llama
 from tests.cache.test_eviction import random_namm
-from tests.lab.train.exams import QUICK, Echo
+from tests.lab.train.echo import QUICK, Echo
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +178,11 @@ def test_a_checkpoint_of_other_settings_is_refused(llama, tmp_path):
 
 def test_a_full_cache_that_cannot_do_the_task_is_an_error(llama, tmp_path):
     class Impossible(Echo):
-        def exam(self, task, seed):
-            exam = super().exam(task, seed)
+        def document(self, task, seed):
+            document = super().document(task, seed)
             return replace(
-                exam, answers=tuple(tuple(token ^ 1 for token in answer) for answer in exam.answers)
+                document,
+                answers=tuple(tuple(token ^ 1 for token in answer) for answer in document.answers),
             )
 
     run = Evolution(start(), Impossible(llama), LocalWorker(llama), replace(QUICK, measure="exact"))

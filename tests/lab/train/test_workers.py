@@ -10,11 +10,11 @@ import signal
 import pytest
 import torch
 
-from namm_lab.train.workers import Job, LocalWorker, ModelSource, ProcessWorkers
+from namm_lab.train.workers import EvalJob, LocalWorker, ModelSource, ProcessWorkers
 from namm_llm.config import make_cache_config
 from namm_llm.errors import ModelError, UsageError
 from tests.cache.test_eviction import random_namm
-from tests.lab.train.exams import INTERVAL, Echo
+from tests.lab.train.echo import INTERVAL, Echo
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def source(tiny_folder):
 
 @pytest.fixture
 def jobs(source):
-    exams = Echo(source.load().model)("train", ["echo"], 1, 4)
-    evictions = [
+    documents = Echo(source.load().model)("train", ["echo"], 1, 4)
+    configs = [
         make_cache_config("namm", namm=random_namm(seed), budget=0.3, interval=INTERVAL)
         for seed in range(3)
     ]
-    return [Job(exam, tuple(evictions)) for exam in exams]
+    return [EvalJob(document, tuple(configs)) for document in documents]
 
 
 def expected(source, jobs):
@@ -97,5 +97,5 @@ def test_a_missing_library_is_named(monkeypatch):
     from namm_lab.train.ray_workers import RayWorkers
 
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install 'namm-llm\[train\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'namm-llm\[lab\]'"):
         RayWorkers(ModelSource("any"))

@@ -10,24 +10,25 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from namm_lab.bench.contenders import REFERENCE
 from namm_lab.bench.cost import cost_of
 from namm_lab.bench.machine import free_nbytes
 from namm_lab.bench.plan import Benchmark, Cell
 from namm_lab.bench.shapes import Shape, random_ids, random_model, shape_named
-from namm_lab.bench.sides import REFERENCE
 from namm_llm.config import make_cache_config
 from namm_llm.errors import ContextError, ModelError
 from namm_llm.models.loading import load_model
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model with its sizes. holder: what keeps it alive."""
+class BenchModel:
+    """The model that is measured, with its sizes."""
 
     model: PreTrainedModel
     shape: Shape
     device: torch.device
     holder: Any = None
+    """What keeps a loaded model alive."""
 
     def ids(self, cell: Cell) -> Tensor:
         """What is read `[B, T]`: random tokens, for nothing here depends on their sense."""
@@ -42,17 +43,17 @@ def name_of(plan: Benchmark) -> str:
     return plan.shape if plan.layers is None else f"{plan.shape} ({plan.layers} layers)"
 
 
-def load(plan: Benchmark, quantization: str | None) -> Subject:
+def load(plan: Benchmark, quantization: str | None) -> BenchModel:
     """Build or load it. Raises ModelError."""
     device = plan.torch_device()
     if plan.shape is not None:
         shape = shape_named(plan.shape, plan.layers)
         model = random_model(shape, plan.torch_dtype(shape), str(device), quantization)
-        return Subject(model, shape, device)
+        return BenchModel(model, shape, device)
     assert plan.model is not None
     quantized: Any = quantization
     loaded = load_model(plan.model, quantization=quantized, device=plan.device, dtype=plan.dtype)
-    return Subject(
+    return BenchModel(
         loaded.model, Shape.of_config(loaded.model.config, loaded.model_id), loaded.device, loaded
     )
 
@@ -76,13 +77,14 @@ def check_fits(plan: Benchmark, cell: Cell) -> None:
     dtype, free = plan.torch_dtype(shape), free_nbytes(device)
     if cell.length > shape.positions:
         raise ContextError(
-            f"shape {shape.name} has {shape.positions} positions, which is less than {cell.length}: give a shorter length."
+            f"shape {shape.name} has {shape.positions} positions, which is less than "
+            f"{cell.length}: give a shorter length."
         )
     if free is None:
         return
-    full = REFERENCE in {side.name for side in plan.sides()}
-    eviction = make_cache_config() if full else next(plan.evictions())[0]
-    cost = cost_of(shape, cell.length, eviction, dtype, cell.quantization, cell.batch)
+    full = REFERENCE in {contender.name for contender in plan.contenders()}
+    config = make_cache_config() if full else next(plan.configs())[0]
+    cost = cost_of(shape, cell.length, config, dtype, cell.quantization, cell.batch)
     built = max(
         cost.weights_nbytes, shape.weights_nbytes(dtype)
     )  # they are made before they are quantised
@@ -92,7 +94,9 @@ def check_fits(plan: Benchmark, cell: Cell) -> None:
     if built + caches > free:
         copies = " and a copy of it" if "decode" in plan.tasks else ""
         raise ModelError(
-            f"{name_of(plan)} does not fit: {shape.parameters / 1e9:.2f} billion weights of {dtype.itemsize} bytes = {built / 1e9:.1f} GB, "
-            f"and {caches / 1e9:.1f} GB for a cache of {cell.batch} x {cell.length} tokens{copies}, are more than the {free / 1e9:.1f} GB "
-            "that are free: take a smaller shape, length or batch, fewer --layers, or see the cost with --plan."
+            f"{name_of(plan)} does not fit: {shape.parameters / 1e9:.2f} billion weights of "
+            f"{dtype.itemsize} bytes = {built / 1e9:.1f} GB, and {caches / 1e9:.1f} GB for a cache "
+            f"of {cell.batch} x {cell.length} tokens{copies}, are more than the {free / 1e9:.1f} "
+            "GB that are free: take a smaller shape, length or batch, fewer --layers, or see the "
+            "cost with --plan."
         )

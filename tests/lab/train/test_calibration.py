@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
-from namm_lab.train.calibrate import calibrate
+from namm_lab.train.calibration import calibrate, zeroed
 from namm_lab.train.families import DEFAULT, FAMILIES
 from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
 from namm_llm.errors import UsageError
 from namm_llm.namm import Namm
-from namm_llm.policies import NammPolicy
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import random_namm
 
 DOCUMENTS = [random_ids(1, length, seed)[0].tolist() for seed, length in enumerate((200, 150))]
 
 
-@dataclass(frozen=True)
-class Watcher(NammPolicy):
-    """Notes the normalised features, and keeps everything."""
-
-    seen: list = field(default_factory=list, compare=False, repr=False)
-
-    @property
-    def scores_layer_at_once(self):
-        return False  # each head is noted by itself
-
-    def score(self, segment, observation):
-        self.seen.append(self.namm.normalise(segment.state))
-        return torch.zeros(len(segment))
+def features_of(llama, namm: Namm) -> torch.Tensor:
+    """The standardised state of every token at every eviction step, with nothing evicted."""
+    seen = []
+    config = make_cache_config("namm", namm=zeroed(namm), interval=50)
+    for document in DOCUMENTS:
+        cache = ManagedCache.for_model(llama, config)
+        cache.on_eviction = lambda event: seen.extend(head.state for head in event.heads)
+        llama(torch.tensor([document]), past_key_values=cache)
+    return (namm.settings.scaled(torch.cat(seen)) - namm.mean) / namm.variance.sqrt().clamp_min(
+        1e-7
+    )
 
 
 @pytest.mark.parametrize("family", [random_namm(), FAMILIES[DEFAULT]], ids=["published", "default"])
@@ -41,11 +38,7 @@ def test_features_have_mean_0_and_variance_1(family):
     namm = calibrate(llama, family, DOCUMENTS, interval=50)
     assert torch.equal(namm.theta, family.theta)
     assert namm == replace(family, mean=namm.mean, variance=namm.variance)
-    watcher = Watcher(namm)
-    for document in DOCUMENTS:
-        cache = ManagedCache.for_model(llama, make_cache_config(watcher, interval=50))
-        llama(torch.tensor([document]), past_key_values=cache)
-    features = torch.cat(watcher.seen).double()
+    features = features_of(llama, namm).double()
     assert len(features) == 2 * 2 * (
         50 + 100 + 150 + 200 + 50 + 100 + 150
     )  # layers x KV heads x tokens at every update
@@ -77,6 +70,6 @@ def test_another_model_has_other_statistics():
 def test_texts_that_are_too_short(documents):
     with pytest.raises(
         UsageError,
-        match=rf"a text of at least 50 tokens \(one update interval\), the longest has {49 * len(documents)}",
+        match=rf"a text of at least 50 tokens \(one interval\), the longest has {49 * len(documents)}",
     ):
         calibrate(random_llama(layers=1), Namm.zeros(), documents, interval=50)

@@ -1,4 +1,4 @@
-"""kvpress as a side of `run_benchmark`: each round is a job for the worker in the other
+"""kvpress as a contender of `run_benchmark`: each round is a job for the worker in the other
 environment.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from namm_lab.bench import CacheSide, TimedReading
+from namm_lab.bench import Contender, TimedReading
 from namm_llm import NammError
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -41,7 +41,7 @@ class Worker:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended; its last words say why
+            pass  # it has ended; its stderr says why
         line = self._process.stdout.readline()
         if not line:
             last = (
@@ -84,10 +84,11 @@ class Kvpress:
             self._worker.close()
 
 
-class KvpressSide(CacheSide):
-    """One press. keep: share of the tokens that stays."""
+class KvpressContender(Contender):
+    """One press."""
 
     def __init__(self, kvpress: Kvpress, press: str, keep: str) -> None:
+        """keep: share of the tokens that stays."""
         super().__init__("kvpress", policy=press, budget=keep)
         self._kvpress = kvpress
 

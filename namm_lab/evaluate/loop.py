@@ -1,22 +1,23 @@
-"""The loop: every setting on the same samples, the full cache first."""
+"""The loop of an evaluation: every setting on the same samples, the full cache first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from namm_lab.evaluate.measuring import measure
-from namm_lab.evaluate.plan import Evaluation, Mode, Setting
-from namm_lab.evaluate.rowfile import Row
-from namm_lab.evaluate.rows import RowFile, key_of, row_of
+from namm_lab.evaluate.measurement import measure
+from namm_lab.evaluate.plan import CacheSetting, Evaluation, Mode
+from namm_lab.evaluate.rows import key_of, row_of
+from namm_lab.rows import Row, RowFile
+from namm_lab.tasks.corpus import CountTokens
 from namm_lab.tasks.material import load_material
 from namm_lab.tasks.registry import draw_samples, make_task
 from namm_lab.tasks.sample import Sample
-from namm_llm.errors import ContextError, UsageError
+from namm_llm import ContextError, Runner, UsageError
 from namm_llm.models.locate import NAMM_FILE
-from namm_llm.runner import Runner
 
-FRAME = 64  # tokens of a chat template, at most
+FRAME = 64
+"""Tokens of a chat template, at most."""
 OnRow = Callable[[Row, int, int], None]
 
 
@@ -43,7 +44,7 @@ def evaluate(
     """
     folder = runner.loaded.folder
     own = folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None
-    settings = _probed(plan.settings(own), plan.probes, runner)
+    settings = plan.settings(own)
     cells = list(_cells(runner, plan))
     if not cells:
         raise UsageError(
@@ -57,8 +58,7 @@ def evaluate(
             key = key_of(runner, plan, cell.task, cell.length, cell.mode, setting, texts)
             row = file.find(key) if file is not None else None
             if row is None:
-                measured = measure(runner.with_cache(setting.eviction), cell.samples, cell.mode)
-                row = row_of(key, measured, cell.samples, full_score)
+                row = _measured(runner, cell, setting, key, full_score)
                 if file is not None:
                     file.add(row)
             full_score = row["score"] if full_score is None else full_score
@@ -68,20 +68,11 @@ def evaluate(
     return rows
 
 
-def _probed(settings: list[Setting], texts: Sequence[str], runner: Runner) -> list[Setting]:
-    """The settings with probes for the NAMMs that were made for them. UsageError if texts are given
-    and there is none.
-    """
-    if texts and not any(setting.eviction.policy.takes_probes for setting in settings):
-        raise UsageError(
-            "--probe is for a NAMM that was made for probes, and none of these policies is one; leave it out."
-        )
-    return [
-        replace(s, eviction=s.eviction.with_probes(texts or None, runner.encode))
-        if s.eviction.policy.takes_probes
-        else s
-        for s in settings
-    ]
+def _measured(
+    runner: Runner, cell: _Cell, setting: CacheSetting, key: Row, full_score: float | None
+) -> Row:
+    measured = measure(runner.with_cache(setting.config), cell.samples, cell.mode)
+    return row_of(key, measured, cell.samples, full_score)
 
 
 def _cells(runner: Runner, plan: Evaluation) -> Iterator[_Cell]:
@@ -103,28 +94,24 @@ def _cells(runner: Runner, plan: Evaluation) -> Iterator[_Cell]:
                     yield _Cell(name, length, mode, samples)
 
 
-def _counter(runner: Runner) -> Callable[[str], int]:
+def _counter(runner: Runner) -> CountTokens:
+    """Tokens of a text alone, without a chat template."""
     return lambda text: len(runner.encode(text))
 
 
 def _check_fits(runner: Runner, samples: list[Sample]) -> None:
-    positions = runner.context_window
-    if positions is None:
-        return
-    count = _counter(runner)
-    for sample in samples:
-        asked = max(
-            count(question.prompt + (question.answer if question.is_continuation else ""))
-            for question in sample.questions
+    """ContextError for a sample that needs more positions than the model was trained on."""
+    positions, count = runner.context_window, _counter(runner)
+    for sample in samples if positions is not None else ():
+        longest = max(
+            count(each.prompt + (each.answer if each.is_continuation else ""))
+            for each in sample.questions
         )
-        tokens = (
-            count(sample.document)
-            + asked
-            + max(question.max_tokens for question in sample.questions)
-            + FRAME
-        )
-        if tokens > positions:
+        reply = max(question.max_tokens for question in sample.questions)
+        tokens = count(sample.document) + longest + reply + FRAME
+        if positions is not None and tokens > positions:
             raise ContextError(
-                f"a document of task {sample.task} needs {tokens} positions with its question and answer, but {runner.model_id} was "
-                f"trained on {positions}: ask for a shorter length."
+                f"a document of task {sample.task} needs {tokens} positions with its question and "
+                f"answer, but {runner.model_id} was trained on {positions}: ask for a shorter "
+                "length."
             )

@@ -1,6 +1,4 @@
-"""What all plots share: matplotlib without a window, one legend below, a file of the kind that its
-name says.
-"""
+"""Figures: matplotlib without a window, one legend below all axes, and the file."""
 
 from __future__ import annotations
 
@@ -8,6 +6,13 @@ import os
 from typing import Any
 
 from namm_llm.errors import NammError, UsageError
+from namm_llm.io import check_writable
+
+
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Raise UsageError if no figure can be written there, NammError without matplotlib."""
+    load_matplotlib()
+    check_writable(path, ".png", ".svg", ".pdf")
 
 
 def load_matplotlib() -> Any:
@@ -15,7 +20,7 @@ def load_matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise NammError("a plot needs matplotlib: pip install 'namm-llm[eval]'") from error
+        raise NammError("a plot needs matplotlib: pip install 'namm-llm[plots]'") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot
 
@@ -39,8 +44,9 @@ def legend_below(figure: Any, columns: int) -> None:
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write the figure and close it; the suffix of `path` (.png, .svg, .pdf) is its format. Raises
-    UsageError.
+    """Write the figure and close it; the suffix of `path` (.png, .svg, .pdf) is its format.
+
+    Raises UsageError if it cannot be written.
     """
     try:
         figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""Exams on random ids, whose right answers are what a model says with the full cache."""
+"""Documents on random ids, whose right answers are what a model says with the full cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from namm_lab.train.evolution import EvolveSettings
-from namm_lab.train.exams import Exam
+from namm_lab.train.documents import EvalDocument
+from namm_lab.train.evolve_settings import EvolveSettings
 from tests.architectures import random_ids
 
 INTERVAL = 32
@@ -39,12 +39,12 @@ def greedy(model: PreTrainedModel, ids: Sequence[int], tokens: int) -> tuple[int
 
 
 @cache
-def echo(model: PreTrainedModel, task: str, length: int, seed: int) -> Exam:
+def echo(model: PreTrainedModel, task: str, length: int, seed: int) -> EvalDocument:
     document, *questions = (
         tuple(random_ids(1, n, seed + i)[0].tolist()) for i, n in enumerate((length, 9, 5))
     )
     answers = tuple(greedy(model, [*document, *question], 4) for question in questions)
-    return Exam(task, document, tuple(questions), answers)
+    return EvalDocument(task, document, tuple(questions), answers)
 
 
 class Echo:
@@ -53,13 +53,15 @@ class Echo:
     def __init__(self, model: PreTrainedModel, length: int = 70) -> None:
         self.model, self.length, self.log = model, length, []
 
-    def __call__(self, split: str, tasks: Sequence[str], seed: int, count: int) -> list[Exam]:
+    def __call__(
+        self, split: str, tasks: Sequence[str], seed: int, count: int
+    ) -> list[EvalDocument]:
         self.log.append((split, tuple(tasks), seed, count))
         return [
-            self.exam(task, seed % 1000 + 7 * number + (500 if split == "validation" else 0))
+            self.document(task, seed % 1000 + 7 * number + (500 if split == "validation" else 0))
             for task in tasks
             for number in range(count)
         ]
 
-    def exam(self, task: str, seed: int) -> Exam:
+    def document(self, task: str, seed: int) -> EvalDocument:
         return echo(self.model, task, self.length, seed)

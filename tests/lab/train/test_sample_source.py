@@ -1,11 +1,11 @@
-"""Exams and lessons in a model's own chat format."""
+"""Documents in a model's own chat format."""
 
 from __future__ import annotations
 
 import pytest
 
 from namm_lab.tasks import Question, Sample
-from namm_lab.train.drawing import SampleSource, exam_of, lesson_of
+from namm_lab.train.sample_source import SampleSource, eval_document_of, train_document_of
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.models.loading import load_model
 from namm_llm.models.prompt import PromptFormat
@@ -32,49 +32,46 @@ def whole(loaded, ids) -> str:
     return loaded.backend.decode(list(ids), skip_special_tokens=False)
 
 
-def test_an_exam_asks_each_question_of_the_document_alone(loaded, prompts):
-    exam = exam_of(SAMPLE, prompts)
-    asked = whole(loaded, exam.document + exam.questions[1])
+def test_each_question_is_asked_of_the_document_alone(loaded, prompts):
+    document = eval_document_of(SAMPLE, prompts)
+    asked = whole(loaded, document.document + document.questions[1])
     assert asked == prompts.render([{"role": "user", "content": "The lamp is green.\n\nDoor?"}])
-    assert [whole(loaded, answer) for answer in exam.answers] == ["green.", "red."]
+    assert [whole(loaded, answer) for answer in document.answers] == ["green.", "red."]
 
 
 def test_a_text_that_goes_on(loaded, prompts):
-    exam = exam_of(TEXT, prompts)
-    assert (
-        whole(loaded, exam.document + exam.questions[0] + exam.answers[0])
-        == "<|begin_of_text|>The lamp is green."
-    )
-    lesson = lesson_of(TEXT, prompts)
-    assert (
-        tuple(lesson.document + lesson.queries)
-        == exam.document + exam.questions[0] + exam.answers[0]
-    )
+    asked = eval_document_of(TEXT, prompts)
+    ids = asked.document + asked.questions[0] + asked.answers[0]
+    assert whole(loaded, ids) == "<|begin_of_text|>The lamp is green."
+    taught = train_document_of(TEXT, prompts)
+    assert tuple(taught.document + taught.queries) == ids
 
 
-def test_a_lesson_is_one_conversation(loaded, prompts):
-    lesson = lesson_of(SAMPLE, prompts)
+def test_a_train_document_is_one_conversation(loaded, prompts):
+    document = train_document_of(SAMPLE, prompts)
     turns = [("user", "The lamp is green.\n\nLamp?"), ("assistant", "green."), ("user", "Door?")]
     expected = (
         prompts.render([{"role": role, "content": content} for role, content in turns]) + "red."
     )
-    assert whole(loaded, lesson.document + lesson.queries) == expected
+    assert whole(loaded, document.document + document.queries) == expected
 
 
 def test_the_same_arguments_draw_the_same_and_splits_share_nothing(loaded):
     source = SampleSource(loaded, (100, 200), questions=2)
-    exams = source.exams("train", ["fact", "values"], 3, 3)
-    assert exams == source.exams("train", ["fact", "values"], 3, 3)
-    assert [exam.task for exam in exams] == ["fact"] * 3 + ["values"] * 3
-    assert exams != source.exams("train", ["fact", "values"], 4, 3)
-    assert sorted(len(exam.document) > 160 for exam in exams[:3]) == [
+    documents = source.eval_documents("train", ["fact", "values"], 3, 3)
+    assert documents == source.eval_documents("train", ["fact", "values"], 3, 3)
+    assert [document.task for document in documents] == ["fact"] * 3 + ["values"] * 3
+    assert documents != source.eval_documents("train", ["fact", "values"], 4, 3)
+    assert sorted(len(document.document) > 160 for document in documents[:3]) == [
         False,
         True,
         True,
     ]  # lengths take turns, from another one each seed
-    held_out = source.exams("validation", ["fact", "values"], 3, 3)
-    assert not {exam.questions for exam in exams} & {exam.questions for exam in held_out}
-    assert [len(source.lessons(["fact", "prose"], 0, count)) for count in (1, 5)] == [1, 5]
+    held_out = source.eval_documents("validation", ["fact", "values"], 3, 3)
+    assert not {document.questions for document in documents} & {
+        document.questions for document in held_out
+    }
+    assert [len(source.train_documents(["fact", "prose"], 0, count)) for count in (1, 5)] == [1, 5]
 
 
 def test_documents_must_fit_the_model(loaded):

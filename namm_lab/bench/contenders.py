@@ -9,6 +9,7 @@ call, as `generate` does by itself; `transformers-generate` reads through `gener
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,10 +22,10 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel, Quanti
 from transformers.cache_utils import Cache
 
 from namm_lab.bench.machine import synchronize
-from namm_llm.cache import ManagedCache
-from namm_llm.cache.timing import measured
-from namm_llm.config import CacheConfig
-from namm_llm.errors import UsageError
+from namm_lab.bench.shapes import Shape
+from namm_llm import CacheConfig, ManagedCache, UsageError
+from namm_llm.cache import Stopwatch
+from namm_llm.engine import forward
 
 REFERENCE = "transformers"
 _PACKAGES = {"quanto": "optimum.quanto", "hqq": "hqq"}
@@ -34,22 +35,22 @@ Numbers = dict[str, Any]
 
 @dataclass
 class TimedReading:
-    """seconds: until the first token of the answer was known. token: that token `[B, 1]`. cache:
-    what may be decoded from. stages: seconds of observe, score, select and compact, if they were
-    timed. numbers: of the cache: kept_fraction, nbytes, full_nbytes.
-    """
+    """A prompt that was read, up to the first token of the answer."""
 
     seconds: float
+    """Until that token was known."""
     token: Any = None
+    """That token, `[B, 1]`."""
     cache: Any = None
+    """What may be decoded from."""
     stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of observe, score, select and compact, if they were timed."""
     numbers: Numbers = field(default_factory=dict)
+    """Of the cache: kept_fraction, nbytes, full_nbytes."""
 
 
-class CacheSide:
-    """One way to keep a cache. name: of the side. policy, budget: what rows say of it. chunk:
-    tokens of a forward call, None for all.
-    """
+class Contender:
+    """One way to keep a cache; this one is transformers' full cache."""
 
     tasks: ClassVar[tuple[str, ...]] = ("prefill", "decode", "memory")
 
@@ -61,6 +62,7 @@ class CacheSide:
         budget: str | None = None,
         chunk: int | None = None,
     ) -> None:
+        """policy, budget: what rows say of it. chunk: tokens of a forward call, None for all."""
         self.name = name
         self.policy = policy
         self.budget = budget
@@ -69,11 +71,8 @@ class CacheSide:
     @property
     def label(self) -> str:
         """`namm-llm replay 0.25`, as a progress bar says it."""
-        return " ".join(
-            part
-            for part in (self.name, self.policy if self.policy != "full" else None, self.budget)
-            if part
-        )
+        policy = self.policy if self.policy != "full" else None
+        return " ".join(part for part in (self.name, policy, self.budget) if part)
 
     def new_cache(self, model: PreTrainedModel) -> Cache:
         """An empty cache, with the model's attention set for it."""
@@ -87,27 +86,25 @@ class CacheSide:
         start = time.perf_counter()
         token = self._read_into(model, ids, cache)
         synchronize(ids.device)
-        return TimedReading(
-            time.perf_counter() - start, token, cache, {}, self.numbers(model, cache, ids)
-        )
+        seconds = time.perf_counter() - start
+        return TimedReading(seconds, token, cache, {}, self.numbers(model, cache, ids))
 
     @torch.inference_mode()
     def _read_into(self, model: PreTrainedModel, ids: Tensor, cache: Cache) -> Tensor:
-        for piece in torch.split(ids, self.chunk or ids.shape[1], 1):
-            logits: Tensor = model(
-                piece, past_key_values=cache, use_cache=True, logits_to_keep=1
-            ).logits
-        return logits[:, -1:].argmax(-1)
+        pieces = forward.feed(model, cache, ids, chunk=self.chunk, last_only=True)
+        return deque(pieces, maxlen=1)[0].argmax(-1)
 
     @torch.inference_mode()
     def decode(self, model: PreTrainedModel, reading: TimedReading, tokens: int) -> float:
         """Seconds to decode greedily from a copy of what was read."""
         self.new_cache(model)  # switches the model to the attention that this cache needs
         cache, token = self.copy(reading.cache), reading.token
+        positions = torch.full_like(token, forward.tokens_seen(cache))
         synchronize(token.device)
         start = time.perf_counter()
         for _ in range(tokens):
-            token = model(token, past_key_values=cache, use_cache=True).logits.argmax(-1)
+            token = forward.step(model, cache, token, positions).argmax(-1, keepdim=True)
+            positions = positions + 1
         synchronize(token.device)
         return time.perf_counter() - start
 
@@ -121,36 +118,35 @@ class CacheSide:
         return {"kept_fraction": 1.0, "nbytes": _held_nbytes(cache), "full_nbytes": full}
 
     def peak(self, request: dict[str, Any]) -> Numbers | None:
-        """Peak memory of reading in a process of this side's own making, or None: then the usual
-        child process does it.
+        """Peak memory of reading in a process of its own making, or None: then the usual child
+        process does it.
         """
         return None
 
 
-class OurSide(CacheSide):
+class ManagedContender(Contender):
     """`ManagedCache` with these settings."""
 
-    def __init__(self, eviction: CacheConfig, budget: str | None, chunk: int) -> None:
-        super().__init__("namm-llm", policy=eviction.policy.name, budget=budget, chunk=chunk)
-        self.eviction = eviction
+    def __init__(self, config: CacheConfig, budget: str | None, chunk: int) -> None:
+        super().__init__("namm-llm", policy=config.policy.name, budget=budget, chunk=chunk)
+        self.config = config
+        self._stopwatch: Stopwatch | None = None
 
     @property
     def label(self) -> str:
-        return (
-            f"{super().label} {self.eviction.kv_bits}-bit"
-            if self.eviction.kv_bits is not None
-            else super().label
-        )
+        bits = f" {self.config.kv_bits}-bit" if self.config.kv_bits is not None else ""
+        return f"{super().label}{bits}"
 
     def new_cache(self, model: PreTrainedModel) -> ManagedCache:
-        return ManagedCache.for_model(model, eviction=self.eviction)
+        cache = ManagedCache.for_model(model, self.config)
+        cache.stopwatch = self._stopwatch
+        return cache
 
     def read(self, model: PreTrainedModel, ids: Tensor, *, stages: bool = False) -> TimedReading:
-        if not stages:
-            return super().read(model, ids)
-        with measured() as totals:
-            reading = super().read(model, ids)
-        reading.stages = dict(totals)
+        self._stopwatch = Stopwatch() if stages else None
+        reading = super().read(model, ids)
+        if self._stopwatch is not None:
+            reading.stages, self._stopwatch = self._stopwatch.seconds, None
         return reading
 
     def copy(self, cache: Cache) -> Cache:
@@ -160,14 +156,11 @@ class OurSide(CacheSide):
     def numbers(self, model: PreTrainedModel, cache: Cache, ids: Tensor) -> Numbers:
         assert isinstance(cache, ManagedCache)
         stats = cache.stats()
-        return {
-            "kept_fraction": stats.kept_fraction,
-            "nbytes": stats.nbytes,
-            "full_nbytes": stats.full_nbytes,
-        }
+        names = ("kept_fraction", "nbytes", "full_nbytes")
+        return {name: getattr(stats, name) for name in names}
 
 
-class GenerateSide(CacheSide):
+class GenerateContender(Contender):
     """transformers' `generate` with its own `prefill_chunk_size`; it decodes as the reference does,
     so only its reading is timed.
     """
@@ -193,8 +186,8 @@ class GenerateSide(CacheSide):
         return out[:, -1:]  # type: ignore[no-any-return]
 
 
-class QuantizedSide(CacheSide):
-    """transformers' QuantizedCache. backend: fp8 needs no package, quanto and hqq (4 bits) their
+class QuantizedContender(Contender):
+    """transformers' QuantizedCache. Its backend fp8 needs no package, quanto and hqq (4 bits) their
     own.
     """
 
@@ -228,24 +221,23 @@ def missing(peer: str) -> str | None:
     return f"{peer} is left out: its backend is not installed (pip install {_INSTALL[backend]})."
 
 
-def peer_side(name: str, chunk: int) -> CacheSide:
-    """A side of transformers by name. Raises UsageError."""
+def peer_contender(name: str, chunk: int) -> Contender:
+    """A contender of transformers by name. Raises UsageError."""
     if name == REFERENCE:
-        return CacheSide(name, chunk=chunk)
+        return Contender(name, chunk=chunk)
     if name == "transformers-whole":
-        return CacheSide(name)
+        return Contender(name)
     if name == "transformers-generate":
-        return GenerateSide(name, chunk=chunk)
+        return GenerateContender(name, chunk=chunk)
     if name in PEERS:
-        return QuantizedSide(name.removeprefix("transformers-"), chunk)
+        return QuantizedContender(name.removeprefix("transformers-"), chunk)
     raise UsageError(
-        f"there is no peer {name!r}; it is one of {', '.join(PEERS)}. kvpress has its own run: make bench-peers."
+        f"there is no peer {name!r}; it is one of {', '.join(PEERS)}. "
+        "kvpress has its own run: make bench-peers."
     )
 
 
 def _full_nbytes(model: PreTrainedModel, ids: Tensor) -> int:
-    from namm_lab.bench.shapes import Shape
-
     shape = Shape.of_config(model.config, "")
     return ids.numel() * shape.layers * shape.kv_heads * 2 * shape.head_dim * model.dtype.itemsize
 

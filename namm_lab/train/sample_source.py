@@ -1,4 +1,4 @@
-"""Exams and lessons out of task samples, in a model's own chat format."""
+"""Documents to evaluate on and to learn from, out of task samples, in a model's own chat format."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from functools import cached_property
 from pathlib import Path
 
 from namm_lab.tasks import Sample, draw_samples, make_task
-from namm_lab.train.exams import Exam
-from namm_lab.train.lessons import TrainDocument
-from namm_llm.errors import ContextError, UsageError
+from namm_lab.train.documents import EvalDocument, TrainDocument
+from namm_llm import ContextError, UsageError
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.prompt import PromptFormat
 
-ROOM = 1024  # positions that are left for questions and answers
+QUESTION_TOKENS = 1024
+"""Positions that are left for questions and answers."""
 
 
 @dataclass(frozen=True)
 class SampleSource:
-    """Samples of tasks for one model. lengths: of the documents, in tokens, one after the other.
-    texts: a folder, or None for what Python brings along. questions: about a document.
+    """Samples of tasks for one model.
+
+    Raises UsageError for documents that are too short, ContextError for ones that do not fit.
     """
 
     loaded: LoadedModel
     lengths: tuple[int, ...]
+    """Tokens of the documents; they take turns."""
     texts: Path | None = None
+    """A folder that documents are made of; None for what Python brings along."""
     questions: int = 8
+    """About a document."""
 
     def __post_init__(self) -> None:
         positions = self.loaded.positions
@@ -34,10 +38,11 @@ class SampleSource:
             raise UsageError(
                 f"documents need at least 64 tokens, not {min(self.lengths, default=0)}"
             )
-        if positions is not None and max(self.lengths) + ROOM > positions:
+        if positions is not None and max(self.lengths) + QUESTION_TOKENS > positions:
             raise ContextError(
-                f"documents of {max(self.lengths)} tokens and {ROOM} for the questions do not fit {self.loaded.model_id}, which was "
-                f"trained on {positions} positions: give a smaller --length"
+                f"documents of {max(self.lengths)} tokens and {QUESTION_TOKENS} for the questions "
+                f"do not fit {self.loaded.model_id}, which was trained on {positions} positions: "
+                "give a smaller --length"
             )
 
     @cached_property
@@ -47,11 +52,11 @@ class SampleSource:
 
     def samples(self, split: str, task: str, seed: int, count: int) -> list[Sample]:
         """`count` samples; the lengths take turns, beginning with another one for the next seed."""
-        encode, found = self.format.encode, []
-        for at, length in enumerate(self.lengths):
-            turns = len(range((at - seed) % len(self.lengths), count, len(self.lengths)))
+        encode, drawn = self.format.encode, []
+        for index, length in enumerate(self.lengths):
+            turns = len(range((index - seed) % len(self.lengths), count, len(self.lengths)))
             if turns:
-                found += draw_samples(
+                drawn += draw_samples(
                     make_task(task, questions=self.questions),
                     length,
                     split=split,
@@ -60,22 +65,23 @@ class SampleSource:
                     count_tokens=lambda text: len(encode(text)),
                     texts=self.texts,
                 )
-        return found
+        return drawn
 
-    def exams(self, split: str, tasks: Sequence[str], seed: int, count: int) -> list[Exam]:
-        """`count` exams of each task: the `draw` of an `Evolution`."""
+    def eval_documents(
+        self, split: str, tasks: Sequence[str], seed: int, count: int
+    ) -> list[EvalDocument]:
+        """`count` documents of each task: the `draw` of an `Evolution`."""
         return [
-            exam_of(sample, self.format)
+            eval_document_of(sample, self.format)
             for task in tasks
             for sample in self.samples(split, task, seed, count)
         ]
 
-    def lessons(self, tasks: Sequence[str], seed: int, count: int) -> list[TrainDocument]:
-        """`count` lessons in all, the tasks in turn."""
+    def train_documents(self, tasks: Sequence[str], seed: int, count: int) -> list[TrainDocument]:
+        """`count` documents in all, the tasks in turn."""
         drawn = [self.samples("train", task, seed, -(-count // len(tasks))) for task in tasks]
-        return [
-            lesson_of(sample, self.format) for turn in zip(*drawn, strict=True) for sample in turn
-        ][:count]
+        in_turn = [sample for turn in zip(*drawn, strict=True) for sample in turn]
+        return [train_document_of(sample, self.format) for sample in in_turn[:count]]
 
     def documents(self, task: str, seed: int, count: int) -> list[list[int]]:
         """Token ids of `count` documents, as they are read before a question."""
@@ -85,15 +91,15 @@ class SampleSource:
         ]
 
 
-def exam_of(sample: Sample, prompts: PromptFormat) -> Exam:
-    """Every question is asked of the document alone; a text that goes on is asked for by its last
-    token.
-    """
+def eval_document_of(sample: Sample, prompts: PromptFormat) -> EvalDocument:
+    """The sample as token ids; the only question about a text that goes on is its last token."""
     if any(question.is_continuation for question in sample.questions):
         ids = prompts.prompt(sample.document)
         answers = tuple(tuple(prompts.encode(question.answer)) for question in sample.questions)
-        return Exam(sample.task, tuple(ids[:-1]), (tuple(ids[-1:]),) * len(answers), answers)
-    return Exam(
+        return EvalDocument(
+            sample.task, tuple(ids[:-1]), (tuple(ids[-1:]),) * len(answers), answers
+        )
+    return EvalDocument(
         task=sample.task,
         document=tuple(prompts.document(sample.document)),
         questions=tuple(tuple(prompts.question(question.prompt)) for question in sample.questions),
@@ -101,7 +107,7 @@ def exam_of(sample: Sample, prompts: PromptFormat) -> Exam:
     )
 
 
-def lesson_of(sample: Sample, prompts: PromptFormat) -> TrainDocument:
+def train_document_of(sample: Sample, prompts: PromptFormat) -> TrainDocument:
     """All questions with their answers as one conversation about the document; a text that goes on,
     with how it does.
     """

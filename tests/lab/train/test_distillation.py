@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from namm_llm.namm.memory import scaled
 
 from namm_lab.train import DistilSettings, TrainDocument, distil
 from namm_lab.train.collection import collect
-from namm_lab.train.families import family
-from namm_lab.train.lessons import later_attention
+from namm_lab.train.families import FAMILIES, family
+from namm_lab.train.target_attention import target_attention
 from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
-from namm_llm.namm import Memory, Namm
+from namm_llm.namm import Namm, NammSettings
 from namm_llm.policies import NammPolicy
 from tests.architectures import random_ids, random_llama
 
@@ -22,15 +21,15 @@ def llama():
     return random_llama(layers=2)
 
 
-def lesson(length: int = 200, seed: int = 0) -> TrainDocument:
+def document(length: int = 200, seed: int = 0) -> TrainDocument:
     return TrainDocument(
         random_ids(1, length, seed)[0].tolist(), random_ids(1, 150, seed + 1)[0].tolist()
     )
 
 
 def test_labels_are_the_most_that_any_later_query_paid(llama):
-    given = lesson()
-    found = later_attention(llama, given)
+    given = document()
+    found = target_attention(llama, given)
     before = llama.config._attn_implementation
     llama.set_attn_implementation("eager")
     whole = llama(torch.tensor([given.document + given.queries]), output_attentions=True).attentions
@@ -41,65 +40,62 @@ def test_labels_are_the_most_that_any_later_query_paid(llama):
         torch.testing.assert_close(found[layer], expected, atol=1e-5, rtol=0)
 
 
-def test_a_sample_is_one_head_at_one_update(llama):
-    given, wanted = lesson(), later_attention(llama, lesson())
+def test_a_sample_is_one_head_at_one_eviction_step(llama):
+    given, targets = document(), target_attention(llama, document())
     samples = collect(
-        llama, given, wanted, make_cache_config(NammPolicy(Namm.zeros()), interval=64)
+        llama, given, targets, make_cache_config(NammPolicy(Namm.zeros()), interval=64)
     )
     assert [len(sample.ages) for sample in samples] == [64] * 4 + [128] * 4 + [192] * 4
-    assert torch.equal(samples[-1].wanted, wanted[1][1][:192])
+    assert torch.equal(samples[-1].target, targets[1][1][:192])
     assert samples[-1].ages.tolist() == list(range(191, -1, -1))
     evicting = make_cache_config(NammPolicy(Namm.zeros()), budget=0.5, interval=64)
-    assert [len(sample.ages) for sample in collect(llama, given, wanted, evicting)] == [64] * 4 + [
+    assert [len(sample.ages) for sample in collect(llama, given, targets, evicting)] == [64] * 4 + [
         96
     ] * 4 + [128] * 4
 
 
 def test_distilling_learns_and_is_repeatable(llama):
-    lessons, rows = [lesson(seed=seed) for seed in (0, 10)], []
+    documents, rows = [document(seed=seed) for seed in (0, 10)], []
     settings = DistilSettings(steps=200, rounds=1, interval=64, batch=4, rate=3e-3, enough=0.1)
-    form = Namm.zeros(memory=Memory(replay=True))
-    namm = distil(llama, lessons, settings, rows.append, form)
+    form = Namm.zeros(settings=NammSettings(replay=True))
+    namm = distil(llama, documents, settings, rows.append, form)
     assert rows[1]["loss"] < 0.9 * rows[0]["loss"]
-    assert namm == distil(llama, lessons, settings, family=form)
+    assert namm == distil(llama, documents, settings, family=form)
     keeping = make_cache_config(NammPolicy(form), interval=64)
     states = torch.cat(
         [
-            scaled(s.state, 17)
-            for text in lessons
-            for s in collect(llama, text, later_attention(llama, text), keeping)
+            form.settings.scaled(s.state)
+            for text in documents
+            for s in collect(llama, text, target_attention(llama, text), keeping)
         ]
     )
     torch.testing.assert_close(namm.mean, states.mean(0), atol=1e-5, rtol=1e-4)
 
 
-def test_a_namm_that_reads_again_begins_with_that_as_its_score(llama):
+def test_a_namm_with_query_replay_begins_with_it_as_its_score(llama):
     """Before the first step it ranks tokens as the policy `replay` does."""
-    given = lesson()
+    given = document()
     namm = distil(llama, [given], DistilSettings(steps=0, rounds=1, interval=64))
     for sample in collect(
         llama,
         given,
-        later_attention(llama, given),
+        target_attention(llama, given),
         make_cache_config(NammPolicy(namm), interval=64),
     ):
         scores = namm.scores(namm.features(sample.state, sample.ages))
         assert torch.equal(scores.argsort(stable=True), sample.state[:, 0].argsort(stable=True))
 
 
-@pytest.mark.parametrize(
-    "name", ["rates", "past", "published-past", "probes", "published-probes", "both"]
-)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_is_learnt_and_evicts(llama, name):
-    """Two rounds, so that what it remembers of its own evictions is learnt from too."""
+    """Two rounds, so that it learns from its own evictions too."""
     form = family(name)
-    probes = ((5, 6, 7), (8, 9)) if form.takes_probes else ()
     settings = DistilSettings(
-        steps=20, rounds=2, interval=64, batch=4, budget=0.3, rate=1e-3, enough=0.1, probes=probes
+        steps=20, rounds=2, interval=64, batch=4, budget=0.3, rate=1e-3, enough=0.1
     )
-    namm = distil(llama, [lesson()], settings, family=form)
-    assert (namm.settings, namm.state_width) == (form.settings, form.state_width)
-    cache = ManagedCache.for_model(llama, settings.eviction(namm))
+    namm = distil(llama, [document()], settings, family=form)
+    assert namm.settings == form.settings
+    cache = ManagedCache.for_model(llama, settings.config(namm))
     for piece in torch.split(random_ids(1, 192), 64, 1):
         llama(piece, past_key_values=cache)
     assert cache.stats().kept_fraction == pytest.approx(0.3, abs=0.01)

@@ -7,10 +7,11 @@ import json
 import pytest
 import torch
 
-from namm_lab.bench import BenchFile, Benchmark, draw_rows, run_benchmark
+from namm_lab.bench import KEY, Benchmark, draw_rows, run_benchmark
+from namm_lab.bench.contenders import PEERS, missing, peer_contender
 from namm_lab.bench.plan import Cell
 from namm_lab.bench.shapes import random_ids, random_model, shape_named
-from namm_lab.bench.sides import PEERS, missing, peer_side
+from namm_lab.rows import RowFile
 from tests.lab.bench.test_rows import CONTRACT
 
 SHORT = {"lengths": (150,), "interval": 64, "runs": 3, "decoded": 4}
@@ -22,7 +23,7 @@ def plan(least) -> Benchmark:
     return Benchmark(shape=least, tasks=("prefill", "decode"), **SHORT)
 
 
-def test_every_side_is_measured_and_has_the_fields_of_the_contract(plan):
+def test_every_contender_is_measured_and_has_the_fields_of_the_contract(plan):
     seen = []
     rows = run_benchmark(plan, on_row=lambda row, done, total: seen.append((done, total)))
     names = [
@@ -32,7 +33,7 @@ def test_every_side_is_measured_and_has_the_fields_of_the_contract(plan):
         "transformers-generate",
         "transformers-fp8",
     ]
-    assert [row["side"] for row in rows] == names + [
+    assert [row["contender"] for row in rows] == names + [
         name for name in names if name != "transformers-generate"
     ]
     assert seen == [(n, 9) for n in range(1, 10)]
@@ -53,18 +54,18 @@ def test_every_side_is_measured_and_has_the_fields_of_the_contract(plan):
 
 def test_what_is_in_the_file_is_not_measured_again(plan, tmp_path):
     path = tmp_path / "rows.jsonl"
-    rows = run_benchmark(plan, file=BenchFile(path))
+    rows = run_benchmark(plan, file=RowFile(path, KEY))
     again: list[str] = []
-    assert run_benchmark(plan, file=BenchFile(path), on_note=again.append) == rows
+    assert run_benchmark(plan, file=RowFile(path, KEY), on_note=again.append) == rows
     assert again == []
     lines = path.read_text().splitlines()
     path.write_text(
-        "\n".join(line for line in lines if json.loads(line)["side"] != "namm-llm") + "\n"
+        "\n".join(line for line in lines if json.loads(line)["contender"] != "namm-llm") + "\n"
     )
-    rest = run_benchmark(plan, file=BenchFile(path), on_note=again.append)
-    assert [row["side"] for row in rest] == [row["side"] for row in rows]
+    rest = run_benchmark(plan, file=RowFile(path, KEY), on_note=again.append)
+    assert [row["contender"] for row in rest] == [row["contender"] for row in rows]
     assert [old == new for old, new in zip(rows, rest, strict=True)] == [
-        row["side"] != "namm-llm" for row in rows
+        row["contender"] != "namm-llm" for row in rows
     ]
     assert {note.partition(": ")[2] for note in again if ": " in note} == {
         "transformers",
@@ -81,13 +82,13 @@ def test_peers_read_and_decode_what_the_reference_does(least, name):
     ids = random_ids(64, 2, 100)
     with torch.inference_mode():
         expected = model(ids).logits[:, -1:].argmax(-1)
-    side = peer_side(name, 32)
-    reading = side.read(model, ids)
+    contender = peer_contender(name, 32)
+    reading = contender.read(model, ids)
     if name != "transformers-quanto" and name != "transformers-hqq":
         assert torch.equal(reading.token, expected)
     assert reading.cache.get_seq_length() == 100
-    if "decode" in side.tasks:
-        side.decode(model, reading, 3)
+    if "decode" in contender.tasks:
+        contender.decode(model, reading, 3)
         assert reading.cache.get_seq_length() == 100  # it was a copy that grew
 
 

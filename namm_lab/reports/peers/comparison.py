@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from namm_lab.bench import BenchFile, Benchmark, run_benchmark, save_model
-from namm_lab.reports.peers.side import PYTHON, Kvpress, KvpressSide
-from namm_lab.reports.rows import Row
+from namm_lab.bench import KEY, Benchmark, run_benchmark, save_model
+from namm_lab.reports.peers.contender import PYTHON, Kvpress, KvpressContender
+from namm_lab.rows import Row, RowFile
 from namm_llm import UsageError
 
 
@@ -36,9 +36,9 @@ def compare(
         dtype = save_model(plan, folder)
         kvpress = Kvpress(folder, dtype, str(plan.torch_device()))
         try:
-            others = [KvpressSide(kvpress, press, budget) for press in presses]
+            others = [KvpressContender(kvpress, press, budget) for press in presses]
             return run_benchmark(
-                plan, file=BenchFile(path), on_note=note, others=others, again=again
+                plan, file=RowFile(path, KEY), on_note=note, others=others, again=again
             )
         finally:
             kvpress.close()
