@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from namm_llm.cli.main import main
 from namm_llm.cli.options import Settings
+from namm_llm.config import make_cache_config
 from namm_llm.errors import NammError
 from tests.cli.fake import FakeRunner
 
@@ -23,6 +24,7 @@ class FakeCommandLine:
         self._monkeypatch = monkeypatch
         self.runner = FakeRunner([])
         self.settings: Settings | None = None
+        self.eviction = make_cache_config()
 
     def __call__(
         self,
@@ -31,7 +33,7 @@ class FakeCommandLine:
         stdin: str = "",
         between: Callable[[], None] = lambda: None,
     ) -> Result:
-        self.runner = FakeRunner(list(replies), between)
+        self.runner = FakeRunner(list(replies), between, eviction=self.eviction)
 
         def load(settings: Settings) -> FakeRunner:
             self.settings = settings

@@ -168,7 +168,9 @@ def test_set_changes_how_answers_are_sampled(cli: FakeCommandLine) -> None:
     )
     assert done.stderr.startswith('temperature is 0.7.\nstop is ["END"].\nseed is 3.\n')
     assert "temperature         0.7\n" in done.stderr
-    assert cli.runner.params == [SamplingParams(max_tokens=1024, temperature=0.7, stop=("END",), seed=3)]
+    assert cli.runner.params == [
+        SamplingParams(max_tokens=1024, temperature=0.7, stop=("END",), seed=3)
+    ]
 
 
 def test_help_names_every_command(cli: FakeCommandLine) -> None:
@@ -239,7 +241,7 @@ def test_show_memory_and_model(cli: FakeCommandLine, handbook: str) -> None:
         "System: Be brief.\n\nUser: [handbook.txt, 18 characters]\nHi\n\nAssistant: Hello.\n"
         in shown
     )
-    memory = "Read: 2 048 of 4 096 tokens\nKept: 512 tokens for each head (25%), 34 MB (all of them: 136 MB)\nChosen by: h2o, in 4 updates\n"
+    memory = "Read: 2 048 of 4 096 tokens\nKept: 512 tokens for each head (25%), 34 MB (all of them: 136 MB)\nChosen by: h2o, in 4 eviction steps\n"
     assert shown.endswith(memory)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from namm_llm.cli.output import size
-from namm_llm.config import SamplingParams
+from namm_llm.cli.output import size, tell_cut
+from namm_llm.config import SamplingParams, make_cache_config
 from namm_llm.errors import ContextError
 from tests.cli.conftest import FakeCommandLine
 from tests.cli.fake import CONTRACT
@@ -42,6 +43,65 @@ def test_only_given_options_are_passed_on(cli: FakeCommandLine, handbook: str) -
     assert cli.settings is not None
     assert cli.settings.runner == {"policy": "h2o", "budget": "0.25"}
     assert cli.runner.params == [SamplingParams(max_tokens=7, seed=0)]
+
+
+SAMPLING = (
+    "--temperature 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 --repetition-penalty 1.1 "
+    "--presence-penalty 0.5 --frequency-penalty 0.25 --seed 7 --stop END --stop \\n\\n"
+).split(" ")
+
+
+def test_every_sampling_option_reaches_the_model(cli: FakeCommandLine, handbook: str) -> None:
+    cli(["Yes."], "ask", handbook, "Green?", *SAMPLING)
+    assert cli.runner.params == [
+        SamplingParams(
+            temperature=0.7,
+            top_k=40,
+            top_p=0.9,
+            min_p=0.05,
+            repetition_penalty=1.1,
+            presence_penalty=0.5,
+            frequency_penalty=0.25,
+            seed=7,
+            stop=("END", "\\n\\n"),
+        )
+    ]
+
+
+@pytest.mark.parametrize("given", ["schema.json", '{"type": "object"}'])
+def test_a_schema_is_a_file_or_json(
+    cli: FakeCommandLine, handbook: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(handbook).parent)
+    Path("schema.json").write_text('{"type": "object"}')
+    cli(["{}"], "ask", handbook, "Green?", "--json-schema", given)
+    assert cli.runner.params == [SamplingParams(json_schema={"type": "object"})]
+    done = cli(["{}"], "ask", handbook, "Green?", "--json-schema", "none.json")
+    assert done.stderr == (
+        "Error: --json-schema none.json: the file cannot be read (No such file or directory)\n"
+    )
+    assert done.exit_code == 2
+
+
+def test_a_budget_that_evicts_nothing_of_a_short_text_says_why(
+    cli: FakeCommandLine, handbook: str
+) -> None:
+    cli.eviction = make_cache_config("h2o", budget=0.25, interval=2000)
+    done = cli(["Yes."], "ask", handbook, "Green?")
+    assert done.stderr == (
+        "handbook.txt has 1 203 tokens, fewer than --interval 2000, so nothing is evicted; "
+        "a smaller --interval evicts.\n"
+    )
+
+
+def test_a_cut_answer_says_what_cut_it(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_cut(1024, 1024, "/set max_tokens")
+    tell_cut(90, 256, "--max-tokens")
+    assert capsys.readouterr() == (
+        "",
+        "(cut at 1 024 tokens; /set max_tokens allows more)\n"
+        "(cut after 90 tokens, at the model's last trained position)\n",
+    )
 
 
 def test_json_is_one_object_for_each_answer(cli: FakeCommandLine, handbook: str) -> None:
@@ -84,6 +144,9 @@ def test_errors_are_one_line_and_their_exit_code(cli: FakeCommandLine, handbook:
         (["ask", "x.txt"], "Error: Missing argument 'QUESTION...'.\n"),
         (["ask", "x.txt", "q", "--max-tokens", "some"], "'some' is not a valid integer.\n"),
         (["frobnicate"], "Error: No such command 'frobnicate'.\n"),
+        (["run"], "Error: No such command 'run'. Did you mean 'chat'?\n"),
+        (["list"], "Error: No such command 'list'. Did you mean 'documents list'?\n"),
+        (["sumarize"], "Error: No such command 'sumarize'. Did you mean 'summarize'?\n"),
         (["chat", "--polcy", "h2o"], "Error: No such option '--polcy'. Did you mean '--policy'?\n"),
     ],
 )

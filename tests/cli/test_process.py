@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,9 @@ def test_stdout_has_the_answer_alone_and_piped_text_reaches_the_model(
             check=True,
         )
         answer = json.loads(done.stdout)
-        assert list(answer) == ["text", "finish_reason", "usage", "timings", "cache", "model"]
+        assert list(answer) == [
+            *("text", "finish_reason", "usage", "timings", "cache", "model", "closed_early")
+        ]
         assert done.stderr.count("\n") == 1
         assert " tok · " in done.stderr
         assert "\x1b" not in done.stderr
@@ -80,6 +83,20 @@ def test_a_reader_that_leaves_is_no_traceback(tiny_folder: Path, note: str) -> N
         stdout.close()
         assert process.wait(SECONDS) == 1
         assert stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 1.0])
+def test_ctrl_c_while_starting_is_no_traceback(
+    tiny_folder: Path, note: str, seconds: float
+) -> None:
+    with running("ask", note, "Talk.", "--model", str(tiny_folder)) as (process, _, stderr):
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(SECONDS)
+        said = stderr.read()
+    if code != -signal.SIGINT:  # which came before Python ran our first line
+        assert (code, said.strip()) == (130, b"Interrupted.")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
