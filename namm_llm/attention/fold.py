@@ -21,7 +21,7 @@ class Fold(Protocol):
 
     @property
     def hop(self) -> int:
-        """Queries are folded in whole hops of so many."""
+        """Queries of a hop; only whole ones are folded."""
 
     @property
     def overlap(self) -> int:
@@ -32,7 +32,7 @@ class Fold(Protocol):
         """Name of its kernel in `namm_llm.attention.backend`, if there is one."""
 
     def kernel_arguments(self, device: torch.device) -> dict[str, Any]:
-        """Keyword arguments of its kernel, beside what an observation is made of."""
+        """Keyword arguments of its kernel, in addition to the observation and the state."""
 
     def update(self, state: Tensor, rows: Tensor) -> Tensor:
         """The new summary `[N, W]`, float32.

@@ -153,7 +153,7 @@ class Observation:
         return self.keys.float()
 
     def _block(self, multiple: int = 1) -> int:
-        """Queries to work on at a time, a multiple of so many."""
+        """Queries to work on at a time, a multiple of `multiple`."""
         logits = self.queries.shape[0] * max(1, self.positions.shape[0]) * multiple
         return max(1, _block_floats() // logits) * multiple
 

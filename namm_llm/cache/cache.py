@@ -9,33 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import (
-    Cache,
-    CacheLayerMixin,
-    DynamicSlidingWindowLayer,
-    get_layer_types_and_kwargs,
-)
+from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
 
-from namm_llm.attention.rope import rotation_of
-from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.layer import ManagedLayer, joined, layers_for
 from namm_llm.cache.state import check_settings, fill_layers, layers_state
 from namm_llm.cache.stats import CacheStats
 from namm_llm.cache.transformers import PendingKeys, layer_devices, prepare_model
 from namm_llm.cache.update import EvictionEvent, Stopwatch, evict
 from namm_llm.config import CacheConfig, make_cache_config, settings_of, takes_settings
 from namm_llm.config.header import config_to_dict
-from namm_llm.errors import CacheError, ModelError
+from namm_llm.errors import CacheError
 from namm_llm.policies.base import EvictionPolicy
-
-_MANAGED = "full_attention"
-_SLIDING = ("sliding_attention", "chunked_attention")
 
 
 class ManagedCache(Cache):
@@ -77,7 +67,7 @@ class ManagedCache(Cache):
         """
         prepare_model(model)
         cache = cls(layers=[])
-        cache.layers = list(_layers_for(model, configs))
+        cache.layers = list(layers_for(model, configs))
         return cache
 
     @property
@@ -179,11 +169,11 @@ class ManagedCache(Cache):
 
         Raises CacheError for several caches with sliding-window layers.
         """
-        joined = cls(layers=[])
-        joined.layers = [
-            _joined(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)
+        batch = cls(layers=[])
+        batch.layers = [
+            joined(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)
         ]
-        return joined
+        return batch
 
     def select_rows(self, rows: Sequence[int]) -> None:
         """Keep these sequences of the batch, in this order, in place; one that is named again is
@@ -289,47 +279,3 @@ class ManagedCache(Cache):
             eviction_steps=sum(sequence.eviction_steps for sequence in rows),
             policy="; ".join(dict.fromkeys(config.describe() for config in self.configs)),
         )
-
-
-def _layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[CacheLayerMixin]:
-    """Empty layers, by the kinds that the model's configuration names."""
-    kinds, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
-    layers: list[CacheLayerMixin] = []
-    rotation = rotation_of(model) if any(config.policy.replays for config in configs) else None
-    # transformers 5.17 has one dict for all layers
-    arguments = kwargs if isinstance(kwargs, list) else [kwargs] * len(kinds)
-    for kind, own in zip(kinds, arguments, strict=True):
-        if kind == _MANAGED:
-            index = sum(isinstance(layer, ManagedLayer) for layer in layers)
-            layers.append(ManagedLayer(index, configs, rotation))
-        elif kind in _SLIDING:
-            layers.append(DynamicSlidingWindowLayer(**own))
-        else:
-            raise ModelError(
-                f"{type(model).__name__} has layers of type {kind}, which the evicting cache "
-                "cannot manage"
-            )
-    if _MANAGED not in kinds:
-        raise ModelError(
-            f"{type(model).__name__} has only sliding-window layers: there is nothing for an "
-            "evicting cache to manage"
-        )
-    return layers
-
-
-def _joined(layers: Sequence[Any]) -> CacheLayerMixin:
-    """One layer that holds forks of the sequences of all of these."""
-    if not isinstance(layers[0], ManagedLayer):
-        if len(layers) > 1:
-            raise CacheError(
-                "a model with sliding-window layers cannot join caches into a batch; ask one "
-                "question at a time"
-            )
-        return cast(CacheLayerMixin, deepcopy(layers[0]))
-    # documents keep their own policies, so that one sequence of a batch may replay and another not
-    rotation = next((layer.rotation for layer in layers if layer.rotation is not None), None)
-    joined = ManagedLayer(layers[0].index, layers[0].configs, rotation)
-    joined.sequences = [sequence.fork() for layer in layers for sequence in layer.sequences]
-    joined.columns = max(layer.columns for layer in layers)
-    joined.is_initialized = bool(joined.sequences)
-    return joined

@@ -7,17 +7,27 @@ that a batch gives what its sequences give alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from copy import deepcopy
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import (
+    CacheLayerMixin,
+    DynamicSlidingWindowLayer,
+    get_layer_types_and_kwargs,
+)
 
-from namm_llm.attention.rope import Rotation
+from namm_llm.attention.rope import Rotation, rotation_of
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.cache.transformers import PendingLayer
 from namm_llm.config import CacheConfig
-from namm_llm.errors import CacheError
+from namm_llm.errors import CacheError, ModelError
 from namm_llm.tokens import RaggedTokens
+
+_MANAGED = "full_attention"
+_SLIDING = ("sliding_attention", "chunked_attention")
 
 
 class ManagedLayer(PendingLayer):
@@ -39,7 +49,7 @@ class ManagedLayer(PendingLayer):
         self.rotation = rotation
         self.sequences: list[LayerSequence] = []
         self.columns = 0
-        """Columns that went through, left padding included: the length that transformers asks for."""
+        """Columns that went through, padding included: the length that transformers asks for."""
 
     def update(self, *args: object, **kwargs: object) -> NoReturn:
         """Tokens come through `ManagedCache.update`, which runs the eviction steps."""
@@ -164,3 +174,47 @@ def _real_columns(padding: Tensor) -> slice | Tensor:
     if len(at) and int(at[-1]) - int(at[0]) + 1 == len(at):
         return slice(int(at[0]), int(at[-1]) + 1)
     return at
+
+
+def layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[CacheLayerMixin]:
+    """Empty layers, by the kinds that the model's configuration names."""
+    kinds, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
+    layers: list[CacheLayerMixin] = []
+    rotation = rotation_of(model) if any(config.policy.replays for config in configs) else None
+    # transformers 5.17 has one dict for all layers
+    arguments = kwargs if isinstance(kwargs, list) else [kwargs] * len(kinds)
+    for kind, own in zip(kinds, arguments, strict=True):
+        if kind == _MANAGED:
+            index = sum(isinstance(layer, ManagedLayer) for layer in layers)
+            layers.append(ManagedLayer(index, configs, rotation))
+        elif kind in _SLIDING:
+            layers.append(DynamicSlidingWindowLayer(**own))
+        else:
+            raise ModelError(
+                f"{type(model).__name__} has layers of type {kind}, which the evicting cache "
+                "cannot manage"
+            )
+    if _MANAGED not in kinds:
+        raise ModelError(
+            f"{type(model).__name__} has only sliding-window layers: there is nothing for an "
+            "evicting cache to manage"
+        )
+    return layers
+
+
+def joined(layers: Sequence[Any]) -> CacheLayerMixin:
+    """One layer that holds forks of the sequences of all of these."""
+    if not isinstance(layers[0], ManagedLayer):
+        if len(layers) > 1:
+            raise CacheError(
+                "a model with sliding-window layers cannot join caches into a batch; ask one "
+                "question at a time"
+            )
+        return cast(CacheLayerMixin, deepcopy(layers[0]))
+    # documents keep their own policies, so that one sequence of a batch may replay and another not
+    rotation = next((layer.rotation for layer in layers if layer.rotation is not None), None)
+    batch = ManagedLayer(layers[0].index, layers[0].configs, rotation)
+    batch.sequences = [sequence.fork() for layer in layers for sequence in layer.sequences]
+    batch.columns = max(layer.columns for layer in layers)
+    batch.is_initialized = bool(batch.sequences)
+    return batch

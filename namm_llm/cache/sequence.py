@@ -33,7 +33,7 @@ class LayerSequence:
     window: GrowingBuffer = field(default_factory=GrowingBuffer)
     """Keys and values `[G, C, D]` since the last eviction step."""
     queries: GrowingBuffer = field(default_factory=GrowingBuffer)
-    """Queries `[H, Q, D]` after RoPE and their log-sum-exp `[H, Q]`, only if the policy observes."""
+    """Queries `[H, Q, D]` after RoPE and log-sum-exp `[H, Q]`, only if the policy observes."""
     seen: int = 0
     """Tokens that went through."""
     compacted_at: int = 0

@@ -35,7 +35,7 @@ def parameter_count(features: int, attention_dim: int, mlp_hidden: int = 0) -> i
 
 
 def attention_dim_of(parameters: int, features: int, mlp_hidden: int = 0) -> int:
-    """Inverse of `parameter_count`. Raises NammFileError when no size gives that many parameters."""
+    """Inverse of `parameter_count`. Raises NammFileError when no size gives that many."""
     if parameters == parameter_count(features, 0, mlp_hidden):
         return 0
     # from 1 on the count is a straight line in the attention's size

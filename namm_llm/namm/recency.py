@@ -29,7 +29,8 @@ class Recency:
             raise NammFileError(f"The recency embedding needs an even size, got {self.size}.")
         if not 1.0 <= self.max_freq < float("inf"):
             raise NammFileError(
-                f"The recency embedding's max_freq must be finite and at least 1, got {self.max_freq}."
+                "The recency embedding's max_freq must be finite and at least 1, got "
+                f"{self.max_freq}."
             )
 
 

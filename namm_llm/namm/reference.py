@@ -85,7 +85,8 @@ def _check_statistics(state: dict[str, Any]) -> None:
     count = state.get(f"{STATISTICS}num")
     if missing or (isinstance(count, Tensor) and not count.any()):
         raise NammFileError(
-            "it has no statistics (mean and variance): un-normalised features would be scored wrongly."
+            "it has no statistics (mean and variance): un-normalised features would be scored "
+            "wrongly."
         )
 
 

@@ -1,9 +1,9 @@
 """The base classes of eviction policies: frozen values that score the tokens of one KV head.
 
-Derive from `ScorePolicy` for scores of keys, values and positions, from `ObservingPolicy` for scores
-that look at attention; decorate the class with `register_policy`. A policy never sees batches,
-layers or ragged storage. What it remembers of a token is a row of `HeadTokens.state`, which the
-cache evicts with the token. Which tokens stay, given the scores, is decided by the cache.
+Derive from `ScorePolicy` for scores of keys, values and positions, from `ObservingPolicy` for
+scores that look at attention; decorate the class with `register_policy`. A policy never sees
+batches, layers or ragged storage. What it remembers of a token is a row of `HeadTokens.state`,
+which the cache evicts with the token. Which tokens stay, given the scores, is decided by the cache.
 """
 
 from __future__ import annotations

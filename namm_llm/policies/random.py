@@ -17,7 +17,7 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Random(ScorePolicy):
-    """Keeps tokens by a hash of position and seed: the same ones in every run, batch and chunking."""
+    """Keeps tokens by a hash of position and seed: the same in every run, batch and chunking."""
 
     name: ClassVar[str] = "random"
     seed: int = 0

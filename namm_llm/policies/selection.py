@@ -1,6 +1,7 @@
-"""Scores to kept tokens: threshold or budget, and who competes with whom.
+"""Scores to kept tokens, by a threshold or a budget.
 
-Works on lists with one entry for each KV head that competes; knows nothing of what the scores mean.
+Works on lists with one entry for each KV head that shares the budget; knows nothing of the meaning
+of the scores.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) ->
     total = max(total, int(must.sum()))
     if not total:
         return [s.new_empty(0, dtype=torch.long) for s in scores]
-    # what is not a number goes first
+    # NaN goes first
     ranked = (
         torch.cat(list(scores))
         .float()
         .nan_to_num(-torch.inf, torch.inf, -torch.inf)
         .masked_fill_(must, torch.inf)
     )
-    # found without sorting: in which order the others stand does not matter
+    # without sorting: the order of the others does not matter
     least = _least_of_best(ranked, total)
     kept = ranked > least
     equal = (ranked == least).nonzero()[:, 0]

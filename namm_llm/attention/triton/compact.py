@@ -1,4 +1,4 @@
-"""CacheConfig as one pass: a token's key, value, position, state and scales are moved together by
+"""Eviction as one pass: a token's key, value, position, state and scales are moved together by
 the index of the kept token.
 
 Definition: `RaggedTokens.gather`.
@@ -18,12 +18,12 @@ from namm_llm.tokens import HeadTokens, RaggedTokens
 _TOKENS = 32  # of one program
 
 
-def gather(segments: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> RaggedTokens:
-    """As of `RaggedTokens.gather`: the tokens `keep[g]` (ascending indices, None = all) of each
-    segment in new flat columns.
+def gather(heads: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> RaggedTokens:
+    """`RaggedTokens.gather`: the tokens `keep[g]` (ascending indices, None = all) of each
+    head in new flat columns.
     """
-    lengths = tuple(len(s) if k is None else len(k) for s, k in zip(segments, keep, strict=True))
-    first = segments[0]
+    lengths = tuple(len(s) if k is None else len(k) for s, k in zip(heads, keep, strict=True))
+    first = heads[0]
     columns = (first.keys, first.values, first.positions, first.state, first.scales)
     keys, values, positions, state, scales = (
         None if c is None else c.new_empty(sum(lengths), *c.shape[1:]) for c in columns
@@ -33,9 +33,9 @@ def gather(segments: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> Rag
     assert positions is not None
     assert state is not None
     flat = RaggedTokens(keys, values, positions, state, lengths, scales)
-    for segment, target, index in zip(segments, flat.heads(), keep, strict=True):
+    for head, target, index in zip(heads, flat.heads(), keep, strict=True):
         if len(target):
-            _move(segment, target, index)
+            _move(head, target, index)
     return flat
 
 
@@ -48,19 +48,20 @@ def _move(source: HeadTokens, target: HeadTokens, index: Tensor | None) -> None:
     with torch.cuda.device_of(source.keys):
         _gather[(triton.cdiv(len(target), _TOKENS),)](
             *columns, source.positions, *moved, target.positions,
-            source.positions if index is None else index, len(target), *(column.stride(0) for column in columns),
+            source.positions if index is None else index, len(target),
+            *(column.stride(0) for column in columns),
             ALL=index is None, KEY=key, VALUE=value, STATE=state, SCALES=scales,
             KEY_TILE=triton.next_power_of_2(key), VALUE_TILE=triton.next_power_of_2(value),
             STATE_TILE=triton.next_power_of_2(max(1, state)), TOKENS=_TOKENS,
         )  # fmt: skip
 
 
-def _wide(segment: HeadTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _wide(head: HeadTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Keys, values, state and scales, `[N, any]` each; scales have no width where nothing is
     quantised.
     """
-    scales = segment.keys[:, :0] if segment.scales is None else segment.scales
-    return segment.keys, segment.values, segment.state, scales
+    scales = head.keys[:, :0] if head.scales is None else head.scales
+    return head.keys, head.values, head.state, scales
 
 
 @triton.jit
@@ -76,10 +77,13 @@ def _row(source, target, old, new, live, stride, WIDTH: tl.constexpr, TILE: tl.c
 
 @triton.jit
 def _gather(
-    keys, values, state, scales, positions, new_keys, new_values, new_state, new_scales, new_positions, index, count,
+    keys, values, state, scales, positions, new_keys, new_values, new_state, new_scales,
+    new_positions, index, count,
     key_row, value_row, state_row, scales_row,
-    ALL: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, STATE: tl.constexpr, SCALES: tl.constexpr,
-    KEY_TILE: tl.constexpr, VALUE_TILE: tl.constexpr, STATE_TILE: tl.constexpr, TOKENS: tl.constexpr,
+    ALL: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, STATE: tl.constexpr,
+    SCALES: tl.constexpr,
+    KEY_TILE: tl.constexpr, VALUE_TILE: tl.constexpr, STATE_TILE: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):  # fmt: skip
     new = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     live = new < count

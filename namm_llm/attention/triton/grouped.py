@@ -22,7 +22,7 @@ _MANY = 64  # rows of a group from which on the work is arithmetic, not reading
 def grouped_attention(
     query: Tensor, retained: RaggedTokens, keys: Tensor, values: Tensor, *, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As of `namm_llm.attention.grouped`: output `[H, T, D]` and log-sum-exp `[H, T]`."""
+    """See `namm_llm.attention.grouped`: output `[H, T, D]` and log-sum-exp `[H, T]`."""
     query = query.contiguous()
     window = window_tokens(keys, values)
     if not retained.longest:
@@ -52,22 +52,22 @@ def retained_tokens(retained: RaggedTokens) -> VarlenTokens:
 
 
 def window_tokens(keys: Tensor, values: Tensor) -> VarlenTokens:
-    """Keys and values `[G, C, D]`, views of buffers `[G, room, D]` that may lie anywhere, as the
+    """The window `[G, C, D]`, views of buffers `[G, capacity, D]` that may lie anywhere, as the
     kernel takes them.
     """
     groups, count, _ = keys.shape
-    room = keys.stride(0) // keys.stride(1)
-    assert values.stride(0) // values.stride(1) == room, "keys and values have the same room"
-    starts, _ = bounds((room,) * groups, keys.device)
+    capacity = keys.stride(0) // keys.stride(1)
+    assert values.stride(0) // values.stride(1) == capacity, "keys and values lie alike"
+    starts, _ = bounds((capacity,) * groups, keys.device)
     lengths = torch.full(
         (groups,), count, dtype=torch.int32, device=keys.device
     )  # filled on the device: nobody waits
-    return VarlenTokens(_rows(keys, room), _rows(values, room), starts, lengths, count)
+    return VarlenTokens(_rows(keys, capacity), _rows(values, capacity), starts, lengths, count)
 
 
-def _rows(buffer: Tensor, room: int) -> Tensor:
+def _rows(buffer: Tensor, capacity: int) -> Tensor:
     groups, count, size = buffer.shape
-    return buffer.as_strided(((groups - 1) * room + count, size), buffer.stride()[1:])
+    return buffer.as_strided(((groups - 1) * capacity + count, size), buffer.stride()[1:])
 
 
 def varlen(query: Tensor, retained: RaggedTokens, *, scale: float) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ def varlen(query: Tensor, retained: RaggedTokens, *, scale: float) -> tuple[Tens
         return_aux=AuxRequest(lse=True),
         scale=scale,
     )
-    # one head: [1, rows] or [rows, 1], whichever torch means; a segment without keys has no sum
+    # one head: [1, rows] or [rows, 1], whichever torch means; a head without keys has no sum
     lse = lse.reshape(groups, rows).masked_fill(
         bounds(retained.lengths, query.device)[1][:, None] == 0, -torch.inf
     )
@@ -96,5 +96,5 @@ def varlen(query: Tensor, retained: RaggedTokens, *, scale: float) -> tuple[Tens
 
 
 def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """`[G + 1]`, int32: 0 and where each segment ends."""
+    """`[G + 1]`, int32: 0 and where each head ends."""
     return bounds((*lengths, 0), device)[0]

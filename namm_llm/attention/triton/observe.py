@@ -90,8 +90,10 @@ def _sizes(queries: Tensor, hop: int) -> dict[str, Any]:
 
 @triton.jit
 def _mean(
-    key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, start, stop, scale,
-    HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
+    key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, start, stop,
+    scale,
+    HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr,
+    SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Group-mean attention [HOP, KEYS] of the queries from position `start` on, 0 from `stop` on
     and before the text.
@@ -99,14 +101,14 @@ def _mean(
     row = tl.arange(0, HEADS_TILE * HOP)
     at = start + row % HOP
     size = tl.arange(0, SIZE_TILE)
-    place = at - first
+    row_at = at - first
     paid = tl.zeros([HOP, KEYS], dtype=tl.float32)
     for begin in tl.range(0, HEADS, HEADS_TILE, num_stages=1):
         head = begin + row // HOP
         known = (head < HEADS) & (at >= 0) & (at < stop)
-        offsets = head[:, None] * query_head + place[:, None] * query_row + size[None, :]
+        offsets = head[:, None] * query_head + row_at[:, None] * query_row + size[None, :]
         query = tl.load(queries + offsets, mask=known[:, None] & (size[None, :] < SIZE), other=0.0)
-        norm = tl.load(lse + head * lse_head + place * lse_row, mask=known, other=float("inf"))
+        norm = tl.load(lse + head * lse_head + row_at * lse_row, mask=known, other=float("inf"))
         logits = product(query, key) * scale - norm[:, None]
         logits = tl.where(position[None, :] <= at[:, None], logits, float("-inf"))
         paid += tl.sum(tl.reshape(tl.exp(logits), [HEADS_TILE, HOP, KEYS]), axis=0)
@@ -115,8 +117,10 @@ def _mean(
 
 @triton.jit
 def _total(
-    queries, lse, keys, positions, query_head, query_row, lse_head, lse_row, key_row, out, tokens, first, start, stop, scale,
-    HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
+    queries, lse, keys, positions, query_head, query_row, lse_head, lse_row, key_row, out, tokens,
+    first, start, stop, scale,
+    HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr,
+    SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
     live = at < tokens
@@ -130,7 +134,8 @@ def _total(
     paid = tl.zeros([KEYS], dtype=tl.float32)
     for hop in range(start, stop, HOP):
         mean = _mean(
-            key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, hop, stop, scale,
+            key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, hop,
+            stop, scale,
             HOP, HEADS, HEADS_TILE, SIZE, SIZE_TILE, KEYS,
         )  # fmt: skip
         paid += tl.sum(mean, axis=0)
@@ -139,10 +144,12 @@ def _total(
 
 @triton.jit
 def _spectrogram(
-    queries, lse, keys, positions, query_head, query_row, lse_head, lse_row, key_row, basis, old, new,
+    queries, lse, keys, positions, query_head, query_row, lse_head, lse_row, key_row, basis, old,
+    new,
     tokens, first, start, hops, scale, decay,
     BINS: tl.constexpr, BINS_TILE: tl.constexpr,
-    HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
+    HOP: tl.constexpr, HEADS: tl.constexpr, HEADS_TILE: tl.constexpr, SIZE: tl.constexpr,
+    SIZE_TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
     live = at < tokens
@@ -172,14 +179,16 @@ def _spectrogram(
 
     stop = start + hops * HOP
     mean = _mean(
-        key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, start - HOP, stop, scale,
+        key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, start - HOP,
+        stop, scale,
         HOP, HEADS, HEADS_TILE, SIZE, SIZE_TILE, KEYS,
     )  # fmt: skip
     cosine_sum = tl.dot(cosine_left, mean, input_precision="tf32x3")
     sine_sum = tl.dot(sine_left, mean, input_precision="tf32x3")
     for hop in range(start, stop, HOP):
         mean = _mean(
-            key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, hop, stop, scale,
+            key, position, queries, lse, query_head, query_row, lse_head, lse_row, first, hop,
+            stop, scale,
             HOP, HEADS, HEADS_TILE, SIZE, SIZE_TILE, KEYS,
         )  # fmt: skip
         cosine_sum += tl.dot(cosine_right, mean, input_precision="tf32x3")

@@ -49,7 +49,8 @@ def max_attention(queries: Tensor, keys: Tensor, *, scale: float) -> Tensor:
 @triton.jit
 def _norms(
     rows, keys, norms, key_row, count, tokens, scale,
-    PART: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    PART: tl.constexpr, SIZE: tl.constexpr, SIZE_TILE: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     size = tl.arange(0, SIZE_TILE)
