@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from namm_lab.reports import ablations, curves, forgotten, performance, quality
@@ -37,7 +38,7 @@ def table(name: str) -> str:
 
 def write() -> list[Path]:
     """Make all tables and figures anew; the files that were written."""
-    page = fill(PAGE, {name: lambda name=name: table(name) for name in SHOWN})
+    page = fill(PAGE, {name: partial(table, name) for name in SHOWN})
     measured = curves.newest(results_file("curves").rows)
     return [
         page,
