@@ -90,7 +90,7 @@ def _format(runner: Runner) -> PromptFormat:
 
 
 def _read(runner: Runner, ids: list[int], head: int) -> ManagedCache:
-    cache = ManagedCache.for_model(runner.loaded.model, runner.eviction)
+    cache = ManagedCache.for_model(runner.loaded.model, runner.config)
     cache.protect([(0, head)])
     _feed(runner, cache, ids)
     return cache

@@ -119,7 +119,7 @@ def _cost(runner: Runner, row: Row, file: Path | None) -> Row:
     distil_seconds: CPU time of all rounds.
     """
     namm = {"namm": file} if file else {}
-    policy = runner.with_cache(row["policy"], budget=row["budget"], **namm).eviction.policy
+    policy = runner.with_cache(row["policy"], budget=row["budget"], **namm).config.policy
     rounds = file.with_name(f"{file.name}.jsonl").read_text().splitlines() if file else []
     return {
         "namm_file": Path(row["namm_file"]).name if row["namm_file"] else None,

@@ -49,7 +49,7 @@ def compare(
     added.
     """
     runner = Runner.load(model)
-    default = runner.with_cache(budget=budgets[0]).eviction.policy.name
+    default = runner.with_cache(budget=budgets[0]).config.policy.name
     rows = []
     for name, draw in ((PROSE, prose_documents), (CODE, code_documents)):
         drawn = draw(lambda text: len(runner.encode(text)), length, documents)
@@ -202,13 +202,13 @@ def _rows(runner: Runner, text: str, documents: Sequence[Labelled]) -> list[Row]
     parts |= {f"layer {number}": layer[None] for number, layer in enumerate(shares, 1)}
     setting = {
         "model": runner.model_id,
-        "policy": runner.eviction.policy.name,
-        "budget": str(runner.eviction.budget),
+        "policy": runner.config.policy.name,
+        "budget": str(runner.config.budget),
     }
     common = {
         "text": text,
         **setting,
-        "budget_scope": runner.eviction.budget_scope,
+        "budget_scope": runner.config.budget_scope,
         "documents": len(documents),
     }
     return [

@@ -23,7 +23,7 @@ from namm_lab.train.evolve_settings import EvolveSettings
 from namm_lab.train.search import Search, Vector
 from namm_lab.train.teacher_forcing import MEASURES
 from namm_lab.train.workers import EvalJob, Workers
-from namm_llm import Namm, NammError, make_cache_config
+from namm_llm import CacheConfig, Namm, NammError, make_cache_config
 
 
 class Draw(Protocol):
@@ -196,7 +196,8 @@ class Evolution:
         """Shares `[candidates, 3]` of the full cache's scores, mean over tasks and budgets."""
         settings = self._settings
         configs = [config for theta in candidates for config in settings.configs(self._namm(theta))]
-        batches = [(make_cache_config("full", interval=settings.interval),)]
+        full = make_cache_config("full", interval=settings.interval)
+        batches: list[tuple[CacheConfig, ...]] = [(full,)]
         batches += [
             tuple(configs[start : start + settings.batch])
             for start in range(0, len(configs), settings.batch)

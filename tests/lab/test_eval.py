@@ -147,6 +147,4 @@ def test_the_help_page_states_the_defaults_of_the_plan() -> None:
         default = field.default if isinstance(field.default, tuple) else (field.default,)
         if default == (None,):
             default = ("as computed" if field.name == "kv_bits" else "the policy's",)
-        assert stated[field.name] == ",".join(
-            map(str, default)
-        ), field.name
+        assert stated[field.name] == ",".join(map(str, default)), field.name

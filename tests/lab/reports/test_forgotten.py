@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from namm_lab.reports import report, rows
+from namm_lab.reports import report, results
 from namm_lab.reports.__main__ import main
 from namm_lab.reports.forgotten import (
     CODE,
@@ -23,6 +23,7 @@ from namm_lab.reports.forgotten import (
 )
 from namm_lab.reports.forgotten import _figures as figures_of
 from namm_lab.reports.forgotten import _token_kind as token_kind
+from namm_lab.rows import Row
 from namm_llm import Runner
 
 LENGTH = 900
@@ -110,7 +111,7 @@ def test_what_stands_before_a_document_is_not_counted(tiny_folder: Path) -> None
     assert shares[:, -1].eq(1).all()
 
 
-def test_what_is_not_judged_yet_is_kept(tiny_folder: Path) -> None:
+def test_what_was_not_evicted_yet_is_kept(tiny_folder: Path) -> None:
     shares = kept_shares(
         Runner.load(tiny_folder, policy="random", budget=0.5).read("The quick brown fox.")
     )
@@ -118,7 +119,7 @@ def test_what_is_not_judged_yet_is_kept(tiny_folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tiny_folder: Path) -> list[rows.Row]:
+def found(tiny_folder: Path) -> list[Row]:
     return compare(
         model=str(tiny_folder),
         policies=["random", "replay", "streaming_llm"],
@@ -128,7 +129,7 @@ def found(tiny_folder: Path) -> list[rows.Row]:
     )
 
 
-def test_the_model_s_own_policy_comes_first_and_once(found: list[rows.Row]) -> None:
+def test_the_model_s_own_policy_comes_first_and_once(found: list[Row]) -> None:
     assert list(dict.fromkeys(row["policy"] for row in found)) == [
         "replay",
         "random",
@@ -137,7 +138,7 @@ def test_the_model_s_own_policy_comes_first_and_once(found: list[rows.Row]) -> N
     assert len({(row["text"], row["part"], row["policy"]) for row in found}) == len(found)
 
 
-def test_a_token_may_be_kept_in_one_place_only(found: list[rows.Row]) -> None:
+def test_a_token_may_be_kept_in_one_head_only(found: list[Row]) -> None:
     for row in found:
         if row["policy"] == "streaming_llm":  # keeps the same tokens everywhere
             assert row["anywhere"] == pytest.approx(row["kept"])
@@ -147,7 +148,7 @@ def test_a_token_may_be_kept_in_one_place_only(found: list[rows.Row]) -> None:
 
 @pytest.mark.parametrize("text", [PROSE, CODE])
 @pytest.mark.parametrize("policy", ["random", "replay"])
-def test_kinds_and_layers_add_up_to_all(found: list[rows.Row], text: str, policy: str) -> None:
+def test_kinds_and_layers_add_up_to_all(found: list[Row], text: str, policy: str) -> None:
     parts = {row["part"]: row for row in found if (row["text"], row["policy"]) == (text, policy)}
     everything = parts.pop("all")
     assert everything["kept"] == pytest.approx(0.25, abs=0.02)
@@ -162,10 +163,9 @@ def test_kinds_and_layers_add_up_to_all(found: list[rows.Row], text: str, policy
 
 
 def test_the_command_s_rows_make_the_report_s_table(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[rows.Row]
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[Row]
 ) -> None:
-    for module in (rows, report):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     options = [
         "--model",
         str(tiny_folder),
@@ -180,7 +180,7 @@ def test_the_command_s_rows_make_the_report_s_table(
     ]
     done = CliRunner().invoke(main, ["forgotten", *options], catch_exceptions=False)
     assert done.exit_code == 0
-    head, _, *lines = report.table("forgotten").splitlines()[2:]
+    head, _, *lines = report.table("forgotten").splitlines()
     assert head == "| text | part | tokens | replay 0.5 | random 0.5 |"
     assert any(line.startswith("| prose | digits of a fact | ") for line in lines)
     assert len([line for line in lines if line.startswith("| ")]) == len(side_by_side(found))

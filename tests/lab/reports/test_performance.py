@@ -6,14 +6,16 @@ import json
 
 import pytest
 
-from namm_lab.reports import performance, speed
+from namm_lab.reports import performance, results, speed
+from namm_lab.reports.pages import MARK
+from namm_lab.reports.targets import targets
 
 
 def row(task: str, length: int, **given):
     spread = {f"speedup_{name}": given.get("speedup", 1.0) for name in ("low", "q1", "q3", "high")}
     plain = {
         "model": "100m",
-        "side": "namm-llm",
+        "contender": "namm-llm",
         "policy": "replay",
         "budget": "0.25",
         "batch": 1,
@@ -47,7 +49,7 @@ def lines(table: str) -> list[list[str]]:
 
 
 def test_nothing_measured_claims_nothing():
-    for line in lines(performance.targets([], [])):
+    for line in lines(targets([], [])):
         assert line[2:] == ["not measured", "", ""]
     assert (
         performance.speed([]) == performance.shares([]) == performance.memory([]) == "Not measured."
@@ -61,7 +63,7 @@ def test_targets_of_time(speedup, met):
         row("prefill", 16_000, speedup=speedup, shares=shares),
         row("prefill", 8000, speedup=9.0, shares={}),
     ]
-    prefill, decode, share, other, *_ = lines(performance.targets(rows, []))
+    prefill, decode, share, other, *_ = lines(targets(rows, []))
     assert prefill[2:] == [f"{speedup:.2f} times", f"{speedup:.2f}-{speedup:.2f}", met]
     assert share[2:] == ["35%", "", "no"]
     assert decode[2] == other[2] == "not measured"
@@ -72,22 +74,22 @@ def test_targets_of_memory():
         row("memory", length, budget="2048", peak_nbytes=peak)
         for length, peak in ((8000, 1000), (64_000, 1060))
     ]
-    assert lines(performance.targets(flat, []))[4][2:] == ["1.060", "", "no"]
-    theirs = {"side": "kvpress", "policy": "knorm"}
+    assert lines(targets(flat, []))[4][2:] == ["1.060", "", "no"]
+    theirs = {"contender": "kvpress", "policy": "knorm"}
     peers = [
         row("memory", 8000),
         row("memory", 8000, **theirs, peak_nbytes=1200),
         row("prefill", 8000),
         row("prefill", 8000, **theirs, seconds=2.0),
     ]
-    memory, seconds = lines(performance.targets([], peers))[5:]
+    memory, seconds = lines(targets([], peers))[5:]
     assert memory[0] == "memory of a prefill over kvpress knorm, 8 000 tokens"
     assert memory[2:] == ["0.25", "", "yes"]
     assert seconds[2:] == ["0.50", "", "yes"]
 
 
 def test_the_page_has_a_place_for_each_table():
-    marks = performance.MARK.findall(performance.PAGE.read_text())
+    marks = MARK.findall(performance.PAGE.read_text())
     assert marks == [
         "targets",
         "speed",
@@ -113,11 +115,11 @@ def test_the_newest_row_counts_and_its_rounds_are_told(tmp_path, monkeypatch):
         row("prefill", 16_000, speedup=1.7, samples=3, machine="4 threads"),
     )
     (tmp_path / "speed.jsonl").write_text(f"{json.dumps(old)}\n{json.dumps(new)}\n")
-    monkeypatch.setattr(performance, "RESULTS", tmp_path)
-    table, _, made = performance.speed(performance._rows("speed")).partition("\n\n")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    table, _, made = performance.speed(results.results_file("speed").rows).partition("\n\n")
     (line,) = lines(table)
     assert (line[10], line[-1]) == ("1.70", "3")
-    assert made == "Measurement 2026-01-01: 4 threads, torch 2.13.0."
+    assert made == "Measured 2026-01-01: 4 threads, torch 2.13.0."
 
 
 def test_the_list_of_measurements_can_be_asked_for_by_name_and_made_small():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from namm_lab.reports import ablations, curves, quality, rows
+from namm_lab.reports import ablations, curves, quality
+from namm_lab.reports.results import KEYS, RESULTS
+from namm_lab.rows import RowFile, read_rows
 
 
 def row(name: str, budget: str | None, score: float, **more) -> dict:
@@ -85,22 +87,27 @@ def test_every_recipe_is_one_that_train_distil_takes(name: str) -> None:
     family(options["family"] or "neighbours")
 
 
-def test_a_row_is_found_by_what_it_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "RESULTS", tmp_path)
-    assert rows.find("some", {"a": 1}) is None
-    rows.append(
-        "some",
-        [
-            {"a": 1, "b": (1, 2), "score": 0.1},
-            {"a": 1, "b": (1, 2), "score": 0.2},
-            {"a": 2, "b": None, "score": 0.3},
-        ],
-    )
-    assert rows.find("some", {"a": 1, "b": (1, 2)})["score"] == 0.2
-    assert rows.find("some", {"a": 2, "b": (1, 2)}) is None
-    assert rows.find("some", {"a": 2, "b": None, "c": None})["score"] == 0.3
+def test_a_row_is_found_by_what_it_measured(tmp_path: Path) -> None:
+    key, path = ("a", "b"), tmp_path / "rows.jsonl"
+    assert RowFile(path, key).find({"a": 1}) is None
+    for row in (
+        {"a": 1, "b": (1, 2), "score": 0.1},
+        {"a": 1, "b": (1, 2), "score": 0.2},
+        {"a": 2, "score": 0.3},
+    ):
+        RowFile(path, key).add(row)
+    file = RowFile(path, key)
+    assert [row["score"] for row in file.rows] == [0.2, 0.3]
+    assert file.find({"a": 1, "b": (1, 2), "c": 5})["score"] == 0.2
+    assert file.find({"a": 2, "b": (1, 2)}) is None
+    assert file.find({"a": 2, "b": None})["score"] == 0.3
+    assert len(read_rows(path)) == 3
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_committed_rows_have_the_fields_of_their_key(name: str) -> None:
+    for row in read_rows(RESULTS / f"{name}.jsonl"):
+        assert row.keys() >= set(KEYS[name])
 
 
 def log(out: Path, *lines: dict) -> None:
@@ -114,7 +121,8 @@ def share(likelihood: float) -> dict:
 
 
 PLAN = {
-    "model": "m", "tasks": "fact", "length": 100, "lessons": 1, "generations": 2, "every": 2, "population": 4, "questions": 2,
+    "model": "m", "tasks": "fact", "length": 100, "documents": 1, "generations": 2, "every": 2,
+    "population": 4, "questions": 2,
     "validation": 1, "budgets": "0.5",
 }  # fmt: skip
 
