@@ -178,6 +178,7 @@ class Answer:
             ),
             cache=self.cache.stats(),
             model=self._loaded.model_id,
+            closed_early=request.constraint is not None and request.constraint.closed_early,
         )
 
 

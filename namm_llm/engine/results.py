@@ -60,9 +60,11 @@ class Generation:
     cache: CacheStats
     model: str
     """The name that the model was loaded by."""
+    closed_early: bool = False
+    """Whether JSON was brought to its end because `max_tokens` came near."""
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` prints: text, finish_reason, usage, timings, cache, model."""
+        """What `--json` prints: text, finish_reason, usage, timings, cache, model, closed_early."""
         return asdict(self)
 
 

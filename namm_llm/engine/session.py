@@ -70,7 +70,7 @@ class Session:
     ) -> Request:
         """A text to go on with, or a conversation to answer; arguments as of `Runner.stream`."""
         tools = chosen_tools(tools, tool_choice)
-        params = _params(params, overrides | forced_call(tools, tool_choice))
+        params = _params(params, overrides, tools, tool_choice)
         if not self.format.is_conversation(prompt):
             return self._request(self.format.prompt(prompt, tools), params)
         text = self.format.render(prompt, tools)
@@ -88,7 +88,7 @@ class Session:
     ) -> Request:
         """A question, or a conversation, about a document; arguments as of `Document.stream`."""
         tools = chosen_tools(tools, tool_choice)
-        params = _params(params, overrides | forced_call(tools, tool_choice))
+        params = _params(params, overrides, tools, tool_choice)
         return self._request(self.format.question(question, tools), params, memory)
 
     def reading_request(self, messages: Sequence[Any]) -> Request:
@@ -142,7 +142,7 @@ class Session:
     def answer(
         self,
         requests: list[Request],
-        cancel: CancelFlag | None,
+        cancel: CancelFlag | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[Generation]:
         """The whole answers, decoded together; each is what it would be alone."""
@@ -245,5 +245,12 @@ class Session:
         return self._worker.call(function)
 
 
-def _params(params: SamplingParams | None, overrides: dict[str, Any]) -> SamplingParams:
-    return (params or SamplingParams()).override(overrides)
+def _params(
+    params: SamplingParams | None,
+    overrides: dict[str, Any],
+    tools: Sequence[Tool],
+    tool_choice: ToolChoice,
+) -> SamplingParams:
+    params = (params or SamplingParams()).override(overrides)
+    schema = None if params.json_schema is None else str(params.json_schema)
+    return params.override(forced_call(tools, tool_choice, schema))

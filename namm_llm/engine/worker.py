@@ -9,6 +9,7 @@ reader. Knows nothing about models.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -71,6 +72,10 @@ class Worker:
     """
 
     def __init__(self) -> None:
+        self._start()
+        _ALL.add(self)
+
+    def _start(self) -> None:
         self._tasks: Queue[_Task | None] = Queue(_WAITING)
         self._closing = threading.Event()
         self._thread = threading.Thread(
@@ -78,7 +83,6 @@ class Worker:
         )
         self._thread.start()
         weakref.finalize(self, _dismiss, self._tasks, self._closing).atexit = False
-        _ALL.add(self)
 
     def submit(
         self, job: Callable[[CancelFlag], Iterator[T]], cancel: CancelFlag | None = None
@@ -127,6 +131,18 @@ def worker_of(owned: object) -> Worker:
         if owned not in _OF:
             _OF[owned] = Worker()
         return _OF[owned]
+
+
+def _start_in_child() -> None:
+    """After a fork the workers are there, but their threads are not."""
+    global _FINDING
+    _FINDING = threading.Lock()
+    for worker in list(_ALL):
+        worker._start()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_start_in_child)
 
 
 def _work(tasks: Queue[_Task | None], closing: threading.Event) -> None:

@@ -117,6 +117,8 @@ class Constraint:
         self._matcher = matcher
         self._ending = ending
         self._way_out = _way_out(matcher, ending)  # tokens that make the answer whole
+        self.closed_early = False
+        """Whether another token than the chosen one came, to end the answer in time."""
 
     @property
     def complete(self) -> bool:
@@ -145,6 +147,7 @@ class Constraint:
         after.consume_token(token)
         way_out = _way_out(after, self._ending)
         if self._way_out is not None and (way_out is None or len(way_out) >= left):
+            self.closed_early |= token != self._way_out[0]
             token, *self._way_out = self._way_out
             self._matcher.consume_token(token)
         else:

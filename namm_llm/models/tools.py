@@ -62,13 +62,18 @@ def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> list[Tool]:
     return tools
 
 
-def forced_call(tools: Sequence[Tool], choice: ToolChoice) -> dict[str, Any]:
+def forced_call(
+    tools: Sequence[Tool], choice: ToolChoice, json_schema: str | None = None
+) -> dict[str, Any]:
     """The sampling parameters with which the answer is a call, whole however it is sampled; nothing
     if the model is free to choose.
+
+    json_schema: of answers that are no call. A model that is free to choose then writes a call or
+    such an answer.
     """
-    if choice in ("auto", "none"):
+    if choice == "none" or (choice == "auto" and not (tools and json_schema)):
         return {}
-    chosen = [tool["function"] for tool in tools if choice in ("required", _name(tool))]
+    chosen = [tool["function"] for tool in tools if choice in ("auto", "required", _name(tool))]
     calls = [_call_schema(function, f"tool_{at}") for at, function in enumerate(chosen)]
     # one definition for each tool, because tools may name definitions of their own alike
     parameters = {
@@ -78,6 +83,9 @@ def forced_call(tools: Sequence[Tool], choice: ToolChoice) -> dict[str, Any]:
         }
         for at, function in enumerate(chosen)
     }
+    if choice == "auto":
+        calls.append({"$ref": "#/$defs/answer"})
+        parameters["answer"] = anchored(json.loads(str(json_schema)), "#/$defs/answer")
     schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
     return {"json_schema": {**schema, "$defs": parameters}, "stop": ()}
 

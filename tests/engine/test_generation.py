@@ -156,7 +156,9 @@ def test_numbers_of_a_result(runner: Runner) -> None:
     assert found.timings.decode_seconds > 0
     assert found.model == runner.model_id
     as_json = found.to_dict()
-    assert list(as_json) == ["text", "finish_reason", "usage", "timings", "cache", "model"]
+    assert list(as_json) == [
+        *("text", "finish_reason", "usage", "timings", "cache", "model", "closed_early")
+    ]
     assert list(as_json["usage"]) == ["input_tokens", "cached_tokens", "output_tokens"]
     assert list(as_json["timings"]) == [
         "load_seconds",
@@ -220,11 +222,11 @@ def test_ids_outside_the_vocabulary_are_refused(runner: Runner, ids: list[int]) 
 
 
 def test_wrong_settings_of_a_runner_are_refused(tiny_folder: Any) -> None:
-    with pytest.raises(
-        UsageError, match="chunk must be a whole number of tokens from 1 on, not 0"
-    ):
+    with pytest.raises(UsageError, match="chunk must be a whole number of tokens from 1 on, not 0"):
         Runner.load(tiny_folder, chunk=0)
-    with pytest.raises(UsageError, match="sampling has no setting 'max_new_tokens' .did you mean max_tokens"):
+    with pytest.raises(
+        UsageError, match="sampling has no setting 'max_new_tokens' .did you mean max_tokens"
+    ):
         Runner.load(tiny_folder).generate("x", max_new_tokens=5)
 
 
@@ -244,7 +246,7 @@ def test_the_namm_beside_the_weights_is_the_default_one(tmp_path: Any) -> None:
     folder = save_tiny(tmp_path / "model")
     Namm.zeros().save(folder / "namm.safetensors")
     runner = Runner.load(folder, policy="namm")
-    assert runner.eviction == make_cache_config("namm", namm=Namm.zeros(), chunked=True)
+    assert runner.config == make_cache_config("namm", namm=Namm.zeros(), chunked=True)
     assert runner.generate("The fox", max_tokens=3).cache.policy.startswith("namm")
 
 

@@ -5,6 +5,8 @@ leaves costs one token.
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -216,3 +218,20 @@ def test_the_interpreter_ends_while_an_answer_is_computed(tiny_folder: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_a_thread_of_its_own(runner: Runner) -> None:
+    expected = runner.generate("The", max_tokens=4).text
+    parent, child = multiprocessing.get_context("fork").Pipe()
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: child.send(runner.generate("The", max_tokens=4).text)
+    )
+    process.start()
+    try:
+        assert parent.poll(60)
+        assert parent.recv() == expected
+    finally:
+        process.kill()
+        process.join()

@@ -166,3 +166,11 @@ def test_without_the_extra_the_command_is_named(
     monkeypatch.setitem(sys.modules, "llguidance.hf", None)
     with pytest.raises(UsageError, match=r"need llguidance: pip install 'namm-llm\[structured\]'"):
         runner.generate("The", regex="a")
+
+
+def test_json_that_was_ended_in_time_says_so(runner: Runner) -> None:
+    early = runner.generate("The", json_schema={"type": "string"}, max_tokens=24)
+    assert isinstance(json.loads(early.text), str)
+    assert (early.finish_reason, early.closed_early) == ("stop", True)
+    assert not runner.generate("The", json_schema={"const": 1}, max_tokens=24).closed_early
+    assert not runner.generate("The", max_tokens=4).closed_early

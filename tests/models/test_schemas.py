@@ -126,3 +126,10 @@ def test_a_forced_call_is_not_ended_by_a_stop_text(runner: Runner) -> None:
         messages, tools=[tool("t")], tool_choice="t", max_tokens=60, stop=['":'], temperature=1.0
     )
     assert json.loads(found.text) == {"name": "t", "arguments": {}}
+
+
+def test_a_free_model_with_tools_and_a_schema_writes_one_or_the_other(runner: Runner) -> None:
+    tools, messages = [tool("t")], [{"role": "user", "content": "x"}]
+    options = {"tools": tools, "json_schema": B, "max_tokens": 60, "temperature": 2.0}
+    found = {runner.chat(messages, **options, seed=seed).text for seed in range(12)}
+    assert found == {'{"name":"t","arguments":{}}', '{"b":1}'}
