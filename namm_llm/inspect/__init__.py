@@ -2,9 +2,8 @@
 terminal.
 """
 
-from namm_llm.inspect.forgotten import Span, forgotten_spans
+from namm_llm.inspect.entries import Span, forgotten_spans, kept_entries
 from namm_llm.inspect.inspection import Inspection, Side, inspect_memories
-from namm_llm.inspect.kept import kept_entries
 from namm_llm.inspect.kinds import character_kinds, is_code, token_kind
 from namm_llm.inspect.page import write_page
 from namm_llm.inspect.rows import rows_of

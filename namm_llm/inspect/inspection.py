@@ -1,6 +1,4 @@
-"""`Inspection`: a document's tokens, and for one or more memories of it which layers and heads
-still hold each.
-"""
+"""`Inspection`: the tokens of a document, and which entries of each the memories of it hold."""
 
 from __future__ import annotations
 
@@ -12,54 +10,62 @@ from torch import Tensor
 
 from namm_llm.document import Document
 from namm_llm.errors import DocumentError
-from namm_llm.inspect.kept import kept_entries
+from namm_llm.inspect.entries import kept_entries
 from namm_llm.inspect.kinds import character_kinds, is_code, token_kind
 from namm_llm.runner import Runner
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one memory kept. policy: its settings in one line. held: booleans `[layers, heads,
-    tokens]`, of the document's own tokens. nbytes, full_nbytes: as of `CacheStats`.
-    """
+    """What one memory kept of a document."""
 
     policy: str
+    """The settings of its cache in one line."""
     held: Tensor
+    """Its entries of the document's own tokens: bool `[layers, heads, tokens]`."""
     nbytes: int
+    """As of `CacheStats`."""
     full_nbytes: int
+    """As of `CacheStats`."""
 
     @property
     def shares(self) -> Tensor:
-        """Share of the places that still hold each token: `[tokens]`."""
+        """Share of each token's entries that are held: float `[tokens]`."""
         return self.held.flatten(0, 1).float().mean(0)
 
     @property
     def anywhere(self) -> Tensor:
-        """Whether any place still holds each token: `[tokens]`."""
+        """Whether each token has an entry: bool `[tokens]`."""
         return self.held.flatten(0, 1).any(0)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """name: the document's. pieces: the text of each token, all of them together the document;
-    empty for one that only goes on with a character which the token before it began. kinds: of each
-    token. layers: numbers of the layers that evict, from 1 on.
-    """
+    """A document, and what one or more memories kept of it."""
 
     name: str
+    """The document's."""
     model: str
+    """The name that the model was loaded by."""
     pieces: list[str]
+    """The text of each token, together the document. Empty for a token that only goes on with a
+    character which the token before it began."""
     kinds: list[str]
+    """The kind of each token; "" where it cannot be told."""
     is_code: bool
     layers: list[int]
+    """Numbers of the layers that evict, from 1 on."""
     sides: list[Side]
+    """One for each memory."""
 
 
 def inspect_memories(
     runner: Runner, name: str, text: str, memories: Sequence[Document]
 ) -> Inspection:
-    """Look at memories of one text. name: the document's, by whose suffix code is known.
-    DocumentError if a memory is of another text.
+    """Look at memories of one text.
+
+    name: the document's, by whose suffix code is known. Raises DocumentError for a memory of
+    another text.
     """
     spans = token_spans(runner, text)
     kinds = character_kinds(text, name)
@@ -76,23 +82,24 @@ def inspect_memories(
 
 
 def token_spans(runner: Runner, text: str) -> list[tuple[int, int]]:
-    """First character and the one behind the last, for each of a document's own tokens; together
-    they are the whole text.
+    """First character and the one behind the last of each of a document's own tokens; together they
+    are the whole text.
     """
     starts = [start for start in runner.document_starts(text) if start >= 0]
     borders = [len(text)]
     for start, before in zip(reversed(starts), [*reversed(starts[:-1]), -1], strict=True):
-        borders.append(
-            start if start > before else borders[-1]
-        )  # a token that only goes on with a character has no text
+        # a token that only goes on with a character has no text
+        borders.append(start if start > before else borders[-1])
     return list(pairwise([0, *reversed(borders[:-1])]))
 
 
 def _side(memory: Document, starts: list[int], name: str) -> Side:
+    """starts: of all tokens that were read, -1 for those before the document."""
     held, stats = kept_entries(memory.cache), memory.cache.stats()
     if held.shape[2] != len(starts):
         raise DocumentError(
-            f"the memory has {held.shape[2]} tokens, but {name} has {len(starts)}; is it a memory of this document?"
+            f"the memory has {held.shape[2]} tokens, but {name} has {len(starts)}; "
+            "is it a memory of this document?"
         )
     own = sum(start >= 0 for start in starts)
     return Side(stats.policy, held[:, :, len(starts) - own :], stats.nbytes, stats.full_nbytes)

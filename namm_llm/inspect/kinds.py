@@ -1,4 +1,4 @@
-"""Kinds of tokens: comments, names, white space and the like in code, words and marks in prose."""
+"""Kinds of tokens: comments, names, strings and so on in code, words and punctuation in prose."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import PurePath
 
 WHITE_SPACE = "white space"
 FUNCTION_WORDS = frozenset(
-    "a an the of to in on at by for from with as and or but not if is are be was has it its this that which can".split()
+    "a an the of to in on at by for from with as and or but not if is are be was has it its this "
+    "that which can".split()
 )
 _PROSE_PARTS = re.compile(
-    r"(?P<space>\s+)|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<mark>.)", re.DOTALL
+    r"(?P<space>\s+)|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<punctuation>.)", re.DOTALL
 )
-# what pygments calls it -> our kind; the longest name that fits counts
+# pygments' name of a token -> our kind; the longest name that fits counts
 _CODE = {
     "Token.Comment": "comment",
     "Token.Keyword": "keyword",
@@ -40,15 +41,18 @@ def is_code(name: str) -> bool:
 
 
 def character_kinds(text: str, name: str = "") -> list[str]:
-    """The kind of each character of a document; "" where it cannot be told. name: the file's, whose
-    suffix says whether it is code.
+    """The kind of each character of a document; "" where it cannot be told.
+
+    name: the file's, whose suffix says whether it is code.
     """
     return _code_kinds(text, name) if is_code(name) else _prose_kinds(text)
 
 
 def token_kind(text: str, kinds: Sequence[str], start: int, stop: int) -> str:
     """The kind of the token `text[start:stop]`: of its first character that is no white space,
-    because a word's token brings the space before it along. kinds: of each character.
+    because a word's token has the space before it.
+
+    kinds: of each character.
     """
     return next((kinds[at] for at in range(start, stop) if not text[at].isspace()), WHITE_SPACE)
 
@@ -71,9 +75,7 @@ def _code_kinds(text: str, name: str) -> list[str]:
 
     kinds = [WHITE_SPACE if character.isspace() else "" for character in text]
     for start, kind, value in get_lexer_for_filename(name).get_tokens_unprocessed(text):
-        found = max(
-            (known for known in _CODE if f"{kind}.".startswith(f"{known}.")), key=len, default=None
-        )
-        if found is not None:
-            kinds[start : start + len(value)] = [_CODE[found]] * len(value)
+        known = [name for name in _CODE if f"{kind}.".startswith(f"{name}.")]
+        if known:
+            kinds[start : start + len(value)] = [_CODE[max(known, key=len)]] * len(value)
     return kinds

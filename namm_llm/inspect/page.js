@@ -14,8 +14,8 @@ function make(tag, attributes, ...children) {
   node.append(...children);
   return node;
 }
-const holds = (s, place, token) => (bitmaps[s][place][token >> 3] >> (token & 7)) & 1;
-const places = ({ layer, head }) => {
+const holds = (s, head, token) => (bitmaps[s][head][token >> 3] >> (token & 7)) & 1;
+const headsOf = ({ layer, head }) => {
   const all = [...Array(L * heads).keys()];
   return all.filter((p) => (layer === null || (p / heads | 0) === layer) && (head === null || p % heads === head));
 };
@@ -82,7 +82,7 @@ function go(token, s = 0, length = 1) {
 
 function show(layer, head) {
   view.layer = layer; view.head = head;
-  const chosen = places(view), counts = sides.map((_, s) => countHolders(s, chosen));
+  const chosen = headsOf(view), counts = sides.map((_, s) => countHolders(s, chosen));
   counts.forEach((own, s) => {
     for (let t = 0; t < N; t++) {
       const shade = `k${Math.ceil(SHADES * own[t] / chosen.length)}`;
@@ -91,7 +91,7 @@ function show(layer, head) {
   });
   const where = layer === null ? "all layers and heads" : `layer ${layers[layer]}` + (head === null ? ", all heads" : `, head ${head + 1}`);
   const shares = counts.map((own) => percent(sum(own) / (N * chosen.length)));
-  $("shown").textContent = `Shown: ${where}; ${shares.join(" and ")} of the places kept.`;
+  $("shown").textContent = `Shown: ${where}; ${shares.join(" and ")} of the entries kept.`;
   document.querySelectorAll("#switch [data-layer]").forEach((button) => {
     const same = button.dataset.layer === String(layer) && button.dataset.head === String(head);
     button.setAttribute("aria-pressed", same);
@@ -138,7 +138,7 @@ function buildTitle() {
 
 // what one memory kept, above its column
 function figures(side, s) {
-  const counts = countHolders(s, places(view));
+  const counts = countHolders(s, headsOf(view));
   const gone = counts.reduce((n, c) => n + (c === 0), 0);
   const text = [make("em", { text: percent(sum(counts) / (N * L * heads)) }), " kept · ", make("em", { text: percent(gone / N) }), ` of the tokens forgotten everywhere · ${size(side.nbytes)} of ${size(side.fullNbytes)}`];
   return make("span", { class: "figures" }, ...text);
@@ -230,7 +230,7 @@ function tell(cell) {
     let n = 0;
     for (let p = 0; p < L * heads; p++) n += holds(s, p, t);
     const wide = sides.length > 1 ? `${side.policy}: ` : "";
-    tip.append(make("div", { text: `${wide}kept by ${n} of ${L * heads} heads in ${layers.filter((_, l) => places({ layer: l, head: null }).some((p) => holds(s, p, t))).length} of ${L} layers` }));
+    tip.append(make("div", { text: `${wide}kept by ${n} of ${L * heads} heads in ${layers.filter((_, l) => headsOf({ layer: l, head: null }).some((p) => holds(s, p, t))).length} of ${L} layers` }));
   });
   sides.forEach((_, s) => {
     const table = make("table", { class: NAMES[s] });

@@ -17,12 +17,12 @@ import numpy as np
 from torch import Tensor
 
 from namm_llm.errors import UsageError
-from namm_llm.inspect.inspection import Inspection, Side
+from namm_llm.inspect.inspection import Inspection
 from namm_llm.io import replacing
 
 
 def write_page(inspection: Inspection, path: str | os.PathLike[str]) -> None:
-    """Write the page, all or nothing. UsageError if the disk refuses."""
+    """Write the page, all or nothing. Raises UsageError if the disk refuses."""
     try:
         with replacing(Path(path)) as part:
             part.write_text(page_of(inspection), encoding="utf-8")
@@ -51,27 +51,24 @@ def _data(inspection: Inspection) -> dict[str, Any]:
         "code": inspection.is_code,
         "pieces": inspection.pieces,
         "kinds": names,
-        "kindOf": _base64(
-            np.array([names.index(kind) for kind in inspection.kinds], dtype=np.uint8)
-        ),
+        "kindOf": _base64(np.array([names.index(kind) for kind in inspection.kinds], np.uint8)),
         "layers": inspection.layers,
         "heads": inspection.sides[0].held.shape[1],
-        "sides": [_side(side) for side in inspection.sides],
-    }
-
-
-def _side(side: Side) -> dict[str, Any]:
-    return {
-        "policy": side.policy,
-        "held": bitmaps(side.held),
-        "nbytes": side.nbytes,
-        "fullNbytes": side.full_nbytes,
+        "sides": [
+            {
+                "policy": side.policy,
+                "held": bitmaps(side.held),
+                "nbytes": side.nbytes,
+                "fullNbytes": side.full_nbytes,
+            }
+            for side in inspection.sides
+        ],
     }
 
 
 def bitmaps(held: Tensor) -> list[str]:
-    """For each layer and head, layer by layer, a bit for each token, the lowest bit of a byte
-    first.
+    """For each layer and head, layer by layer, base64 of a bit for each token, the lowest bit of a
+    byte first.
     """
     return [_base64(np.packbits(head.numpy(), bitorder="little")) for head in held.flatten(0, 1)]
 

@@ -23,8 +23,9 @@ PATH = next(
 )
 PATIENCE_SECONDS = 120.0
 _FLAGS = (
-    "--headless --remote-debugging-pipe --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --disable-sync --disable-quic --disable-extensions"
+    "--headless --remote-debugging-pipe --no-sandbox --disable-gpu --disable-dev-shm-usage "
+    "--no-first-run --hide-scrollbars --disable-background-networking --disable-component-update "
+    "--disable-sync --disable-quic --disable-extensions"
 ).split()
 # Chromium reads commands from handle 3 and writes to handle 4; the two are first moved out of each
 # other's way
@@ -81,7 +82,8 @@ class Page:
         """Show a file, and wait until it says that it is drawn."""
         self.call("Page.navigate", url=path.as_uri())
         self.wait(
-            "document.readyState === 'complete' && document.documentElement.dataset.ready !== undefined"
+            "document.readyState === 'complete' && "
+            "document.documentElement.dataset.ready !== undefined"
         )
 
     def wait(self, condition: str) -> None:
@@ -108,7 +110,8 @@ class Page:
         where = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{where}.scrollIntoView({{block: 'center'}})")
         x, y = self.value(
-            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({where}.getBoundingClientRect())"
+            "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+            f"({where}.getBoundingClientRect())"
         )
         self.move(x, y)
         for kind in ("mousePressed", "mouseReleased"):

@@ -17,7 +17,7 @@ def inspection_of(
     heads: int = HEADS,
     name: str = "note.txt",
 ) -> Inspection:
-    """One side for each share of places that are held at random; nothing holds tokens 4 to 8, and
+    """One side for each share of entries that are held at random; nothing holds tokens 4 to 8, and
     everything token 2.
     """
     text = "".join(pieces)

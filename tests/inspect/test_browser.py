@@ -68,14 +68,15 @@ def no_problems(page: chromium.Page) -> Iterator[None]:
 def shades(page: chromium.Page, side: int) -> list[int]:
     """The shade of each token, as it is in the document."""
     found = page.value(
-        f"[...document.querySelectorAll('p.{'ab'[side]} i')].map((cell) => +cell.classList[0].slice(1))"
+        f"[...document.querySelectorAll('p.{'ab'[side]} i')]"
+        ".map((cell) => +cell.classList[0].slice(1))"
     )
     assert isinstance(found, list)
     return found
 
 
 def expected(held: object) -> list[int]:
-    """Shades for booleans `[places, tokens]`."""
+    """Shades for booleans `[entries, tokens]`."""
     import math
 
     counts = held.sum(0).tolist()  # type: ignore[attr-defined]
@@ -90,7 +91,10 @@ def test_the_document_is_shown_and_shaded_by_how_many_hold_a_token(
             f"[...document.querySelectorAll('p.{'ab'[number]}')].map((p) => p.textContent).join('')"
         ) == "".join(small.pieces)
         assert shades(page, number) == expected(side.held.flatten(0, 1))
-    colours = "[2, 4].map((t) => { const s = getComputedStyle(cells[0][t]); return [s.backgroundColor, s.color]; })"
+    colours = (
+        "[2, 4].map((t) => { const s = getComputedStyle(cells[0][t]); "
+        "return [s.backgroundColor, s.color]; })"
+    )
     (held, text), (gone, faded) = page.value(colours)
     assert held != gone == "rgba(0, 0, 0, 0)"
     assert text != faded
@@ -117,27 +121,28 @@ def test_a_layer_a_head_and_all_of_them(page: chromium.Page, small: Inspection) 
 def test_hovering_tells_what_holds_a_token(page: chromium.Page, small: Inspection) -> None:
     for token in (2, 4, 11):
         x, y = page.value(
-            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])(cells[0][{token}].getClientRects()[0])"
+            "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+            f"(cells[0][{token}].getClientRects()[0])"
         )
         page.move(x, y)
         page.wait(
-            f"!document.getElementById('tip').hidden && document.getElementById('tip').textContent.includes('token {token} ')"
+            "!document.getElementById('tip').hidden && "
+            f"document.getElementById('tip').textContent.includes('token {token} ')"
         )
         told = page.value("document.getElementById('tip').textContent")
         assert small.pieces[token].strip() in told
         for number, side in enumerate(small.sides):
-            places, layers = (
+            heads, layers = (
                 int(side.held[:, :, token].sum()),
                 int(side.held[:, :, token].any(1).sum()),
             )
-            assert (
-                f"policy {number}: kept by {places} of {LAYERS * HEADS} heads in {layers} of {LAYERS} layers"
-                in told
+            line = f"kept by {heads} of {LAYERS * HEADS} heads in {layers} of {LAYERS} layers"
+            assert f"policy {number}: {line}" in told
+            cells = page.value(
+                f"[...document.querySelectorAll('#tip .{'ab'[number]} td')]"
+                ".map((cell) => cell.className === 'on')"
             )
-            marks = page.value(
-                f"[...document.querySelectorAll('#tip .{'ab'[number]} td')].map((cell) => cell.className === 'on')"
-            )
-            assert marks == side.held[:, :, token].flatten().tolist()
+            assert cells == side.held[:, :, token].flatten().tolist()
     page.move(5, 5)
     page.wait("document.getElementById('tip').hidden")
 
@@ -147,7 +152,10 @@ def test_a_click_on_a_forgotten_span_goes_there(page: chromium.Page, tmp_path: P
     found.sides[0].held[:, :, 5000:5100] = False
     write_page(found, tmp_path / "page.html")
     page.open(tmp_path / "page.html")
-    inside = "(() => { const { top, bottom } = cells[0][5000].getBoundingClientRect(); return top > 0 && bottom < innerHeight; })()"
+    inside = (
+        "(() => { const { top, bottom } = cells[0][5000].getBoundingClientRect(); "
+        "return top > 0 && bottom < innerHeight; })()"
+    )
     assert not page.value(inside)
     assert page.value("document.querySelector('.span b').textContent") == "100"
     page.click(".span")
@@ -172,7 +180,8 @@ def test_bitmaps_and_ages_and_kinds_are_those_of_the_inspection(
     page: chromium.Page, small: Inspection
 ) -> None:
     told = page.value(
-        "sides.map((_, s) => [...Array(L * heads).keys()].map((p) => pieces.map((_, t) => holds(s, p, t))))"
+        "sides.map((_, s) => [...Array(L * heads).keys()]"
+        ".map((p) => pieces.map((_, t) => holds(s, p, t))))"
     )
     assert told == [side.held.flatten(0, 1).int().tolist() for side in small.sides]
     words = [number for number, kind in enumerate(small.kinds) if kind == "other word"]
@@ -196,7 +205,8 @@ def test_both_colour_schemes_can_be_read(page: chromium.Page, small: Inspection)
         )
         for token in (2, 4):
             over, text = page.value(
-                f"(({{ backgroundColor, color }}) => [backgroundColor, color])(getComputedStyle(cells[0][{token}]))"
+                "(({ backgroundColor, color }) => [backgroundColor, color])"
+                f"(getComputedStyle(cells[0][{token}]))"
             )
             *colour, alpha = (*rgb(over), 1.0)[:4]
             seen = [
@@ -254,7 +264,8 @@ def test_a_long_document_is_drawn_within_three_seconds(page: chromium.Page, long
     """
     best = min(_opened(page, long) for _ in range(5))
     switched = page.value(
-        "(() => { const start = performance.now(); show(2, 1); document.body.offsetHeight; return performance.now() - start; })()"
+        "(() => { const start = performance.now(); show(2, 1); document.body.offsetHeight; "
+        "return performance.now() - start; })()"
     )
     assert best < 3000, best
     assert switched < 1000, switched

@@ -1,4 +1,4 @@
-"""`namm-llm inspect` on a tiny model: what is written and printed, and what a user can get wrong."""
+"""`namm-llm inspect` on a tiny model: what is written and printed, and what users get wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an inspection says, without a browser: places, tokens, kinds, spans, rows."""
+"""What an inspection says, without a browser: entries, tokens, kinds, spans, rows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_tokens_are_those_that_are_read_and_their_texts_the_document(
             assert "\ufffd" in written or written == piece
 
 
-def test_places_are_those_of_the_cache(runner: Runner) -> None:
+def test_entries_are_those_of_the_cache(runner: Runner) -> None:
     cache = runner.read(TEXT).cache
     held = kept_entries(cache)
     assert held.sum(2).tolist() == [layer[0] for layer in cache.kept_tokens()]
@@ -61,7 +61,7 @@ def test_places_are_those_of_the_cache(runner: Runner) -> None:
     assert not held[:, :, 20].any()
 
 
-def test_each_head_has_its_own_places(tiny_folder: Path) -> None:
+def test_each_head_has_its_own_entries(tiny_folder: Path) -> None:
     cache = Runner.load(tiny_folder, policy="knorm", budget=0.3).read(TEXT).cache
     held = kept_entries(cache)
     sequence = cache.managed[1].sequences[0]
@@ -70,7 +70,7 @@ def test_each_head_has_its_own_places(tiny_folder: Path) -> None:
     assert not held[0, 0].equal(held[0, 1])
 
 
-def test_what_is_not_judged_yet_is_kept(runner: Runner) -> None:
+def test_the_window_is_kept(runner: Runner) -> None:
     assert kept_entries(runner.read("The quick brown fox.").cache).all()
 
 
