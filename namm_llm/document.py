@@ -176,7 +176,7 @@ class Document:
         header = SavedHeader(
             version=VERSION,
             model=SavedModel.of(self.session.loaded),
-            eviction=config_to_dict(config),
+            config=config_to_dict(config),
             policy=stats.policy,
             seen_tokens=stats.seen_tokens,
             stored_tokens=stats.stored_tokens,
@@ -199,8 +199,8 @@ class Document:
         header, tensors = read(path)
         header.check_belongs(path, SavedModel.of(session.loaded))
         try:
-            numbers = {**header.cache, "config": json.dumps(header.eviction)}
-            config = config_from_dict(header.eviction, tensors)
+            numbers = {**header.cache, "config": json.dumps(header.config)}
+            config = config_from_dict(header.config, tensors)
             cache = session.restore(tensors, numbers, config)
         except (NammFileError, PolicyError) as error:
             raise DocumentError(f"{path} cannot be asked: {str(error).rstrip('.')}.") from error

@@ -12,11 +12,9 @@ from namm_llm.config import (
     DEFAULT_MODEL,
     LOAD,
     RUN,
-    RUN,
     CacheConfig,
     LoadConfig,
     SamplingParams,
-    make_cache_config,
     settings_of,
     split,
     takes_settings,
@@ -28,7 +26,7 @@ from namm_llm.engine.results import Generation, OnProgress
 from namm_llm.engine.session import Session
 from namm_llm.engine.stream import Stream
 from namm_llm.models.loading import LoadedModel, load_model
-from namm_llm.models.locate import own_namm
+from namm_llm.models.locate import cache_config_of
 from namm_llm.models.messages import Message
 from namm_llm.models.prompt import Prompt, Question
 from namm_llm.models.tools import Tool, ToolChoice
@@ -38,8 +36,7 @@ from namm_llm.policies.base import EvictionPolicy
 class Runner:
     """A model with its cache settings, which reads, answers and keeps documents.
 
-    Any number of threads may use it. `load` makes one; `Runner(memory.session)` is the runner that
-    read a memory.
+    Any number of threads may use it. `Runner(memory.session)` is the one that read a memory.
     """
 
     def __init__(self, session: Session) -> None:
@@ -50,14 +47,13 @@ class Runner:
     @takes_settings("Runner.load", settings_of("load", "run", "cache"))
     def load(cls, model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -> Runner:
         """A runner for a bundled model, a folder or a Hugging Face id; weights that this process
-        has already loaded are shared.
+        has already loaded are shared. Nothing is evicted without a policy or a budget.
 
-        Nothing is evicted if neither policy nor budget is given. Raises ModelError if the model
-        cannot be loaded, NammFileError for a wrong NAMM, and UsageError for wrong settings, before
-        anything is loaded.
+        Raises UsageError for wrong settings and NammFileError for a wrong NAMM before anything is
+        loaded, ModelError if the model cannot be loaded.
         """
         load, run, cache = split(settings, LOAD, RUN, CACHE)
-        options, config = LoadConfig(model=model, **load, **run), _cache_config(model, **cache)
+        options, config = LoadConfig(model=model, **load, **run), cache_config_of(model, **cache)
         return cls(Session(load_model(model, **load), config, options))
 
     @takes_settings("Runner.with_cache", settings_of("cache"))
@@ -67,11 +63,10 @@ class Runner:
         """Another runner on the same weights and the same worker, with these cache settings and
         prefix caches of its own. Raises UsageError for wrong settings.
         """
-        config = _cache_config(self.model_id, policy=policy, **settings)
+        config = cache_config_of(self.model_id, policy=policy, **settings)
         return Runner(Session(self.loaded, config, self.session.options))
 
     # -- what it is --------------------------------------------------------------------------------
-
     @property
     def model_id(self) -> str:
         """The name the model was loaded by."""
@@ -79,18 +74,11 @@ class Runner:
 
     @property
     def context_window(self) -> int | None:
-        """Trained positions: the most tokens that a prompt, a document and the answer may have
-        together; None for no limit.
-        """
+        """Trained positions: most tokens of document, prompt and answer together; or None."""
         return self.loaded.positions
 
     @property
-    def footprint_bytes(self) -> int:
-        """Memory of the weights."""
-        return self.loaded.footprint_bytes
-
-    @property
-    def eviction(self) -> CacheConfig:
+    def config(self) -> CacheConfig:
         """What the caches evict."""
         return self.session.config
 
@@ -110,7 +98,6 @@ class Runner:
         return self.session.loaded
 
     # -- text and tokens ---------------------------------------------------------------------------
-
     def encode(self, text: str) -> list[int]:
         """The ids of a text and nothing else."""
         return self.session.format.encode(text)
@@ -120,9 +107,7 @@ class Runner:
         return self.session.format.decode(ids)
 
     def count_tokens(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> int:
-        """Tokens of a prompt as the model will read it, the one at its beginning and the chat
-        template's included.
-        """
+        """Tokens of a prompt as the model will read it, those of the chat template included."""
         return len(self.session.format.prompt(prompt, tools))
 
     def token_starts(self, text: str) -> list[int]:
@@ -130,15 +115,11 @@ class Runner:
         return self.session.format.token_starts(text)
 
     def document_starts(self, text: str) -> list[int]:
-        """The character where each token that `read` reads of a document begins, in order; -1 for
-        the tokens before the document.
-        """
+        """The character where each token that `read` reads begins; -1 before the document."""
         return self.session.format.document_starts(text)
 
     def document_tokens(self, text: str, question: Question) -> int:
-        """Tokens of a document as it is read, and of a question behind it; what is left of
-        `context_window` is for the answer.
-        """
+        """Tokens of a document and of a question behind it; the rest is for the answer."""
         format = self.session.format
         return len(format.document(text)) + len(format.question(question))
 
@@ -152,7 +133,6 @@ class Runner:
         return self.session.format.has_template
 
     # -- answers -----------------------------------------------------------------------------------
-
     def stream(
         self,
         prompt: Prompt,
@@ -185,17 +165,12 @@ class Runner:
         self, prompt: Prompt, params: SamplingParams | None = None, **options: Any
     ) -> Generation:
         """The whole answer; options and errors as of `stream`."""
-        with self.stream(prompt, params, **options) as stream:
-            for _ in stream:
-                pass
-        return stream.result
+        return self.stream(prompt, params, **options).finished()
 
     def chat(
         self, messages: Sequence[Message], params: SamplingParams | None = None, **options: Any
     ) -> Generation:
-        """The answer to a conversation, a list of `{"role": ..., "content": ...}`; options and
-        errors as of `stream`.
-        """
+        """The answer to a list of `{"role": ..., "content": ...}`; options as of `stream`."""
         return self.generate(messages, params, **options)
 
     def generate_batch(
@@ -207,49 +182,36 @@ class Runner:
         on_progress: OnProgress | None = None,
         **overrides: Any,
     ) -> list[Generation]:
-        """The answers to several prompts, decoded together; each is what it would be alone. Errors
-        as of `stream`.
-        """
+        """The answers to several prompts, decoded together; each is what it would be alone."""
         session = self.session
         requests = [session.prompt_request(prompt, params, **overrides) for prompt in prompts]
         return session.answer(requests, cancel, on_progress)
 
     # -- conversations -----------------------------------------------------------------------------
-
-    def read_ahead(
-        self,
-        messages: Sequence[Message],
-        *,
-        cancel: CancelFlag | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Generation:
-        """Read a conversation before its last message, the user's, is whole: a later prompt in
+    def read_ahead(self, messages: Sequence[Message], **options: Any) -> Generation:
+        """Read a conversation before its last message, the user's, is whole. A later prompt in
         which that message goes on after an empty line (a document, and then the question) reads
-        only what is new.
+        only what is new. The result has no text; its usage says what was read.
 
-        The result has no text; its usage says what was read. Errors as of `stream`.
+        options: `cancel` and `on_progress`, as of `stream`.
         """
         request = self.session.reading_request(messages)
-        return self.session.answer([request], cancel, on_progress)[0]
+        return self.session.answer([request], **options)[0]
 
     def remember(self, messages: Sequence[Message]) -> Document | None:
-        """What is kept of a conversation, as a memory to save and to `recall`; None if no cache of
-        it is kept.
-
-        It holds text and ids too, with which the next prompt is compared; it is no document to ask.
+        """What is kept of a conversation, to save and to `recall`, or None. It holds text and ids
+        too, with which the next prompt is compared; it is no document to ask.
         """
         return conversation.remember(self.session, messages)
 
     def recall(self, memory: Document) -> None:
-        """Go on with the conversation of a memory that `remember` gave, without reading it again.
+        """Go on with the conversation of a memory that `remember` gave, without reading it.
 
-        Raises UsageError for the memory of a document, CacheError if it was read with other cache
-        settings.
+        Raises UsageError for the memory of a document, CacheError for other cache settings.
         """
         conversation.recall(self.session, memory)
 
     # -- documents ---------------------------------------------------------------------------------
-
     def read(self, text: Text, *, on_progress: OnProgress | None = None) -> Document:
         """Read a document once, evicting on the way; the memory that comes back can be asked,
         extended, saved and opened again.
@@ -267,9 +229,7 @@ class Runner:
         return Document(self.session, self.session.read(None, blocks, on_progress), blocks.sha256)
 
     def open(self, path: str | os.PathLike[str]) -> Document:
-        """A memory that was saved with this model; it keeps the cache settings that it was read
-        with. Raises DocumentError.
-        """
+        """A memory that was saved with this model, with its own settings; or DocumentError."""
         return Document.load(path, self.session)
 
     def ask_each(
@@ -282,19 +242,10 @@ class Runner:
         **overrides: Any,
     ) -> list[Generation]:
         """The answers to one question about several documents, decoded together; each is what it
-        would be alone. Errors as of `Document.stream`.
+        would be alone. Options and errors as of `Document.stream`.
         """
         requests = [
             self.session.question_request(memory.cache, question, params, **overrides)
             for memory in memories
         ]
         return self.session.answer(requests, cancel)
-
-
-def _cache_config(model: str | os.PathLike[str], **settings: Any) -> CacheConfig:
-    """The cache settings of a runner on this model, whose own NAMM is the default one."""
-    policy, budget = settings.get("policy"), settings.get("budget")
-    wants_namm = policy == "namm" or (policy is None and budget is not None)
-    if settings.get("namm") is None and wants_namm:
-        settings["namm"] = own_namm(model)
-    return make_cache_config(chunked=True, **settings)

@@ -107,7 +107,7 @@ def about(entry: Entry) -> dict[str, Any]:
     values |= {name: getattr(header.model, name) for name in ("quantization", "dtype")}
     numbers = ("policy", "seen_tokens", "stored_tokens", "text_sha256")
     values |= {name: getattr(header, name) for name in numbers}
-    return {**values, "model": header.model.name, "settings": header.eviction}
+    return {**values, "model": header.model.name, "settings": header.config}
 
 
 def columns(entry: Entry) -> list[str]:

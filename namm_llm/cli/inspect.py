@@ -198,7 +198,7 @@ def other_eviction(
     options = {name: given[name] for name in kept if name in given}
     usual = None if policy == "full" else eviction.budget or BUDGET
     # a budget beside the full cache is that of the policy that a budget has without one
-    other = runner.with_cache(policy, budget=budget or usual, **options).eviction
+    other = runner.with_cache(policy, budget=budget or usual, **options).config
     # interval and precision stay; the scope and the protected tokens are the policy's own matter
     same = {
         field.name: getattr(eviction, field.name)

@@ -64,7 +64,7 @@ def open_saved(path: Path, name: str, settings: Settings) -> Document:
     called it.
     """
     header = read_header(path)
-    _check_same(name, header.eviction, settings.runner)
+    _check_same(name, header.config, settings.runner)
     return _with_its_model(name, header, settings).load().open(path)
 
 
@@ -121,7 +121,7 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
     text = join_texts(files)
     runner = settings.load()
     store = MemoryStore()
-    id = store.id_of(text, runner.fingerprint, config_to_dict(runner.eviction))
+    id = store.id_of(text, runner.fingerprint, config_to_dict(runner.config))
     if store.holds(id, text):
         try:
             entry, document = store.entry(id), runner.open(store.path_of(id))

@@ -74,9 +74,9 @@ class Settings:
             )
         if "budget" in self.runner and "policy" not in self.runner:
             other = "--policy chooses another way"
-            if runner.eviction.policy.name != "namm":
+            if runner.config.policy.name != "namm":
                 other += "; `namm-llm train distil` makes a NAMM for this model"
-            click.echo(f"Tokens are chosen by: {runner.eviction.describe()} ({other}).", err=True)
+            click.echo(f"Tokens are chosen by: {runner.config.describe()} ({other}).", err=True)
         return runner
 
 

@@ -74,7 +74,7 @@ class SavedHeader:
 
     version: int
     model: SavedModel
-    eviction: dict[str, Any]
+    config: dict[str, Any]
     """All settings that it was read with, as of `config_to_dict`."""
     policy: str
     """The same in one line."""
@@ -92,7 +92,7 @@ class SavedHeader:
     @property
     def fingerprint(self) -> str:
         """As of `Document`."""
-        return memory_fingerprint(self.model, self.eviction, self.text_sha256)
+        return memory_fingerprint(self.model, self.config, self.text_sha256)
 
     def check_belongs(self, path: Path, model: SavedModel) -> None:
         """DocumentError if the memory in `path` is one of other weights, or was read through

@@ -88,6 +88,13 @@ class Stream:
             )
         return self._result
 
+    def finished(self) -> Generation:
+        """The whole answer: reads all pieces first. An error on the way closes the stream."""
+        with self:
+            for _ in self:
+                pass
+        return self.result
+
     def close(self) -> None:
         """Stop the model; nothing more comes."""
         self._closed = True

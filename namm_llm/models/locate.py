@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from namm_llm.config import CacheConfig, make_cache_config
 from namm_llm.errors import ModelError
 
 BUNDLED = {"namm-tiny": Path(__file__).parents[1] / "models" / "namm-tiny"}
@@ -53,11 +54,20 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
     return None
 
 
-def own_namm(name: str | os.PathLike[str]) -> Path | None:
-    """The NAMM that lies beside the weights of a bundled or local model, if there is one."""
-    folder = locate(name)
-    path = folder / NAMM_FILE if folder is not None else None
-    return path if path is not None and path.is_file() else None
+def cache_config_of(name: str | os.PathLike[str], **settings: Any) -> CacheConfig:
+    """The cache settings of a runner on this model; the NAMM beside its weights is the default.
+
+    Raises UsageError for wrong settings, NammFileError for a wrong NAMM.
+    """
+    policy, budget = settings.get("policy"), settings.get("budget")
+    if (
+        settings.get("namm") is None
+        and (policy or ("namm" if budget is not None else "")) == "namm"
+    ):
+        folder = locate(name)
+        if folder is not None and (folder / NAMM_FILE).is_file():
+            settings["namm"] = folder / NAMM_FILE
+    return make_cache_config(chunked=True, **settings)
 
 
 def check_folder(folder: Path) -> None:

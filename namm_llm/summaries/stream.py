@@ -111,6 +111,6 @@ class SummaryStream:
             timings=total_timings(
                 calls.finished, calls.runner.loaded.load_seconds, first_token_seconds
             ),
-            cache=largest_cache(calls.finished, calls.runner.eviction.describe()),
+            cache=largest_cache(calls.finished, calls.runner.config.describe()),
             model=calls.runner.model_id,
         )

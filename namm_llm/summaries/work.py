@@ -93,7 +93,7 @@ def identity(runner: Runner, params: SamplingParams) -> list[Any]:
         model.fingerprint,
         model.quantization,
         model.dtype,
-        config_to_dict(runner.eviction),
+        config_to_dict(runner.config),
         asdict(params),
     ]
 

@@ -33,7 +33,7 @@ class FakeCommandLine:
         stdin: str = "",
         between: Callable[[], None] = lambda: None,
     ) -> Result:
-        self.runner = FakeRunner(list(replies), between, eviction=self.eviction)
+        self.runner = FakeRunner(list(replies), between, config=self.eviction)
 
         def load(settings: Settings) -> FakeRunner:
             self.settings = settings

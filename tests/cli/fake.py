@@ -85,14 +85,16 @@ class FakeRunner:
     read_texts: list[str] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     fingerprint: str = "fake"
-    eviction: CacheConfig = field(default_factory=make_cache_config)
+    config: CacheConfig = field(default_factory=make_cache_config)
     context_window: int | None = 4096
-    footprint_bytes: int = 34_100_000
-
     model_id: str = "fake"
     loaded: Any = field(
         default_factory=lambda: Record(
-            {"quantization": None, "model": Record({"dtype": "torch.float32"})}
+            {
+                "quantization": None,
+                "model": Record({"dtype": "torch.float32"}),
+                "footprint_bytes": 34_100_000,
+            }
         )
     )
 
@@ -146,7 +148,7 @@ class FakeDocument:
 
     @property
     def cache(self) -> FakeCache:
-        return FakeCache(self.runner.eviction)
+        return FakeCache(self.runner.config)
 
     def stream(self, question: str, params: SamplingParams, *, cancel: Event) -> FakeStream:
         return self.runner.stream(

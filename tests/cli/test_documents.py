@@ -30,7 +30,7 @@ def store(home: Path, tiny_folder: Path) -> MemoryStore:
     store = MemoryStore()
     runner = Runner.load(tiny_folder, budget=0.5, interval=8)
     for text, name in ((TEXT * 2, None), (TEXT, "my notes")):
-        id = store.id_of(text, runner.fingerprint, config_to_dict(runner.eviction))
+        id = store.id_of(text, runner.fingerprint, config_to_dict(runner.config))
         store.put(id, runner.read(text), name=name, extra={"sources": f"{len(text)}.txt"})
         os.utime(store.path_of(id), (1e9 + (name is not None), 1e9 + (name is not None)))
     return store

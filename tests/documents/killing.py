@@ -31,7 +31,7 @@ OLD, NEW = 0, 1
 def memory(number: int, rows: int = 64) -> tuple[dict[str, torch.Tensor], SavedHeader]:
     """Tensors that are all `number`, and a header that says so."""
     tensors = {f"{layer}.0.keys": torch.full((rows, 32), float(number)) for layer in range(3)}
-    model = SavedModel("none", None, None, "float32", "0")
+    model = SavedModel("none", None, None, "float32", "0", "")
     header = SavedHeader(
         VERSION, model, {}, "full", rows, rows, "", {"number": str(number)}, {}, checksum(tensors)
     )

@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> MemoryStore:
 
 
 def put(store: MemoryStore, runner: Runner, text: str = TEXT, name: str | None = None) -> str:
-    id = store.id_of(text, runner.fingerprint, config_to_dict(runner.eviction))
+    id = store.id_of(text, runner.fingerprint, config_to_dict(runner.config))
     store.put(id, runner.read(text), name=name, extra={"sources": "lamp.txt"})
     return id
 
@@ -82,7 +82,7 @@ def test_what_is_put_is_found_by_name_by_id_and_by_content(
 
 
 def test_the_id_follows_from_text_weights_and_settings(runner: Runner) -> None:
-    eviction = config_to_dict(runner.eviction)
+    eviction = config_to_dict(runner.config)
     ids = [
         MemoryStore.id_of(TEXT, runner.fingerprint, eviction),
         MemoryStore.id_of(TEXT + " ", runner.fingerprint, eviction),
@@ -90,15 +90,15 @@ def test_the_id_follows_from_text_weights_and_settings(runner: Runner) -> None:
         MemoryStore.id_of(
             TEXT,
             runner.fingerprint,
-            config_to_dict(runner.with_cache(budget=0.25, interval=8).eviction),
+            config_to_dict(runner.with_cache(budget=0.25, interval=8).config),
         ),
         MemoryStore.id_of(
-            TEXT, runner.fingerprint, config_to_dict(runner.with_cache(budget=0.5).eviction)
+            TEXT, runner.fingerprint, config_to_dict(runner.with_cache(budget=0.5).config)
         ),
     ]
     assert len(set(ids)) == len(ids)
     assert ids[0] == MemoryStore.id_of(
-        TEXT, runner.fingerprint, config_to_dict(runner.with_cache(budget=0.5, interval=8).eviction)
+        TEXT, runner.fingerprint, config_to_dict(runner.with_cache(budget=0.5, interval=8).config)
     )
 
 

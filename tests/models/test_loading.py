@@ -86,7 +86,7 @@ def test_quantised_models_have_real_layers_and_answer(
         isinstance(block.mlp.up_proj, kind) and isinstance(block.self_attn.q_proj, kind)
         for block in blocks
     )  # type: ignore[union-attr]
-    assert runner.footprint_bytes < load_model(tiny_folder).footprint_bytes
+    assert runner.loaded.footprint_bytes < load_model(tiny_folder).footprint_bytes
     answer = runner.generate("The quick brown fox", max_tokens=8)
     assert answer.usage.output_tokens == 8
     assert runner.generate("The quick brown fox", max_tokens=8).text == answer.text

@@ -237,11 +237,11 @@ class Chat:
         runner = self.runner
         window = runner.context_window
         positions = f"{grouped(window)} positions" if window else "any number of positions"
-        weights = f"{size(runner.footprint_bytes)} of weights, {positions}"
+        weights = f"{size(runner.loaded.footprint_bytes)} of weights, {positions}"
         loaded = runner.loaded
         dtype = str(loaded.model.dtype).removeprefix("torch.")
         kind = ", ".join(filter(None, (loaded.quantization, dtype)))
-        return f"{runner.model_id} ({kind})\n{weights}\nCache: {runner.eviction.describe()}"
+        return f"{runner.model_id} ({kind})\n{weights}\nCache: {runner.config.describe()}"
 
     def describe_cache(self) -> str:
         """What the cache holds of the conversation."""

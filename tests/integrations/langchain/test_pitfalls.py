@@ -400,7 +400,7 @@ def test_14_weights_are_shared_and_nothing_is_loaded_before_the_first_question(
         )
     assert runner_of(chat).loaded is runner_of(llm).loaded
     assert runner_of(chat) is runner_of(ChatNamm(model=str(folder)))
-    assert runner_of(llm).eviction.describe() == "h2o, budget 0.5, head"
+    assert runner_of(llm).config.describe() == "h2o, budget 0.5, head"
 
 
 def test_15_a_history_is_read_once_and_reported(chat: ChatNamm) -> None:
