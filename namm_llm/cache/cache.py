@@ -129,22 +129,25 @@ class ManagedCache(Cache):
         """Run an eviction step over what the window holds now, for instance at the end of a
         document.
 
-        A sequence shorter than one interval is left as it is: nothing of a short text is evicted.
+        A sequence shorter than one interval keeps every token; its queries, which an observing
+        policy no longer needs then, are freed.
         """
         for row, sequence in enumerate(self.managed[0].sequences if self.managed else []):
-            if not sequence.window.count or sequence.seen < sequence.config.interval:
+            is_short = sequence.seen < sequence.config.interval
+            if not sequence.window.count or (is_short and not sequence.config.policy.observes):
                 continue
             if sequence.config.shares_model:
-                self._evict(self.managed, row)
+                self._evict(self.managed, row, keep_all=is_short)
             else:
                 for layer in self.managed:
-                    self._evict([layer], row)
+                    self._evict([layer], row, keep_all=is_short)
 
-    def _evict(self, layers: Sequence[ManagedLayer], row: int) -> None:
+    def _evict(self, layers: Sequence[ManagedLayer], row: int, *, keep_all: bool = False) -> None:
         evict(
             layers,
             row,
             num_layers=len(self.managed),
+            keep_all=keep_all,
             on_eviction=self.on_eviction,
             stopwatch=self.stopwatch,
         )
@@ -167,7 +170,7 @@ class ManagedCache(Cache):
         """Forks of all sequences of these caches side by side, as one batch; each keeps its
         settings.
 
-        Raises CacheError for several caches with sliding-window layers.
+        Raises CacheError for caches with sliding windows that hold unequally many tokens.
         """
         batch = cls(layers=[])
         batch.layers = [
@@ -191,16 +194,8 @@ class ManagedCache(Cache):
     # -- saving ------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Contiguous tensors, and metadata in text, that `from_state` makes the same cache of.
-
-        Raises CacheError for a cache with sliding-window layers.
-        """
-        if len(self.managed) < len(self.layers):
-            raise CacheError(
-                "a cache with sliding-window layers cannot be saved; keep the document in memory, "
-                "or read it again"
-            )
-        tensors, numbers = layers_state(self.managed)
+        """Contiguous tensors, and metadata in text, that `from_state` makes the same cache of."""
+        tensors, numbers = layers_state(self.layers)
         return tensors, {"cache": numbers, "config": json.dumps(config_to_dict(self.config))}
 
     @classmethod
@@ -218,10 +213,7 @@ class ManagedCache(Cache):
         """
         check_settings(metadata.get("config", ""), config)
         cache = cls.for_model(model, config)
-        fill_layers(cache.managed, tensors, metadata.get("cache", ""))
-        devices = layer_devices(model)
-        for index, layer in enumerate(cache.managed):  # all of them: windows are not saved
-            layer.place(devices[index])
+        fill_layers(cache.layers, tensors, metadata.get("cache", ""), layer_devices(model))
         return cache
 
     # -- numbers -----------------------------------------------------------------------------------
@@ -241,9 +233,13 @@ class ManagedCache(Cache):
         """Every tensor that the cache holds alive, empty rows of buffers included."""
         sequences = [sequence for layer in self.managed for sequence in layer.sequences]
         held = [tensor for sequence in sequences for tensor in sequence.tensors()]
-        windows = [layer for layer in self.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-        parts = [tensor for layer in windows for tensor in (layer.keys, layer.values)]
-        return held + [tensor for tensor in parts if tensor is not None]
+        return held + self._sliding()
+
+    def _sliding(self) -> list[Tensor]:
+        """Keys and values of the layers with a sliding window."""
+        layers = [layer for layer in self.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+        parts = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        return [tensor for tensor in parts if tensor is not None]
 
     @property
     def nbytes(self) -> int:
@@ -255,8 +251,10 @@ class ManagedCache(Cache):
 
     @property
     def full_nbytes(self) -> int:
-        """Bytes of keys and values alone, as they were computed, had nothing been evicted."""
-        total = 0
+        """Bytes of keys and values alone, as transformers' own cache would hold them; layers with a
+        sliding window count the same in both.
+        """
+        total = sum(tensor.nbytes for tensor in self._sliding())
         for sequence in (sequence for layer in self.managed for sequence in layer.sequences):
             retained = sequence.retained
             sizes = retained.keys.shape[-1] + retained.values.shape[-1]

@@ -7,8 +7,8 @@ that a batch gives what its sequences give alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from typing import Any, NoReturn, cast
+from copy import copy
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -205,16 +205,26 @@ def layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[C
 def joined(layers: Sequence[Any]) -> CacheLayerMixin:
     """One layer that holds forks of the sequences of all of these."""
     if not isinstance(layers[0], ManagedLayer):
-        if len(layers) > 1:
-            raise CacheError(
-                "a model with sliding-window layers cannot join caches into a batch; ask one "
-                "question at a time"
-            )
-        return cast(CacheLayerMixin, deepcopy(layers[0]))
+        return _joined_sliding(layers)
     # documents keep their own policies, so that one sequence of a batch may replay and another not
     rotation = next((layer.rotation for layer in layers if layer.rotation is not None), None)
     batch = ManagedLayer(layers[0].index, layers[0].configs, rotation)
     batch.sequences = [sequence.fork() for layer in layers for sequence in layer.sequences]
     batch.columns = max(layer.columns for layer in layers)
     batch.is_initialized = bool(batch.sequences)
+    return batch
+
+
+def _joined_sliding(layers: Sequence[Any]) -> CacheLayerMixin:
+    """The same for layers with a sliding window, whose mask is one for all rows of a batch."""
+    batch: DynamicSlidingWindowLayer = copy(layers[0])
+    keys, values = [layer.keys for layer in layers], [layer.values for layer in layers]
+    if len({0 if part is None else part.shape[-2] for part in keys}) > 1:
+        raise CacheError(
+            "caches with sliding windows can be joined into a batch only if these hold equally "
+            "many tokens; ask one question at a time"
+        )
+    if keys[0] is not None:
+        batch.keys, batch.values = torch.cat(keys), torch.cat(values)
+        batch.cumulative_length = max(layer.cumulative_length for layer in layers)
     return batch

@@ -1,6 +1,7 @@
-"""Managed layers as named tensors and text, and back: the contents of a saved document.
+"""A cache's layers as named tensors and text, and back: the contents of a saved document.
 
-Names are `layer.sequence.column`; numbers go into one JSON string. Knows nothing of files, models'
+Names are `layer.sequence.column`, for a layer with a sliding window `layer.column`; numbers go into
+one JSON string. Knows nothing of files, models'
 names or texts.
 """
 
@@ -10,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from namm_llm.cache.layer import ManagedLayer
@@ -22,39 +24,62 @@ from namm_llm.tokens import RaggedTokens
 
 _NUMBERS = ("scale", "seen", "compacted_at", "eviction_steps")
 _BUFFERS = ("window", "queries")
+_SLIDING = ("keys", "values")  # of a layer with a sliding window
 
 
-def layers_state(layers: Sequence[ManagedLayer]) -> tuple[dict[str, Tensor], str]:
+def layers_state(layers: Sequence[Any]) -> tuple[dict[str, Tensor], str]:
     """Contiguous tensors and a JSON text that `fill_layers` makes the same layers of."""
     tensors: dict[str, Tensor] = {}
     numbers = []
-    for layer in layers:
-        for row, sequence in enumerate(layer.sequences):
-            prefix = f"{layer.index}.{row}."
-            tensors.update({prefix + name: each for name, each in _columns(sequence).items()})
-        rows = [
-            {"lengths": s.retained.lengths, **{name: getattr(s, name) for name in _NUMBERS}}
-            for s in layer.sequences
-        ]
-        numbers.append({"columns": layer.columns, "sequences": rows})
+    for index, layer in enumerate(layers):
+        if isinstance(layer, ManagedLayer):
+            for row, sequence in enumerate(layer.sequences):
+                prefix = f"{index}.{row}."
+                tensors.update({prefix + name: each for name, each in _columns(sequence).items()})
+            rows = [
+                {"lengths": s.retained.lengths, **{name: getattr(s, name) for name in _NUMBERS}}
+                for s in layer.sequences
+            ]
+            numbers.append({"columns": layer.columns, "sequences": rows})
+        else:
+            for name in _SLIDING if layer.is_initialized else ():
+                tensors[f"{index}.{name}"] = getattr(layer, name).contiguous()
+            numbers.append({"columns": layer.cumulative_length})
     return tensors, json.dumps(numbers)
 
 
 def fill_layers(
-    layers: Sequence[ManagedLayer], tensors: Mapping[str, Tensor], numbers: str
+    layers: Sequence[Any],
+    tensors: Mapping[str, Tensor],
+    numbers: str,
+    devices: Mapping[int, torch.device],
 ) -> None:
-    """Fill empty layers with a saved state. Raises CacheError if it does not fit them."""
+    """Fill empty layers with a saved state, each on its device. Raises CacheError if it does not
+    fit them.
+    """
     try:
-        for layer, saved in zip(layers, json.loads(numbers), strict=True):
-            layer.columns = saved["columns"]
-            rows = zip(layer.configs_of(len(saved["sequences"])), saved["sequences"], strict=True)
-            layer.sequences = [
-                _sequence(f"{layer.index}.{row}.", config, own, tensors)
-                for row, (config, own) in enumerate(rows)
-            ]
-            layer.is_initialized = True
+        for index, (layer, saved) in enumerate(zip(layers, json.loads(numbers), strict=True)):
+            if isinstance(layer, ManagedLayer):
+                _fill(layer, f"{index}.", tensors, saved)
+                layer.place(devices[index])
+            elif saved["columns"]:
+                keys, values = (tensors[f"{index}.{name}"].to(devices[index]) for name in _SLIDING)
+                layer.lazy_initialization(keys, values)
+                layer.keys, layer.values = keys, values
+                layer.cumulative_length = saved["columns"]
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"the saved cache is damaged or of another model: {error}") from error
+
+
+def _fill(
+    layer: ManagedLayer, prefix: str, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
+) -> None:
+    layer.columns = saved["columns"]
+    rows = zip(layer.configs_of(len(saved["sequences"])), saved["sequences"], strict=True)
+    layer.sequences = [
+        _sequence(f"{prefix}{row}.", config, own, tensors) for row, (config, own) in enumerate(rows)
+    ]
+    layer.is_initialized = True
 
 
 def check_settings(saved: str, config: CacheConfig) -> None:

@@ -82,13 +82,15 @@ def evict(
     row: int,
     *,
     num_layers: int,
+    keep_all: bool = False,
     on_eviction: Callable[[EvictionEvent], None] | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> None:
     """Run one eviction step of the sequence `row` in these layers, whose tokens share a budget.
 
     layers: one layer, or all of them for a budget of the whole model. num_layers: managed layers of
-    the model, for budgets in bytes.
+    the model, for budgets in bytes. keep_all: update the policy's state and compact, but remove no
+    token.
     """
     stage: _Stage = _untimed if stopwatch is None else stopwatch.stage
     sequences = [layer.sequences[row] for layer in layers]
@@ -97,7 +99,10 @@ def evict(
         for sequence, layer in zip(sequences, layers, strict=True)
     ]
     with stage("select"):
-        kept = _select(sequences, scored, num_layers)
+        if keep_all or not sequences[0].config.policy.evicts:
+            kept: list[list[Tensor | None]] = [[None] * len(heads) for heads, _ in scored]
+        else:
+            kept = _select(sequences, scored, num_layers)
     for layer, sequence, (heads, scores), keep in zip(layers, sequences, scored, kept, strict=True):
         if on_eviction is not None:
             on_eviction(EvictionEvent(layer.index, row, sequence.seen, heads, scores, keep))
@@ -178,8 +183,6 @@ def _select(
 ) -> list[list[Tensor | None]]:
     """Which tokens of each KV head of each layer stay; the layers may be on several devices."""
     sequence, (first, _) = sequences[0], scored[0]
-    if not sequence.config.policy.evicts:
-        return [[None] * len(heads) for heads, _ in scored]
     device = scored[0][1][0].device
     kept = iter(
         select_tokens(

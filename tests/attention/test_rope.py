@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from namm_llm.attention import observation as observation_module
@@ -75,3 +82,51 @@ def test_query_replay_is_attention_from_behind_the_text(monkeypatch):
     torch.testing.assert_close(found, expected.amax((0, 1)), atol=1e-5, rtol=0)
     # nothing is known before the text
     assert observation.max_replayed_attention(-5).shape == (10,)
+
+
+def test_a_vision_tower_s_positions_are_not_the_text_s():
+    """Its own rotary module comes first in the model, and its positions have three coordinates."""
+    torch.manual_seed(0)
+    text = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": [2, 3, 3],
+        },
+    }
+    vision = {
+        "depth": 1,
+        "embed_dim": 32,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "mlp_ratio": 1,
+        "patch_size": 4,
+    }
+    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision))
+    rotation = rotation_of(model)
+    assert len(rotation.frequencies) == 8  # of 16 numbers of a head
+    queries, decoder = torch.randn(1, 3, 16), model.get_decoder()
+
+    def at(start: int) -> torch.Tensor:
+        positions = torch.arange(start, start + 3).expand(3, 1, 3)
+        cos, sin = decoder.rotary_emb(queries, positions)
+        return apply_rotary_pos_emb(queries[None], queries[None], cos, sin)[0][0]
+
+    torch.testing.assert_close(rotation.turn(at(2), 300), at(302), atol=1e-4, rtol=0)
+
+
+def test_a_rotary_module_that_fails_is_one_clear_line(monkeypatch):
+    model = random_llama(layers=1)
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("foreign code")
+
+    monkeypatch.setattr(type(model.model.rotary_emb), "forward", fails)
+    with pytest.raises(ModelError, match="no rotary positions of the usual layout"):
+        rotation_of(model)

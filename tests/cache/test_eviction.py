@@ -286,6 +286,23 @@ def test_short_text_loses_nothing(llama):
     assert cache.stats().stored_tokens == 6
 
 
+@pytest.mark.parametrize("budget_scope", ["head", "model"])
+@pytest.mark.parametrize("policy", ["h2o", "snapkv", "tova", "replay", "namm"])
+def test_short_text_is_little_more_than_its_keys_and_values(llama, policy, budget_scope):
+    cache = ManagedCache.for_model(
+        llama, policy_of(policy), budget=0.5, interval=512, budget_scope=budget_scope
+    )
+    llama(random_ids(1, 300), past_key_values=cache)
+    before = cache.nbytes
+    cache.evict()
+    assert cache.stats().kept_fraction == 1.0
+    assert cache.nbytes < 0.75 * before
+    assert cache.nbytes < 1.7 * cache.full_nbytes
+    for piece in random_ids(1, 300, seed=1).split(212, 1):  # ends at 512
+        llama(piece, past_key_values=cache)
+    assert cache.stats().kept_fraction < 0.7
+
+
 def test_eviction_steps_at_any_length_carries_partial_hops(llama):
     """Eviction steps wherever the text happens to pause give the NAMM the same features as one at the end."""
     ids = random_ids(1, 203)

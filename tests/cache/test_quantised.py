@@ -200,8 +200,5 @@ def test_an_eviction_step_makes_numbers_of_one_head_at_a_time():
 
 
 def test_other_numbers_of_bits_are_refused():
-    with pytest.raises(
-        UsageError,
-        match="kv_bits must be .* 8, not 4",
-    ):
+    with pytest.raises(UsageError, match="kv_bits must be .* 8, not 4"):
         make_cache_config(kv_bits=4)
