@@ -28,9 +28,14 @@ RECORDS, SPACING = 64, 128  # a record about every SPACING tokens
 QUESTIONS, REQUIRED = 12, 11  # the full cache must answer this many of them
 SEED = 7
 
-# Words that recipes/namm_tiny keeps out of training (a test checks it).
-FIRST = "silver golden quiet slender wrinkled coarse gentle woollen leather precious unseen hanging brave".split()
-SECOND = "anchor lamp cellar island fountain shop hotel portrait gate farm vehicle pistol plank spike veil bedroom".split()
+# Words that the training of namm-tiny (namm_lab/tiny) leaves out; a test checks it.
+FIRST = """
+    silver golden quiet slender wrinkled coarse gentle woollen leather precious unseen hanging brave
+""".split()
+SECOND = """
+    anchor lamp cellar island fountain shop hotel portrait gate farm vehicle pistol plank spike veil
+    bedroom
+""".split()
 KINDS = ("access code", "room number", "serial number", "phone extension")
 
 
@@ -161,7 +166,8 @@ def main() -> int:
     asked = random.Random(SEED).sample(records, QUESTIONS)
     shares = " and ".join(f"{budget:.2%}" for budget in BUDGETS)
     console.print(
-        f"{full.model_id} reads {full.count_tokens(text):,} tokens with {len(records)} records in them,"
+        f"{full.model_id} reads {full.count_tokens(text):,} tokens with {len(records)} records "
+        "in them,"
     )
     console.print(f"with the full cache, and with policy {policy} keeping {shares} of it.")
     console.print("Then all are asked the same questions, which nothing knew of while it read.")
@@ -174,7 +180,8 @@ def main() -> int:
     console.print(costs_table(runs))
     if runs[0].right < REQUIRED:
         console.print(
-            f"The full cache got {runs[0].right} of {QUESTIONS} right; at least {REQUIRED} are required."
+            f"The full cache got {runs[0].right} of {QUESTIONS} right; at least {REQUIRED} are "
+            "required."
         )
         return 1
     return 0

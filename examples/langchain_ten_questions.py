@@ -25,10 +25,12 @@ def main(records: int = RECORDS, questions: int = 10) -> list[int]:
         used, cache = answer.usage_metadata, answer.response_metadata["namm"]
         read.append(used["input_tokens"] - used["input_token_details"]["cache_read"])
         print(
-            f"{record.question}\n  {answer.text.strip()} ({'right' if record.answered_by(answer.text) else 'wrong'})"
+            f"{record.question}\n  {answer.text.strip()} "
+            f"({'right' if record.answered_by(answer.text) else 'wrong'})"
         )
         print(
-            f"  read {read[-1]} of {used['input_tokens']} tokens, kept {cache['kept_tokens']}, {time.perf_counter() - began:.1f} s"
+            f"  read {read[-1]} of {used['input_tokens']} tokens, kept {cache['kept_tokens']}, "
+            f"{time.perf_counter() - began:.1f} s"
         )
     return read
 

@@ -48,7 +48,8 @@ class _Numbers(BaseEventHandler):
             usage, namm = event.response.raw["usage"], event.response.raw["namm"]
             seconds = namm["prefill_seconds"] + namm["decode_seconds"]
             print(
-                f"   [{usage['prompt_tokens']} tokens in the prompt, {usage['cached_tokens']} of them read before; "
+                f"   [{usage['prompt_tokens']} tokens in the prompt, {usage['cached_tokens']} of "
+                "them read before; "
                 f"{namm['stored_tokens']} of {namm['seen_tokens']} kept; {seconds:.2f} s]"
             )
 

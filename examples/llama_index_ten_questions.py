@@ -27,7 +27,8 @@ def main(records: int = 64) -> int:
         document.save(Path(folder) / "help.namm")
         kept = document.info()
         print(
-            f"{kept['seen_tokens']} tokens read once in {perf_counter() - began:.1f} s, {kept['stored_tokens']} of them kept"
+            f"{kept['seen_tokens']} tokens read once in {perf_counter() - began:.1f} s, "
+            f"{kept['stored_tokens']} of them kept"
         )
 
         llm = NammLLM(

@@ -27,7 +27,8 @@ def main(model: str = "namm-tiny", positions: int | None = None, words: int = 20
     )
     parts = len(stream.plan.spans)
     print(
-        f"{stream.plan.tokens} tokens, {runner.context_window} positions: {stream.plan.method} in {parts} parts"
+        f"{stream.plan.tokens} tokens, {runner.context_window} positions: {stream.plan.method} "
+        f"in {parts} parts"
     )
     summary = "".join(piece.text for piece in stream)
     for number, part in enumerate(stream.result.parts[:4], 1):
@@ -35,7 +36,8 @@ def main(model: str = "namm-tiny", positions: int | None = None, words: int = 20
     print(f"all: {summary.strip()}")
     cache = stream.result.cache
     print(
-        f"{stream.result.calls} answers; kept at most {cache.nbytes / 1e6:.1f} of {cache.full_nbytes / 1e6:.1f} MB for one text"
+        f"{stream.result.calls} answers; kept at most {cache.nbytes / 1e6:.1f} of "
+        f"{cache.full_nbytes / 1e6:.1f} MB for one text"
     )
     print(f"{stream.result.usage.input_tokens} tokens read, {time.perf_counter() - began:.1f} s")
     return stream.result

@@ -23,7 +23,8 @@ def main(model: str = "namm-tiny", characters: int = 12_000, words: int = 30) ->
     summary = stream.result
     cache = summary.cache
     print(
-        f"\nkept {cache.stored_tokens} of {cache.seen_tokens} tokens, {cache.nbytes / 1e6:.1f} of {cache.full_nbytes / 1e6:.1f} MB"
+        f"\nkept {cache.stored_tokens} of {cache.seen_tokens} tokens, {cache.nbytes / 1e6:.1f} "
+        f"of {cache.full_nbytes / 1e6:.1f} MB"
     )
     print(f"{summary.usage.output_tokens} tokens written, {time.perf_counter() - began:.1f} s")
     return summary

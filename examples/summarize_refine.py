@@ -22,15 +22,22 @@ def main(
     text = topics["typesseq"][:characters]
     began = time.perf_counter()
     summary = summarize(
-        text, runner, method="refine", part_tokens=part_tokens, length=20, focus="slices of sequences", work=work,
-        on_progress=lambda done, total: print(f"\r{done} of {total} tokens read", end="", flush=True),
+        text,
+        runner,
+        method="refine",
+        part_tokens=part_tokens,
+        length=20,
+        focus="slices of sequences",
+        work=work,
+        on_progress=lambda done, total: print(f"\r{done} of {total} tokens", end="", flush=True),
     )  # fmt: skip
     print()
     for number, part in enumerate(summary.parts, 1):
         print(f"after part {number}: {part.summary[:80]!r}")
     cache = summary.cache
     print(
-        f"{summary.resumed} of {summary.calls} answers from {work.name}; kept at most {cache.nbytes / 1e6:.1f} MB"
+        f"{summary.resumed} of {summary.calls} answers from {work.name}; kept at most "
+        f"{cache.nbytes / 1e6:.1f} MB"
     )
     print(f"{summary.usage.input_tokens} tokens read, {time.perf_counter() - began:.1f} s")
     return summary

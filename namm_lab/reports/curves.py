@@ -283,7 +283,8 @@ def draw(rows: list[Row], path: Path = PLOT) -> Path:
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small"
     )
     figure.suptitle(
-        f"{rows[0]['model']}: validation at budgets {rows[0]['budgets'].replace(',', ' and ')}, {rows[0]['length']} tokens"
+        f"{rows[0]['model']}: validation at budgets {rows[0]['budgets'].replace(',', ' and ')}, "
+        f"{rows[0]['length']} tokens"
     )
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -20,7 +20,8 @@ from namm_llm import Document, Runner, UsageError, kept_entries
 
 PROSE, CODE = "prose", "code"
 FUNCTION_WORDS = frozenset(
-    "a an the of to in on at by for from with as and or but not if is are be was has it its this that which can".split()
+    "a an the of to in on at by for from with as and or but not if "
+    "is are be was has it its this that which can".split()
 )
 _PARTS = re.compile(r"(?P<space>\s+)|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<mark>.)", re.DOTALL)
 _STATED = re.compile(r"The .+? of (?:the )?(?P<name>.+) is (?P<value>\d+)\.")
@@ -60,7 +61,7 @@ def compare(
 
 
 def side_by_side(rows: Sequence[Row]) -> list[Row]:
-    """One row for each text and part, with a column `kept · anywhere` for each policy and budget."""
+    """One row for each text and part; a column `kept · anywhere` for each policy and budget."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
         line = found.setdefault(

@@ -59,7 +59,7 @@ def compare(*, model: str, length: int, budget: str, runs: int) -> list[Row]:
 def _first_token(
     get: Callable[[], Document], question: str
 ) -> tuple[Document, tuple[float, float]]:
-    """The memory, and seconds and processor seconds from nothing to the first token of an answer."""
+    """The document, and seconds and processor seconds up to the first token of an answer."""
     start, cpu_start = time.perf_counter(), time.process_time()
     memory = get()
     with memory.stream(question, max_tokens=1) as stream:

@@ -1,8 +1,8 @@
-"""Tasks: documents of any length with questions about them, and how replies are judged. Data and
+"""Tasks: documents of any length with questions about them, and how replies are scored. Data and
 metrics; no model runs here.
 
-    draw_samples("fact", 4000, split="train", seed=1, count=8, count_tokens=lambda text: len(runner.encode(text)))
-      -> [Sample(task, document, questions=(Question(prompt, answer, expected, metric, ...), ...)), ...]
+    draw_samples("fact", 4000, seed=1, count=8, count_tokens=lambda text: len(runner.encode(text)))
+      -> [Sample(task, document, questions=(Question(prompt, answer, expected, metric), ...)), ...]
     question.score(reply) -> 0..1
 
 `train`, `validation` and `test` share no text, no name and no value. Texts are Python's

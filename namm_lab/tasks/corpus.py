@@ -15,9 +15,10 @@ CountTokens = Callable[[str], int]
 
 
 class Corpus:
-    """The texts of one kind. mark: what a statement on a line of its own begins with (`# ` in
-    code).
-    """
+    """The texts of one kind, prose or code, in pieces."""
+
+    mark: str
+    """What a statement on a line of its own begins with: `# ` in code."""
 
     def __init__(self, texts: Sequence[str], *, is_code: bool) -> None:
         self.mark = "# " if is_code else ""
@@ -46,7 +47,8 @@ class Corpus:
             left -= tokens
         if left > 0 and not repeat:
             raise UsageError(
-                f"the texts of this split have {length - left} tokens, fewer than the {length} asked for; add texts."
+                f"the texts of this split have {length - left} tokens, fewer than the {length} "
+                "asked for; add texts."
             )
         return found
 

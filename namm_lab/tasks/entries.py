@@ -12,8 +12,9 @@ from namm_lab.tasks.records import MISSING, plural
 from namm_lab.tasks.words import Name, Names
 
 ENTRY_KINDS = (
-    "exhibit", "rule", "article", "clause", "item", "lot", "prize", "stop", "station", "gate", "scene", "lesson", "witness", "prisoner",
-    "guest", "ship", "tool", "sample", "drawer", "box", "key", "seat", "plan", "warning",
+    "exhibit", "rule", "article", "clause", "item", "lot", "prize", "stop", "station", "gate",
+    "scene", "lesson", "witness", "prisoner", "guest", "ship", "tool", "sample", "drawer", "box",
+    "key", "seat", "plan", "warning",
 )  # fmt: skip
 LEAST, MOST = 2, 9
 FORMS = (
@@ -34,11 +35,13 @@ LISTS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """number: from 1. content: None where the document does not tell."""
+    """A numbered statement of one kind."""
 
     kind: str
     number: int
+    """From 1."""
     content: Name | None
+    """None where the document does not tell."""
 
     def say(self, template: str) -> str:
         content = MISSING if self.content is None else str(self.content)

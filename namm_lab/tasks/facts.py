@@ -24,15 +24,16 @@ from namm_lab.tasks.task import Task
 
 @dataclass(frozen=True)
 class Facts(Task):
-    """spacing: tokens for each record. look_alikes: share of the names that differ from another in
-    one word. missing: share of the questions whose record the document does not state. words: the
-    values are words, not numbers.
-    """
+    """Many records in a document, some of them asked for."""
 
     spacing: int = SPACING
+    """Tokens for each record."""
     look_alikes: float = 0.2
+    """Share of the names that differ from another in one word."""
     missing: float = 0.0
+    """Share of the questions whose record the document does not state."""
     words: bool = False
+    """Whether the values are words, not numbers."""
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         count = max(records_for(length, self.spacing), self.questions)

@@ -23,8 +23,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class FileTask(Task):
-    """Samples are the file's rows, for the split `test` only: a benchmark is not to be learnt from.
-    length: the most tokens of a document; a longer one loses its middle, as in LongBench.
+    """A benchmark's file, whose rows are samples of the split `test`: it must not be learnt from.
+
+    A document that is longer than the length asked for loses its middle, as in LongBench.
     """
 
     path: Path = Path()
@@ -40,7 +41,8 @@ class FileTask(Task):
         """`count` different rows, or all if there are fewer."""
         if material.split != "test":
             raise UsageError(
-                f"{self.path} is a benchmark: it can be measured (split test), but not be used as {material.split} data."
+                f"{self.path} is a benchmark: it can be measured (split test), but not be used "
+                f"as {material.split} data."
             )
         rows = list(read_rows(self.path))
         Random(f"{self.name} {seed}").shuffle(rows)

@@ -32,7 +32,8 @@ class LongBench(FileTask):
         name = str(row["dataset"]).removesuffix("_e")
         if name not in (known := _prompts()):
             raise DocumentError(
-                f"{self.path}: there is no LongBench dataset {name!r}; known are {', '.join(known)}."
+                f"{self.path}: there is no LongBench dataset {name!r}; known are "
+                f"{', '.join(known)}."
             )
         before, _, after = known[name]["prompt"].partition("{context}")
         answers = tuple(map(str, row["answers"]))

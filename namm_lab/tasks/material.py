@@ -17,13 +17,15 @@ CODE_SHARE = 0.15  # of documents with records, as in the bundled model's traini
 
 @dataclass(frozen=True)
 class Material:
-    """names, prose, code: of one split. count: tokens of a text. fingerprint: of the texts."""
+    """Names, prose and code of one split."""
 
     names: Names
     prose: Corpus
     code: Corpus
     count: CountTokens
+    """Tokens of a text."""
     fingerprint: str
+    """Of the texts."""
 
     @property
     def split(self) -> str:

@@ -1,4 +1,4 @@
-"""How a reply is judged: pure functions of the reply, what is expected and, for classifications,
+"""How a reply is scored: pure functions of the reply, what is expected and, for classifications,
 the choices; from 0 to 1.
 
 `f1`, `rouge_l`, `edit`, `count`, `numbered` and `classify` are LongBench's (THUDM/LongBench,
@@ -19,8 +19,8 @@ from namm_llm.errors import NammError
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 ABSTAINS = (
-    "not stated", "not mentioned", "not specified", "not given", "not provided", "not state", "not mention", "not specify", "not say",
-    "no information", "unknown", "unanswerable",
+    "not stated", "not mentioned", "not specified", "not given", "not provided", "not state",
+    "not mention", "not specify", "not say", "no information", "unknown", "unanswerable",
 )  # fmt: skip
 _DIGITS = re.compile(r"\d+")
 

@@ -20,7 +20,10 @@ from namm_lab.tasks.words import split_of
 NOISE = (
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 )
-ONE = "A special magic {kind} is hidden within the following text. Make sure to memorize it. I will quiz you about the {kind} afterwards.\n"
+ONE = (
+    "A special magic {kind} is hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the {kind} afterwards.\n"
+)
 MANY = (
     "Some special magic {kind}s are hidden within the following text. Make sure to memorize it. "
     "I will quiz you about the {kind}s afterwards.\n"
@@ -35,17 +38,20 @@ TOKENS = 128  # of a reply
 
 @dataclass(frozen=True)
 class Niah(Task):
-    """haystack: noise, essay or needle (other needles all through). key: word or uuid. value:
-    number or uuid. keys: that are hidden. values: of each key. queries: keys asked for at once.
-    RULER asks one question of a document, and so does this.
-    """
+    """Needles in a haystack. RULER asks one question of a document, and so does this."""
 
     haystack: str = "essay"
+    """noise, essay or needle (other needles all through)."""
     key: str = "word"
+    """word or uuid."""
     value: str = "number"
+    """number or uuid."""
     keys: int = 1
+    """Keys that are hidden."""
     values: int = 1
+    """Of each key."""
     queries: int = 1
+    """Keys asked for at once."""
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         needles = {

@@ -20,9 +20,10 @@ SCORED = 256  # tokens at the end that are scored, at most a quarter of all
 
 @dataclass(frozen=True)
 class Perplexity(Task):
-    """code: of code, not prose. Document and continuation have `length` tokens together."""
+    """Text that goes on; document and continuation have `length` tokens together."""
 
     code: bool = False
+    """Whether it is code, not prose."""
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         corpus = material.need_code() if self.code else material.need_prose()

@@ -1,7 +1,7 @@
 """Records (kind, name, value), the sentences that state them, the questions about them and the
 answers.
 
-The bundled model was taught this phrasing (recipes/namm_tiny); the tasks use it too, so that there
+The bundled model was taught this phrasing (namm_lab/tiny); the tasks use it too, so that there
 is one owner.
 """
 
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from namm_lab.tasks.words import Name, Names, split_of
 
 NUMBER_KINDS = (
-    "access code", "room number", "budget", "phone extension", "door code", "serial number", "order number",
-    "locker number", "badge number", "account balance", "invoice number", "ticket number", "case number",
-    "parcel weight", "street number", "platform number", "part number", "license number", "safe combination",
-    "population", "height", "price", "headcount", "port number", "alarm code", "postal code", "meter reading",
-    "flight number", "page count", "wire length",
+    "access code", "room number", "budget", "phone extension", "door code", "serial number",
+    "order number", "locker number", "badge number", "account balance", "invoice number",
+    "ticket number", "case number", "parcel weight", "street number", "platform number",
+    "part number", "license number", "safe combination", "population", "height", "price",
+    "headcount", "port number", "alarm code", "postal code", "meter reading", "flight number",
+    "page count", "wire length",
 )  # fmt: skip
 WORD_KINDS = (
     "password",
@@ -71,8 +72,9 @@ class Record:
     def say(self, template: str) -> str:
         name = str(self.name)
         return template.format(
-            kind=self.kind, kinds=plural(self.kind), name=name, bare=self.name.bare, value=self.value,
-            Kind=self.kind[0].upper() + self.kind[1:], Name=name[0].upper() + name[1:],
+            kind=self.kind, kinds=plural(self.kind), name=name, bare=self.name.bare,
+            value=self.value, Kind=self.kind[0].upper() + self.kind[1:],
+            Name=name[0].upper() + name[1:],
         )  # fmt: skip
 
     def statement(self, rng: random.Random) -> str:

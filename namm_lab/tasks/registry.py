@@ -87,6 +87,7 @@ def draw_samples(
     task = make_task(task, questions=questions) if isinstance(task, str) else task
     if length < 1 or count < 1:
         raise UsageError(
-            f"documents have 1 token or more, and there is 1 or more of them, not {length} and {count}."
+            f"documents have 1 token or more, and there is 1 or more of them, not {length} and "
+            f"{count}."
         )
     return task.draw_many(load_material(split, count_tokens, texts), length, seed, count)

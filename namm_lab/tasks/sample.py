@@ -9,21 +9,26 @@ from namm_lab.tasks.metrics import METRICS
 
 @dataclass(frozen=True)
 class Question:
-    """prompt: what is asked, after the document. answer: a right reply, word for word, to teach or
-    to force. expected: what the metric looks for. metric: its name in `METRICS`. choices: of a
-    classification. max_tokens: of the reply. first_line: judge no more of it.
+    """A question about a document, and how a reply to it is scored.
 
-    Without a prompt the document is plain text that `answer` goes on with, and the score is the
+    Without a prompt the document is plain text that `answer` continues, and the score is the
     answer's likelihood.
     """
 
     prompt: str
+    """What is asked, after the document."""
     answer: str
+    """A right reply, word for word, to teach or to force."""
     expected: tuple[str, ...]
+    """What the metric looks for."""
     metric: str = "exact"
+    """Its name in `METRICS`."""
     max_tokens: int = 48
+    """Of the reply."""
     choices: tuple[str, ...] = ()
+    """Of a classification."""
     first_line: bool = False
+    """Whether only the reply's first line is scored."""
 
     @property
     def is_continuation(self) -> bool:
@@ -32,14 +37,15 @@ class Question:
 
     def score(self, reply: str) -> float:
         """From 0 to 1."""
-        judged = reply.lstrip("\n").partition("\n")[0] if self.first_line else reply
-        return METRICS[self.metric](judged, self.expected, self.choices)
+        scored = reply.lstrip("\n").partition("\n")[0] if self.first_line else reply
+        return METRICS[self.metric](scored, self.expected, self.choices)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """task: its name."""
+    """A document with questions about it."""
 
     task: str
+    """Name of its task."""
     document: str
     questions: tuple[Question, ...]

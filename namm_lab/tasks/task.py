@@ -17,12 +17,12 @@ QUESTIONS = 8  # about one document
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """name: its row in the table. questions: asked about one document, where a task can ask
-    several.
-    """
+    """A way to draw documents with questions. Raises UsageError for no questions."""
 
     name: str
+    """Its key in `TASKS`."""
     questions: int = QUESTIONS
+    """Asked about one document, where a task can ask several."""
 
     def __post_init__(self) -> None:
         if self.questions < 1:

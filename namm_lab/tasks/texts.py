@@ -21,7 +21,7 @@ from namm_lab.tasks.words import SPLITS, common_words
 from namm_llm.documents import read_text
 from namm_llm.errors import DocumentError, UsageError
 
-# the bundled model was not trained on these, see recipes/namm_tiny/prose.py
+# the bundled model was not trained on these, see namm_lab/tiny/prose.py
 NOT_FOR_TRAINING = frozenset(
     {"test", "tests", "idlelib", "lib2to3", "site-packages", "pydoc_data", "encodings"}
 )

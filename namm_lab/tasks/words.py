@@ -18,7 +18,7 @@ _CODAS = ["", "", "l", "m", "n", "r", "s", "t", "ck", "nd", "rn"]
 
 
 def split_of(word: str) -> str:
-    """The split that owns a word: 90 % train, 5 % validation, 5 % test, the same on every machine."""
+    """The split that owns a word: 90 % train, 5 % validation, 5 % test; the same everywhere."""
     bucket = hashlib.sha256(word.lower().encode()).digest()[0] % 20
     return {0: "validation", 1: "test"}.get(bucket, "train")
 
@@ -39,7 +39,7 @@ def invented_word(rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Name:
-    """One to three words; `the amber vault`, or a capitalised `Amber Vault` that takes no article."""
+    """One to three words: `the amber vault`, or `Amber Vault`, which takes no article."""
 
     words: tuple[str, ...]
     capitalised: bool

@@ -39,7 +39,7 @@ class World:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """How a document and its questions are framed: a chat, or plain text. Parts meet at newlines."""
+    """How a document and its questions are framed: a chat, or plain text."""
 
     encode: Encoder
     chat: bool
@@ -52,7 +52,7 @@ class Dialogue:
         return [self.encode.bos, *self.encode(f"{before}<|user|>\n")]
 
     def question(self, text: str, first: bool) -> list[int]:
-        """From the end of the document (or of the closed answer before) to where the answer begins."""
+        """From the end of the document (or of the answer before) to where the answer begins."""
         if not self.chat:
             lead = "\n" if first else ""
             return self.encode(f"{lead}Question: {text}\nAnswer:")
@@ -127,7 +127,7 @@ def draw_asked(rng: random.Random, world: World, records: list[Record]) -> Recor
 
 
 def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
-    """A document with a record every `spacing` tokens, and questions: about `length` tokens in all."""
+    """A document with a record every `spacing` tokens, and questions; about `length` tokens."""
     dialogue = draw_dialogue(rng, world.encode)
     space = max(64, length - questions * 36)
     count = max(3, space // spacing)

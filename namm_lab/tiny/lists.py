@@ -9,7 +9,8 @@ from namm_lab.tiny.documents import Dialogue, World, draw_corpus, scatter
 from namm_lab.tiny.example import HEAD_LOSS, NOWHERE, VALUE_LOSS, Example, Pair
 
 NEXT_LOSS, SAME_LOSS = 2.0, 0.2
-"""Of the next name, and of what a list says in every line: with equal weights it goes on repeating the name before."""
+"""Of the next name, and of what a list says in every line. With equal weights a list repeats the
+name before."""
 
 
 def listing(rng: random.Random, world: World, length: int, spacing: int) -> Example:

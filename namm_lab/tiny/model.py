@@ -15,7 +15,7 @@ from namm_lab.tiny.tokenizer import BOS, END, PAD, Encoder
 
 POSITIONS = 32768
 THETA = 1e7
-"""A base so large leaves a dozen of the 32 planes insensitive to 16 000 positions: they compare content."""
+"""A dozen of the 32 planes hardly turn within 16 000 positions with it: they compare content."""
 CONTINUED_THETA = 5e5
 OFFSETS = (1, 2, 3, 4)
 
@@ -69,7 +69,8 @@ def regroup(model: LlamaForCausalLM, kv_heads: int) -> LlamaForCausalLM:
     old, size = model.config.num_key_value_heads, model.config.head_dim
     if kv_heads % old or model.config.num_attention_heads % kv_heads:
         raise ValueError(
-            f"{old} KV heads cannot become {kv_heads} of {model.config.num_attention_heads} query heads"
+            f"{old} KV heads cannot become {kv_heads} of {model.config.num_attention_heads} "
+            "query heads"
         )
     state = model.state_dict()
     for name in [name for name in state if name.endswith(("k_proj.weight", "v_proj.weight"))]:
@@ -147,9 +148,9 @@ class Circuits:
         self.constant = nn.functional.normalize(torch.randn(self.config.hidden_size), dim=0)
         self.length = length
         self.code = self._frame(self.size)
-        """(hidden, 64), orthonormal: what layer 0 copies of a token from its neighbours, `code.T @ x`."""
+        """(hidden, 64), orthonormal: layer 0 copies `code.T @ x` of a token from its neighbours."""
         self.places = self._frame(len(OFFSETS) * self.size).split(self.size, dim=1)
-        """For each offset, (hidden, 64): where layer 0 writes the code of the token that far back."""
+        """For each offset, (hidden, 64): where layer 0 writes the code of that neighbour."""
 
     def _frame(self, columns: int) -> Tensor:
         """Orthonormal columns (hidden, columns) without the constant direction; random ones where

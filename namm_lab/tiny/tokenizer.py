@@ -52,8 +52,9 @@ def extend_tokenizer(core: Tokenizer) -> Tokenizer:
 def wrap(core: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
     """With the special tokens' roles and the chat template, as transformers loads it."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=BOS, eos_token=END, pad_token=PAD, chat_template=CHAT_TEMPLATE,
-        additional_special_tokens=[EOS, SYSTEM, USER, ASSISTANT], model_max_length=positions,
+        tokenizer_object=core, bos_token=BOS, eos_token=END, pad_token=PAD,
+        chat_template=CHAT_TEMPLATE, additional_special_tokens=[EOS, SYSTEM, USER, ASSISTANT],
+        model_max_length=positions,
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def describe(
     return {
         "start": "nothing"
         if start is None
-        else "an earlier checkpoint (`--start`, see recipes/namm_tiny/README.md)",
+        else "an earlier checkpoint (`--start`, see namm_lab/tiny/README.md)",
         "averaged": ""
         if share == 1
         else f" What ships is {share:g} of the way from that start's weights to the trained ones.",
@@ -95,7 +95,10 @@ def _history(runs: list[dict[str, Any]]) -> str:
     if len(runs) <= 1:
         return "One run."
     starts = ", ".join(str(run["from_step"]) for run in runs)
-    return f"{len(runs)} runs, each resumed from the one before, begun at steps {starts}; see `log.jsonl`."
+    return (
+        f"{len(runs)} runs, each resumed from the one before, begun at steps {starts}; see "
+        "`log.jsonl`."
+    )
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -116,7 +119,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--kv-heads",
         type=int,
-        help="KV heads of a model to go on from, a multiple of those that it has (default: as it is)",
+        help="KV heads of a model to go on from, a multiple of its own (default: as it is)",
     )
     parser.add_argument(
         "--share",

@@ -28,7 +28,7 @@ WARM_UP = 60
 LANGUAGE_LOSS = 0.3
 LANGUAGE_BATCH, LANGUAGE_LENGTH = 5, 256
 LONGEST_STEP = 20.0
-"""Seconds a step may count against the budget: a process that was stopped for a while has not trained."""
+"""Seconds that a step may count at most: a process that was stopped for a while did not train."""
 
 
 @dataclass
@@ -177,7 +177,8 @@ class Trainer:
         if progress.step % 5 == 0:
             self.log.write(
                 "step", step=progress.step, stage=stage.name, task=task.name, loss=round(loss, 4),
-                accuracy=round(accuracy, 3), running=round(sum(self.recent) / max(1, len(self.recent)), 3),
+                accuracy=round(accuracy, 3),
+                running=round(sum(self.recent) / max(1, len(self.recent)), 3),
                 language=language and round(language, 3), tokens=progress.tokens,
                 seconds=round(progress.seconds),
                 rate=round(self.optimizers[0].param_groups[0]["lr"], 6),

@@ -47,7 +47,8 @@ def sample(runner: Runner, task: str, length: int = 300, questions: int = 2):
 def test_one_row_for_each_setting_after_the_full_cache(runner: Runner) -> None:
     rows = evaluate(runner, replace(PLAN, tasks=("fact",), questions=1))
     assert [(row["policy"], row["budget"]) for row in rows] == [
-        ("full", None), ("h2o", "0.5"), ("h2o", "60"), ("streaming_llm", "0.5"), ("streaming_llm", "60"),
+        ("full", None), ("h2o", "0.5"), ("h2o", "60"), ("streaming_llm", "0.5"),
+        ("streaming_llm", "60"),
     ]  # fmt: skip
     full, half, sixty = rows[:3]
     assert full["kept_fraction"] == 1.0

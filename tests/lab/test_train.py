@@ -87,11 +87,13 @@ def test_distil_calibrate_and_ask(folder: Path) -> None:
     )
     assert (done.exit_code, done.exception) == (0, None), done.output
     assert re.fullmatch(
-        r"first\.safetensors: distilled for \./model in \d+ s\. Use it with --namm first\.safetensors\n",
+        r"first\.safetensors: distilled for \./model in \d+ s\. Use it with --namm "
+        r"first\.safetensors\n",
         done.stdout,
     )
     assert re.fullmatch(
-        r"Distilling for \./model: 2 documents, \d+ tokens, tasks fact, prose\. Writes first\.safetensors\.\n",
+        r"Distilling for \./model: 2 documents, \d+ tokens, tasks fact, prose\. Writes "
+        r"first\.safetensors\.\n",
         done.stderr,
     )
     (logged,) = (
@@ -165,13 +167,14 @@ def test_evolve_goes_on_by_itself_and_starts_over_with_force(folder: Path) -> No
     whole = evolve(generations=3)
     assert (whole.exit_code, whole.exception) == (0, None), whole.output
     assert re.fullmatch(
-        r"namm\.safetensors: \d+\.\d% of the full cache's likelihood on validation after 3 generations\. "
+        r"namm\.safetensors: \d+\.\d% of the full cache's likelihood on validation after 3 "
+        r"generations\. "
         r"Use it with --namm namm\.safetensors\n",
         whole.stdout,
     )
     assert (
-        "starts from zeros, 4 candidates, budgets 0.0625, 0.03125, tasks fact. Writes namm.safetensors."
-        in whole.stderr
+        "starts from zeros, 4 candidates, budgets 0.0625, 0.03125, tasks fact. Writes "
+        "namm.safetensors." in whole.stderr
     )
     expected, namm = log(), Namm.load("namm.safetensors")
     assert [row["generation"] for row in expected] == [0, 1, 2, 3]
@@ -280,8 +283,8 @@ def test_a_missing_model_and_a_file_that_is_there(folder: Path) -> None:
         done = call(name)
         assert done.exit_code == 2
         assert (
-            "namm.safetensors exists already: name another file with --out, or replace it with --force"
-            in done.stderr
+            "namm.safetensors exists already: name another file with --out, or replace it with "
+            "--force" in done.stderr
         )
     assert Path("namm.safetensors").read_text() == "precious"
 
@@ -310,7 +313,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(folder: Path) -> None:
         out, error = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert error.splitlines()[-3:] == [
-        "namm.safetensors has the best NAMM so far; the same call goes on from namm.safetensors.work.",
+        "namm.safetensors has the best NAMM so far; the same call goes on from "
+        "namm.safetensors.work.",
         "",
         "Interrupted.",
     ]
@@ -340,7 +344,10 @@ def test_help_states_the_real_defaults_and_does_not_import_torch(name: str) -> N
                 if isinstance(default, float)
                 else str(default)
             )
-    code = f"import sys; import namm_llm.cli.main as cli\ntry: cli.main(['train', {name!r}, '--help'])\nexcept SystemExit: pass\n"
+    code = (
+        "import sys; import namm_llm.cli.main as cli\n"
+        f"try: cli.main(['train', {name!r}, '--help'])\nexcept SystemExit: pass\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code + "print({'torch', 'rich'} & set(sys.modules))"],
         capture_output=True,

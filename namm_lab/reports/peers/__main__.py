@@ -64,7 +64,8 @@ def main(
     except NammError as error:
         raise click.ClickException(str(error)) from error
     for row in rows:
-        name = f"{row['task']} {row['length']} {row['contender']} {row['policy']} {row['budget'] or ''}"
+        parts = ("task", "length", "contender", "policy", "budget")
+        name = " ".join(str(row[part] or "") for part in parts)
         click.echo(
             f"{name}: {row['peak_nbytes'] / 1e9:.2f} GB"
             if row["task"] == "memory"

@@ -57,7 +57,8 @@ def test_who_is_measured():
         peers=("transformers-whole", "transformers-fp8"),
     )
     assert [contender.label for contender in plan.contenders()] == [
-        "transformers", "namm-llm", "namm-llm knorm 0.25", "namm-llm knorm 512", "transformers-whole", "transformers-fp8",
+        "transformers", "namm-llm", "namm-llm knorm 0.25", "namm-llm knorm 512",
+        "transformers-whole", "transformers-fp8",
     ]  # fmt: skip
     alone = Benchmark(shape="tiny", peers=(), kv_bits=("none", "8"))
     assert [contender.label for contender in alone.contenders()] == [
@@ -73,7 +74,8 @@ def test_a_peer_whose_package_is_missing_is_named(monkeypatch):
     )
     assert plan.left_out() == [
         "transformers-hqq is left out: its backend is not installed (pip install hqq).",
-        "transformers-quanto is left out: its backend is not installed (pip install optimum-quanto).",
+        "transformers-quanto is left out: its backend is not installed (pip install "
+        "optimum-quanto).",
     ]
     assert "transformers-hqq" not in [contender.name for contender in plan.contenders()]
 
@@ -84,7 +86,8 @@ def test_a_shape_that_does_not_fit_is_refused_with_the_arithmetic(monkeypatch):
     with pytest.raises(ModelError) as error:
         run_benchmark(plan)
     assert str(error.value).startswith(
-        "8b does not fit: 8.03 billion weights of 2 bytes = 16.1 GB, and 4.2 GB for a cache of 1 x 32000 tokens, are more than the 10.0 GB"
+        "8b does not fit: 8.03 billion weights of 2 bytes = 16.1 GB, and 4.2 GB for a cache of 1 "
+        "x 32000 tokens, are more than the 10.0 GB"
     )
     assert "\n" not in str(error.value)
 

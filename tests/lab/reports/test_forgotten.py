@@ -64,7 +64,8 @@ def test_kinds_of_code() -> None:
         "    return 3"[:4],
     )
     assert kinds_of(text, code_kinds(text), *pieces) == [
-        {"keyword"}, {"name in code"}, {"punctuation"}, {"string"}, {"keyword"}, {"digits in code"}, {"comment"}, {"white space"},
+        {"keyword"}, {"name in code"}, {"punctuation"}, {"string"}, {"keyword"},
+        {"digits in code"}, {"comment"}, {"white space"},
     ]  # fmt: skip
 
 

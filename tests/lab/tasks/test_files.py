@@ -13,12 +13,13 @@ from namm_lab.tasks.metrics import METRICS
 from namm_llm.errors import DocumentError, UsageError
 
 LONGBENCH = {
-    "input": "Who signs?", "context": "The head signs. " * 50, "answers": ["The head", "head"], "length": 150, "dataset": "hotpotqa",
-    "language": "en", "all_classes": None, "_id": "a",
+    "input": "Who signs?", "context": "The head signs. " * 50, "answers": ["The head", "head"],
+    "length": 150, "dataset": "hotpotqa", "language": "en", "all_classes": None, "_id": "a",
 }  # fmt: skip
 RULER = {
     "index": 0, "outputs": ["1234567", "7654321"], "length": 300,
-    "input": "Some special magic numbers are hidden.\nThe grass is green.\nWhat are all the special magic numbers for lamp?",
+    "input": "Some special magic numbers are hidden.\nThe grass is green.\n"
+    "What are all the special magic numbers for lamp?",
 }  # fmt: skip
 
 
@@ -84,7 +85,8 @@ def test_a_row_of_ruler(tmp_path: Path) -> None:
 
 
 def test_rows_are_drawn_once_each_and_by_seed(tmp_path: Path) -> None:
-    name = f"ruler:{write(tmp_path / 'vt.jsonl', *(RULER | {'input': f'Line {i}{chr(10)}What?'} for i in range(9)))}"
+    rows = [RULER | {"input": f"Line {number}\nWhat?"} for number in range(9)]
+    name = f"ruler:{write(tmp_path / 'vt.jsonl', *rows)}"
     drawn = [sample.document for sample in draw(name)]
     assert len(set(drawn)) == 5
     assert drawn == [sample.document for sample in draw(name)]

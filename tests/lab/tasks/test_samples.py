@@ -136,7 +136,8 @@ def test_niah_is_as_published() -> None:
     (single,) = draw("niah_single_1", count=1)
     (question,) = single.questions
     assert single.document.startswith(
-        "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz"
+        "A special magic number is hidden within the following text. Make sure to memorize it. I "
+        "will quiz"
     )
     key = re.fullmatch(
         r"What is the special magic number for (.*) mentioned in the provided text\?",

@@ -1,4 +1,4 @@
-"""Lists without numbers: what an example says beside the next token, and what training makes of it."""
+"""Lists without numbers: what an example says beside the next token, and what it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrating changes the statistics and nothing else, and they are those of the model that read."""
+"""Calibrating changes the statistics alone, to those of the model that read."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def test_another_model_has_other_statistics():
 def test_texts_that_are_too_short(documents):
     with pytest.raises(
         UsageError,
-        match=rf"a text of at least 50 tokens \(one interval\), the longest has {49 * len(documents)}",
+        match=rf"at least 50 tokens \(one interval\), the longest has {49 * len(documents)}",
     ):
         calibrate(random_llama(layers=1), Namm.zeros(), documents, interval=50)

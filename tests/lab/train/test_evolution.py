@@ -136,7 +136,8 @@ def test_stages_begin_with_the_best_so_far_and_all_tasks(llama, tmp_path):
         files(tmp_path), report=rows.append
     )
     assert [(row["stage"], row["generation"], row["tasks"]) for row in rows] == [
-        (0, 0, ["a"]), (0, 1, ["a"]), (0, 2, ["a"]), (1, 2, ["a", "b"]), (1, 3, ["a", "b"]), (1, 4, ["a", "b"]),
+        (0, 0, ["a"]), (0, 1, ["a"]), (0, 2, ["a"]), (1, 2, ["a", "b"]), (1, 3, ["a", "b"]),
+        (1, 4, ["a", "b"]),
     ]  # fmt: skip
     assert (state.stage, state.stage_generation, state.search.generation) == (1, 2, 4)
     trained = [seed for split, _, seed, _ in draw.log if split == "train"]

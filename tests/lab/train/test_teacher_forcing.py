@@ -1,4 +1,4 @@
-"""What an document measures, and that a population in one batch gets what its candidates get alone."""
+"""Teacher-forced scores, and that a population in one batch gets what its candidates get alone."""
 
 from __future__ import annotations
 
