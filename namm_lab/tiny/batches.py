@@ -10,22 +10,17 @@ from torch import Tensor
 
 from namm_lab.tiny.example import Example
 
-NO_HINT = -100
-
 
 @dataclass(frozen=True)
 class Batch:
-    """All (batch, length), `before` (batch, length, 2). `loss` weighs the prediction of a token,
-    `heads` marks those that decide; `before` and `sources` are the hints of examples, both places
-    in the row, NO_HINT where there is none.
-    """
+    """Examples side by side, all tensors `[batch, length]`."""
 
     ids: Tensor
     positions: Tensor
     loss: Tensor
+    """Weight of the prediction of each token."""
     heads: Tensor
-    before: Tensor
-    sources: Tensor
+    """Which tokens decide an answer, bool."""
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -56,31 +51,16 @@ def collate(rng: random.Random, examples: list[Example], pad: int, reach: int) -
         torch.zeros(len(examples), length, dtype=torch.bool),
     )
     positions = torch.zeros(len(examples), length, dtype=torch.long)
-    before, sources = no_hints(ids)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         loss[row, : len(example.ids)] = torch.tensor(example.weights)
         heads[row, example.heads] = True
-        for hints, told in ((before, example.before), (sources, example.sources)):
-            if told:
-                hints[row, list(told)] = torch.tensor(list(told.values()))
         positions[row] = jumping_positions(rng, length, example.cuts, reach)
-    return Batch(ids, positions, loss, heads, before, sources)
+    return Batch(ids, positions, loss, heads)
 
 
 def text_batch(windows: list[list[int]], bos: int) -> Batch:
     """Plain text, every token of which is learned."""
     ids = torch.tensor([[bos, *window] for window in windows])
     positions = torch.arange(ids.shape[1]).expand_as(ids)
-    return Batch(
-        ids,
-        positions,
-        torch.ones(ids.shape),
-        torch.zeros(ids.shape, dtype=torch.bool),
-        *no_hints(ids),
-    )
-
-
-def no_hints(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """`before` and `sources` that say nothing."""
-    return torch.full((*ids.shape, 2), NO_HINT), torch.full_like(ids, NO_HINT)
+    return Batch(ids, positions, torch.ones(ids.shape), torch.zeros(ids.shape, dtype=torch.bool))

@@ -72,8 +72,9 @@ RECITE_PLAIN = Task("recite plain", partial(reciting, plain_names=True), 160, 32
 RECITE = Task("recite", partial(reciting, plain_names=False), 224, 24)
 READ_SHORT = _read("read 512", 512, 12, 24, 8, 1.0)
 REMEMBER = Task("remember", remembering, 512, 8, 0.06)
-COPY_FAR = Task("copy 384", copying, 384, 10, 0.08)
-LIST_SHORT = Task("list 512", _listing, 512, 10, 0.1)
+COPY_FAR = Task("copy 384", copying, 384, 10, 0.12)
+LIST_BARE = Task("list 192", _bare_listing, 192, 28, 0.4)
+LIST_SHORT = Task("list 512", _listing, 512, 12, 0.04)
 MIXTURE = (
     _read("read 1024", 1024, 6, 32, 14, 0.44),
     _read("read 2048", 2048, 3, 48, 20, 0.15),
@@ -84,21 +85,17 @@ MIXTURE = (
     Task("recite", RECITE.make, 224, 24, 0.06),
 )
 LONG = (
-    _read("read 1024", 1024, 5, 24, 14, 0.18),
-    _read("read 2048", 2048, 3, 56, 20, 0.15),
-    _read("read 4096", 4096, 1, 96, 32, 0.34),
-    _read("read 8192", 8192, 1, 128, 48, 0.26),
-    _read("read 16384", 16384, 1, 128, 64, 0.02),
+    _read("read 1024", 1024, 5, 24, 14, 0.24),
+    _read("read 2048", 2048, 3, 56, 20, 0.18),
+    _read("read 4096", 4096, 1, 96, 32, 0.24),
+    _read("read 8192", 8192, 1, 128, 48, 0.12),
+    _read("read 16384", 16384, 1, 128, 64, 0.005),
     REMEMBER,
     COPY_FAR,
-    Task("list 256", _bare_listing, 256, 21, 0.05),
-    Task("list 512", _listing, 512, 10, 0.07),
-    Task("list 1024", _listing, 1024, 5, 0.07),
-    Task("list 2048", _listing, 2048, 3, 0.07),
-    Task("list 4096", _listing, 4096, 1, 0.03),
-    Task("entries 512", _bare_enumerating, 512, 10, 0.06),
-    Task("entries 768", _enumerating, 768, 7, 0.03),
-    Task("entries 2048", _enumerating, 2048, 3, 0.05),
+    LIST_SHORT,
+    Task("entries 512", _bare_enumerating, 512, 10, 0.12),
+    Task("entries 768", _enumerating, 768, 7, 0.04),
+    Task("entries 2048", _enumerating, 2048, 3, 0.06),
 )
 STAGES = (
     Stage("copy", (COPY,), until=0.85, steps=300),
@@ -113,12 +110,12 @@ CONTINUED_STAGES = (
     Stage(
         "lists",
         (
-            Task("list 192", _bare_listing, 192, 28, 0.3),
-            Task("list 256", _bare_listing, 256, 21, 0.15),
-            Task("list 512", _listing, 512, 10, 0.15),
-            _read("read 768", 768, 6, 24, 8, 0.25),
-            _read("read 2048", 2048, 2, 48, 12, 0.07),
-            Task("copy 256", copying, 256, 14, 0.08),
+            LIST_BARE,
+            Task("list 512", _listing, 512, 8, 0.15),
+            _read("read 512", 512, 8, 16, 6, 0.2),
+            _read("read 1024", 1024, 4, 24, 12, 0.2),
+            REMEMBER,
+            COPY_FAR,
         ),
         until=0.93,
         steps=500,

@@ -89,30 +89,19 @@ def scatter(
     length = max(length, least)
     pieces = corpus.pieces(rng, length - least)
     slots = sorted(rng.randrange(len(pieces) + 1) for _ in records)
-    document, at_line, stated = Example(), True, iter(records)
+    document, at_line = Example(), True
     for i in range(len(pieces) + 1):
         while slots and slots[0] == i:
             slots.pop(0)
             document.cut()
-            record = next(stated)
             own_line, sentence = lines.pop(0), inline.pop(0)
-            ids = own_line if at_line else sentence
-            if isinstance(record, Record):
-                name = world.encode(f" {record.name.bare}")
-                first = len(document.ids) + where(name, ids)
-                document.sites.append((first, first + len(name) - 1))
-            document.add(ids)
+            document.add(own_line if at_line else sentence)
         if i < len(pieces):
             document.add(pieces[i])
             at_line = pieces[i][-1] == corpus.newline
     document.ids, document.weights = document.ids[:length], document.weights[:length]
     document.cuts = [cut for cut in document.cuts if 0 < cut < length]
     return document
-
-
-def where(part: list[int], ids: list[int]) -> int:
-    """The index at which `part` first stands in `ids`."""
-    return next(i for i in range(len(ids)) if ids[i : i + len(part)] == part)
 
 
 def draw_corpus(rng: random.Random, world: World) -> Corpus:
@@ -123,7 +112,7 @@ def draw_asked(rng: random.Random, world: World, records: list[Record]) -> Recor
     """One of the records, with replacement (each once would teach elimination), or one that is not
     there.
     """
-    return draw_missing(rng, world.names, records) if rng.random() < 0.2 else rng.choice(records)
+    return draw_missing(rng, world.names, records) if rng.random() < 0.15 else rng.choice(records)
 
 
 def reading(rng: random.Random, world: World, length: int, spacing: int, questions: int) -> Example:
@@ -136,7 +125,6 @@ def reading(rng: random.Random, world: World, length: int, spacing: int, questio
     example.add(dialogue.opening())
     example.extend(scatter(rng, world, draw_corpus(rng, world), records, space))
     example.cut()
-    example.tell_before([record.kind for record in records])
     for i in range(questions):
         record = draw_asked(rng, world, records)
         example.add(dialogue.question(record.question(rng), first=i == 0))

@@ -88,22 +88,11 @@ def regroup(model: LlamaForCausalLM, kv_heads: int) -> LlamaForCausalLM:
 
 
 @torch.no_grad()
-def average(model: LlamaForCausalLM, start: dict[str, Tensor], share: float) -> None:
-    """Goes only `share` of the way from the weights of the start to the model's: what the start
-    knew comes back, and most of what was learnt since stays (Wortsman et al. 2022, arXiv
-    2109.01903).
-    """
-    for name, weight in model.named_parameters():  # tied ones once
-        weight.copy_(start[name].to(weight.device).lerp(weight, share))
-
-
-@torch.no_grad()
 def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     """The same function with layers in the middle that add nothing yet, `layers` in all."""
     old = model.config.num_hidden_layers
     if layers <= old:
         return model
-    torch.manual_seed(0)  # a resumed run begins with the same layers, for `average`
     model.config.num_hidden_layers = layers
     model.config.layer_types = None
     deeper = LlamaForCausalLM(model.config)

@@ -16,7 +16,7 @@ from namm_lab.tiny.curriculum import CONTINUED_STAGES, SMOKE_STAGES, STAGES, Sta
 from namm_lab.tiny.data import Data, load_data
 from namm_lab.tiny.evaluate import Examiner, nats
 from namm_lab.tiny.export import export, write_card
-from namm_lab.tiny.model import POSITIONS, average, build_model, continue_model
+from namm_lab.tiny.model import POSITIONS, build_model, continue_model
 from namm_lab.tiny.trainer import Trainer
 
 
@@ -63,7 +63,7 @@ def evaluate(folder: Path, data: Data, device: torch.device, size: Size) -> dict
 
 
 def describe(
-    trainer: Trainer, data: Data, prose: Path | None, start: Path | None, share: float = 1.0
+    trainer: Trainer, data: Data, prose: Path | None, start: Path | None
 ) -> dict[str, Any]:
     """What the model card says about the training."""
     progress, parameters = trainer.progress, sum(p.numel() for p in trainer.model.parameters())
@@ -73,9 +73,6 @@ def describe(
         "start": "nothing"
         if start is None
         else "an earlier checkpoint (`--start`, see namm_lab/tiny/README.md)",
-        "averaged": ""
-        if share == 1
-        else f" What ships is {share:g} of the way from that start's weights to the trained ones.",
         "parameters": parameters / 1e6,
         "steps": progress.step,
         "tokens": progress.tokens / 1e6,
@@ -122,21 +119,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="KV heads of a model to go on from, a multiple of its own (default: as it is)",
     )
     parser.add_argument(
-        "--share",
-        type=float,
-        default=1.0,
-        help="how far the weights go from those of --start to what training made (default: 1)",
-    )
-    parser.add_argument(
         "--stage", help="the stage of the curriculum to begin with (default: the first)"
     )
     parser.add_argument(
         "--smoke", action="store_true", help="a quick run of everything, to test the recipe"
     )
-    options = parser.parse_args(arguments)
-    if options.share != 1 and (options.start is None or not 0 < options.share <= 1):
-        parser.error("--share is a number above 0, at most 1, and needs --start")
-    return options
+    return parser.parse_args(arguments)
 
 
 def pick_device(name: str) -> torch.device:
@@ -171,15 +159,11 @@ def main(arguments: list[str] | None = None) -> None:
         )
     if options.stage is not None:
         stages = from_stage(stages, options.stage)
-    begun = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     trainer = Trainer(world, model.to(device), work, options.minutes, stages)
     trainer.resume()
     trainer.train()
-    average(model, begun, options.share)
     export(model, data.tokenizer, options.out)
     scores = evaluate(options.out, data, device, size)
     trainer.log.write("scores", **scores)
-    write_card(
-        options.out, scores, describe(trainer, data, options.prose, options.start, options.share)
-    )
+    write_card(options.out, scores, describe(trainer, data, options.prose, options.start))
     shutil.copy(trainer.log.path, options.out / "log.jsonl")

@@ -19,7 +19,6 @@ from transformers import LlamaForCausalLM
 from namm_lab.tiny.batches import Batch, collate, text_batch
 from namm_lab.tiny.curriculum import Stage, Task, draw_task
 from namm_lab.tiny.documents import World
-from namm_lab.tiny.hints import Hints
 from namm_lab.tiny.model import POSITIONS
 
 MATRIX_RATE, OTHER_RATE = 1.5e-3, 4e-4
@@ -69,29 +68,27 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     ]
 
 
-def batch_loss(model: LlamaForCausalLM, batch: Batch, hints: Hints) -> tuple[Tensor, Tensor]:
-    """The mean weighted loss with that of the hints, and whether each look-up was right.
+def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The mean weighted loss, and whether each look-up was right.
 
     Logits are made only where something is to be learned. The mask of ones keeps transformers from
     taking position jumps for the borders of packed sequences.
     """
     mask = torch.ones_like(batch.ids)
     with torch.autocast(batch.ids.device.type, torch.bfloat16):
-        output = model.model(
-            batch.ids, mask, batch.positions, use_cache=False, output_hidden_states=True
-        )
+        states = model.model(batch.ids, mask, batch.positions, use_cache=False).last_hidden_state
         wanted = batch.loss[:, 1:] > 0
-        logits = model.lm_head(output.last_hidden_state[:, :-1][wanted]).float()
-        hinted = hints.loss(model, batch, output)
+        logits = model.lm_head(states[:, :-1][wanted]).float()
     targets, weights = batch.ids[:, 1:][wanted], batch.loss[:, 1:][wanted]
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     heads = batch.heads[:, 1:][wanted]
-    return (losses * weights).sum() / weights.sum() + hinted, logits[heads].argmax(-1) == targets[
-        heads
-    ]
+    right = logits[heads].argmax(-1) == targets[heads]
+    return (losses * weights).sum() / weights.sum(), right
 
 
 class Trainer:
+    """Trains a model through the stages until its minutes are over."""
+
     def __init__(
         self,
         world: World,
@@ -103,7 +100,7 @@ class Trainer:
         self.world = world
         self.model, self.work, self.minutes, self.stages = model, work, minutes, stages
         self.device = model.device
-        self.optimizers, self.hints = optimizers(model), Hints(model)
+        self.optimizers = optimizers(model)
         self.progress = Progress()
         self.log = Log(work / "log.jsonl")
         self.recent: deque[float] = deque(maxlen=30)
@@ -137,11 +134,11 @@ class Trainer:
 
     def step(self, task: Task, batch: Batch, text: Batch | None) -> None:
         self.set_rates()
-        loss, hits = batch_loss(self.model, batch, self.hints)
+        loss, hits = batch_loss(self.model, batch)
         loss.backward()
         language = None
         if text is not None:
-            language, _ = batch_loss(self.model, text, self.hints)
+            language, _ = batch_loss(self.model, text)
             (LANGUAGE_LOSS * language).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
