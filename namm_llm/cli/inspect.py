@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 BUDGET = 0.25  # without eviction there is nothing to see
-PICTURES = (".png", ".svg", ".pdf")
 OF_A_POLICY = ("policy", "budget", "budget_scope", "sinks", "protect_recent")
 
 
@@ -125,10 +124,9 @@ def check_outputs(output: str | None, png: str | None) -> None:
     if output is not None:
         check_writable(output, ".html", ".htm")
     if png is not None:
-        check_writable(png, *PICTURES)
-        from namm_llm.inspect.figure import load_matplotlib
+        from namm_llm.inspect.figure import check_figure
 
-        load_matplotlib()
+        check_figure(png)
 
 
 def check_versus(versus: str) -> None:

@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +153,9 @@ def command(
         @functools.wraps(function)
         def with_settings(**values: Any) -> None:
             settings = _taken(values, settings_of(*groups), defaults)
+            if output:
+                shown = {name: values.pop(name) for name in ("as_json", "stats")}
+                settings = replace(settings, **shown)
             function(settings=settings, **values)
 
         options = [_option_for(each, defaults) for each in settings_of(*groups)]
@@ -183,8 +186,6 @@ def _taken(
         runner={**given["load"], **given["run"], **given["cache"]},
         sampling=given["sampling"],
         defaults={name: value for name, value in defaults.items() if not isinstance(value, str)},
-        as_json=values.pop("as_json", False),
-        stats=values.pop("stats", False),
     )
 
 

@@ -45,7 +45,7 @@ def answer(
                 click.echo(piece.text, nl=False)
     result = stream.result
     click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else "")
-    if result.finish_reason == "length":
+    if result.finish_reason == "length" and not as_json:
         tell_cut(result.usage.output_tokens, params.max_tokens, more)
     if stats:
         tell(statistics(result))

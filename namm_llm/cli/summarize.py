@@ -18,9 +18,9 @@ from namm_llm.errors import DocumentError, UsageError
 from namm_llm.io import check_writable, replacing
 
 if TYPE_CHECKING:
+    from namm_llm.document import Document
     from namm_llm.runner import Runner
     from namm_llm.summaries import Summary, SummaryStream, WorkFile
-    from namm_llm.summaries.calls import Memory
 
 
 @command("load", "run", "cache", "sampling", max_tokens="enough for --length")
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--method", metavar="M", help="auto, one-pass, map-reduce or refine.  [default: auto]"
 )
 @click.option(
-    "--length", metavar="L", help="short, medium, long, or about how many words.  [default: medium]"
+    "--length", metavar="L", help="short, medium, long, or how many sentences.  [default: medium]"
 )
 @click.option("--focus", metavar="TEXT", help="What the summary is to be about.")
 @click.option("--together", is_flag=True, help="One summary of all files, not one of each.")
@@ -96,7 +96,7 @@ class Source:
 
     names: tuple[str, ...]
     """Of the files."""
-    content: str | Memory
+    content: str | Document
     """A text, or a memory of one."""
 
     @property
@@ -205,7 +205,7 @@ class Job:
             self._say(json.dumps(about, ensure_ascii=False) + "\n")
         else:
             self._say("\n\n" if self._has_several else "\n")
-        if summary.finish_reason == "length":
+        if summary.finish_reason == "length" and not self._settings.as_json:
             tell_cut(
                 summary.usage.output_tokens, self._max_tokens, "--max-tokens or a longer --length"
             )
@@ -242,7 +242,7 @@ class Job:
             click.echo("")
         if stream.work is not None and len(stream.work):
             tell(
-                f"{counted(len(stream.work), 'answer')} kept in {stream.work.path}: "
+                f"{counted(len(stream.work), 'answer')} finished, in {stream.work.path}: "
                 "the same command goes on from there."
             )
         raise KeyboardInterrupt

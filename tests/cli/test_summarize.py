@@ -51,6 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+CUT = "(cut at 9 tokens; --max-tokens or a longer --length allows more)\n"
+
+
 def call(model: str, *arguments: str, stdin: str = "") -> Result:
     options = ("--model", model, "--max-tokens", "9")
     return CliRunner().invoke(
@@ -64,13 +67,13 @@ def told(name: str, runner: Runner, **options: object) -> str:
 
 def test_one_summary_on_stdout_and_nothing_else(folder: Path, model: str, runner: Runner) -> None:
     done = call(model, "note.txt")
-    assert (done.stdout, done.stderr, done.exit_code) == (told("note.txt", runner) + "\n", "", 0)
+    assert (done.stdout, done.stderr, done.exit_code) == (told("note.txt", runner) + "\n", CUT, 0)
     assert not Path("home").exists()
 
 
 def test_standard_input(folder: Path, model: str, runner: Runner) -> None:
     done = call(model, "-", stdin="The lamp is green.\n")
-    assert (done.stdout, done.stderr, done.exit_code) == (told("note.txt", runner) + "\n", "", 0)
+    assert (done.stdout, done.stderr, done.exit_code) == (told("note.txt", runner) + "\n", CUT, 0)
 
 
 def test_several_files_have_a_summary_each(folder: Path, model: str, runner: Runner) -> None:
@@ -80,7 +83,7 @@ def test_several_files_have_a_summary_each(folder: Path, model: str, runner: Run
     )
     assert (done.stdout, done.stderr, done.exit_code) == (
         f"note.txt:\n{note}\n\ndoor.md:\n{door}\n\n",
-        "",
+        CUT * 2,
         0,
     )
     assert list(Path("home/summaries").iterdir()) == []
@@ -124,7 +127,8 @@ def test_stderr_says_how_a_text_that_does_not_fit_is_gone_through(
         Path("long.txt").read_text(), runner, method=method or "auto", max_tokens=9
     ).plan
     why = "" if method else f", too many for one pass of {model} (320 positions)"
-    how, statistics = done.stderr.splitlines()
+    how, cut, statistics = done.stderr.splitlines()
+    assert f"{cut}\n" == CUT
     assert how == f"long.txt: {plan.tokens} tokens{why}: {plan.method} in {len(plan.spans)} parts."
     assert re.fullmatch(
         rf"\d+ tok · .* · KV .* · {plan.method}, {len(plan.spans)} parts, \d+ answers", statistics
@@ -142,7 +146,7 @@ def test_an_output_file_is_written_whole_or_not_at_all(
     folder: Path, model: str, runner: Runner
 ) -> None:
     done = call(model, "note.txt", "-o", "summary.txt")
-    assert (done.stdout, done.stderr, done.exit_code) == ("", "", 0)
+    assert (done.stdout, done.stderr, done.exit_code) == ("", CUT, 0)
     assert Path("summary.txt").read_text(encoding="utf-8") == told("note.txt", runner) + "\n"
     assert call(model, "long.txt", "-o", "summary.txt", "--method", "one-pass").exit_code == 1
     assert Path("summary.txt").read_text(encoding="utf-8") == told("note.txt", runner) + "\n"
@@ -151,7 +155,7 @@ def test_an_output_file_is_written_whole_or_not_at_all(
 def test_a_saved_memory(folder: Path, model: str, runner: Runner) -> None:
     runner.read("The lamp is green.\n").save("note.namm")
     done = call(model, "note.namm")
-    assert (done.stdout, done.stderr, done.exit_code) == (told("note.txt", runner) + "\n", "", 0)
+    assert (done.stdout, done.stderr, done.exit_code) == (told("note.txt", runner) + "\n", CUT, 0)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +172,10 @@ def test_a_saved_memory(folder: Path, model: str, runner: Runner) -> None:
             2,
             "method must be one of auto, one-pass, map-reduce, refine",
         ),
-        (["note.txt", "--length", "tiny"], 2, "length must be a number of words or one of"),
+        (["note.txt", "--length", "tiny"], 2, "length must be a number of sentences or one of"),
         (["note.txt", "--focus", ""], 2, "the focus is empty"),
         (["note.txt", "--part-tokens", "0"], 2, "part_tokens must be"),
-        (["note.txt", "--temperature", "-1"], 2, "temperature must be 0 or more"),
+        (["note.txt", "--temperature", "-1"], 2, "temperature must be a number from 0 on"),
         (["note.txt", "-o", "no/summary.txt"], 2, "no/summary.txt cannot be written"),
         (["-", "-"], 2, "standard input can be read once"),
         (["note.txt", "note.namm", "--together"], 2, "leave out --together"),
@@ -250,7 +254,7 @@ def test_after_a_kill_the_same_command_goes_on(
     if way == signal.SIGINT:
         assert process.returncode == 130
         assert re.search(
-            r"\n\d+ answers are kept in .*\.jsonl: the same command goes on from there\.\n\nInterrupted\.\n$",
+            r"\n\d+ answers finished, in .*\.jsonl: the same command goes on from there\.\n\nInterrupted\.\n$",
             stderr,
         )
     again = call(model, *command)
