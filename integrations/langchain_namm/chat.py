@@ -177,13 +177,16 @@ class ChatNamm(NammSettings, BaseChatModel):
     def _get_invocation_params(
         self, stop: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        # also the key of LangChain's caches: settings of one call, which may be objects, are known
-        # by what they are
+        # settings of one call, which may be objects, are known by what they are
         left = {key: value for key, value in kwargs.items() if key != "response_format"}
         own = {name: left.pop(name) for name in list(left) if self._is_setting(name)}
         params = {**self._folded(own)._identifying_params, "_type": self._llm_type}
         schema = answer_schema(kwargs.get("response_format"))
         return {**params, "stop": self._stops(stop), "response_format": schema, **left}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """By which LangChain's caches keep answers."""
+        return str(sorted(self._get_invocation_params(stop, **kwargs).items()))
 
     def _resolve_model_profile(self) -> Any:
         return profile(self.model, self.max_tokens, self.context_window, self.memory)

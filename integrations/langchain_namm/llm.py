@@ -16,6 +16,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation as Output
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
+from langchain_core.runnables import Runnable
 from namm_integrations.call import RenderedPrompt, Whole
 from namm_integrations.threads import call_in_thread, in_thread
 from typing_extensions import Self
@@ -23,6 +24,7 @@ from typing_extensions import Self
 from langchain_namm.messages import to_openai
 from langchain_namm.numbers import metadata, usage
 from langchain_namm.settings import NammSettings
+from langchain_namm.structured import structured_text
 from namm_llm import Generation, UsageError
 
 
@@ -133,6 +135,14 @@ class NammLLM(NammSettings, LLM):
                 yield GenerationChunk(text="", generation_info=_info(part.generation))
             else:
                 yield GenerationChunk(text=part.text)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Objects of a pydantic class, or mappings. OutputParserException for an answer that was
+        cut.
+        """
+        return structured_text(self, schema, **kwargs)
 
     # -- what LangChain wants to know --------------------------------------------------------------
 

@@ -5,6 +5,7 @@ An answer that was cut is an error and never an object.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from operator import itemgetter
 from typing import Any
@@ -18,7 +19,13 @@ from langchain_core.output_parsers import (
     PydanticOutputParser,
     PydanticToolsParser,
 )
-from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnableMap,
+    RunnablePassthrough,
+)
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
@@ -41,8 +48,7 @@ def structured(
     else:
         constraint = convert_to_json_schema(schema)
         bound = chat.bind(json_schema=constraint, ls_structured_output_format=form, **kwargs)
-        is_model = isinstance(schema, type) and is_basemodel_subclass(schema)
-        parser = PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
+        parser = _parser(schema)
     parser = RunnableGenerator(_whole, _awhole) | parser
     if not include_raw:
         return bound | parser
@@ -51,6 +57,30 @@ def structured(
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def structured_text(llm: Any, schema: Any, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
+    """As `structured`, for a model whose answers are texts."""
+    return (
+        llm.bind(json_schema=convert_to_json_schema(schema), **kwargs)
+        | RunnableLambda(_checked)
+        | _parser(schema)
+    )
+
+
+def _checked(text: str) -> str:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise OutputParserException(
+            "the answer is no whole JSON; give it a larger max_tokens.", llm_output=text
+        ) from error
+    return text
+
+
+def _parser(schema: Any) -> Any:
+    is_model = isinstance(schema, type) and is_basemodel_subclass(schema)
+    return PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
 
 
 def _by_tool(chat: Any, schema: Any, **kwargs: Any) -> tuple[Any, Any]:

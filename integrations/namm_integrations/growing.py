@@ -29,7 +29,7 @@ class Growing:
     def __init__(self, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True) -> None:
         self._tools = tools
         self._parallel = parallel
-        names = [tool["function"]["name"] for tool in tools]
+        names = [tool.get("function", {}).get("name", "") for tool in tools]
         self._calls = (*_MARKS, *(f"[{name}(" for name in names))
         self._held = ""
 

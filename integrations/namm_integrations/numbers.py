@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 
 
 def numbers_of(generation: Generation) -> dict[str, Any]:
-    """Those of `CacheStats` and `Timings`, `evicted_tokens` (mean over layers and KV heads) and
-    `tokens_per_second` of decoding; None if nothing was decoded.
+    """Those of `CacheStats` and `Timings`, `evicted_tokens` (mean over layers and KV heads),
+    `tokens_per_second` of decoding (None if nothing was decoded), and `closed_early`.
     """
     cache, timings = asdict(generation.cache), asdict(generation.timings)
     # the first token comes with the prefill
     decoded, seconds = max(generation.usage.output_tokens - 1, 0), timings["decode_seconds"]
     return {
+        "closed_early": generation.closed_early,
         **cache,
         "evicted_tokens": cache["seen_tokens"] - cache["stored_tokens"],
         **timings,
