@@ -161,8 +161,8 @@ class ManagedContender(Contender):
 
 
 class GenerateContender(Contender):
-    """transformers' `generate` with its own `prefill_chunk_size`; it decodes as the reference does,
-    so only its reading is timed.
+    """The `generate` of transformers with its own `prefill_chunk_size`; it decodes as the reference
+    does, so only its reading is timed.
     """
 
     tasks = ("prefill", "memory")
@@ -187,8 +187,8 @@ class GenerateContender(Contender):
 
 
 class QuantizedContender(Contender):
-    """transformers' QuantizedCache. Its backend fp8 needs no package, quanto and hqq (4 bits) their
-    own.
+    """The QuantizedCache of transformers; its backend fp8 needs no package, quanto and hqq (4 bits)
+    their own.
     """
 
     def __init__(self, backend: str, chunk: int) -> None:

@@ -79,9 +79,8 @@ def cost_of(
     kept = retained
     if config.budget is not None and retained:
         fixed = heads * pair * interval + query * (interval + carried)
-        kept = min(
-            retained, config.budget.tokens(retained, TokenCost(kept_pair + state, heads, fixed))
-        )
+        token = TokenCost(kept_pair + state, heads, fixed)
+        kept = min(retained, config.budget.tokens(retained, token))
     queries = window + min(carried, retained)
     return Cost(
         tokens=tokens,

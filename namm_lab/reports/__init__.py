@@ -1,1 +1,3 @@
-"""Speed and memory, measured side by side on this machine. Imports only what `namm_llm` exports."""
+"""Reports: measurements whose rows are committed in `benchmarks/results/`, and the tables made of
+them.
+"""

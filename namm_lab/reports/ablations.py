@@ -50,8 +50,8 @@ def compare(
     again: bool,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
-    """One row for each ablation and budget, and those of `replay`; each is given to `on_row` as
-    soon as it is measured.
+    """One row for each ablation and budget, and those of `replay`; those of an ablation are given
+    to `on_row` as soon as it is measured.
 
     folder: where the NAMMs and what was measured go; what lies there is taken from there, unless
     `again`. train_documents: to distil from, if not as many as `train distil` takes.
@@ -68,20 +68,13 @@ def compare(
     }
     for name in names or NAMES:
         file = _distilled(at, model, name, train_documents, again) if name in RECIPES else None
-        chosen = {
-            "policies": ("replay",) if name == UNTRAINED else ("namm",),
-            **SETTINGS.get(name, {}),
-        }
-        plan = Evaluation(**plain | chosen, namms=(str(file),) if file else ())
-
-        def keep(
-            row: Row, done: int, total: int, name: str = name, file: Path | None = file
-        ) -> None:
+        policy = "replay" if name == UNTRAINED else "namm"
+        chosen = {**plain, "policies": (policy,), **SETTINGS.get(name, {})}
+        plan = Evaluation(**chosen, namms=(str(file),) if file else ())
+        for row in evaluate(runner, plan, file=measured):
             if row["policy"] != "full":  # its score is in every row
                 found.append({**row, "ablation": name, **_cost(runner, row, file)})
                 on_row(found[-1])
-
-        evaluate(runner, plan, file=measured, on_row=keep)
     return found
 
 

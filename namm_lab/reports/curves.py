@@ -19,6 +19,7 @@ from typing import Any
 from namm_lab.reports.results import RESULTS
 from namm_lab.rows import Row
 from namm_llm import Runner
+from namm_llm.inspect.figure import legend_below, load_matplotlib, save_figure
 
 PLOT = RESULTS.parent.parent / "docs" / "training.png"
 DISTIL, EVOLVE, ZEROS = "distilled", "evolved from it", "evolved from zeros"
@@ -252,40 +253,25 @@ def draw(rows: list[Row], path: Path = PLOT) -> Path:
     """Both shares against CPU time, a line for each curve; what is distilled goes on into what
     evolves from it.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 3.8), layout="constrained")
-    for axis, measure, title in zip(
-        axes,
-        ("likelihood", "exact"),
-        ("likelihood of the right answers", "exact match"),
-        strict=True,
-    ):
-        for curve, colour in ((DISTIL, "C0"), (EVOLVE, "C1"), (ZEROS, "C2")):
-            line = [row for row in rows if row["curve"] == curve]
-            axis.plot(
-                [row["cpu_seconds"] / 60 for row in line],
-                [row[measure] for row in line],
-                "o-",
-                color=colour,
-                label=curve,
-                markersize=4,
-            )
-        axis.axhline(1.0, color="black", linestyle="--", linewidth=1, label="full cache")
-        axis.set_title(title, fontsize="medium")
-        axis.set_xlabel("CPU minutes of one core")
-        axis.set_ylabel("share of the full cache's")
-        axis.grid(alpha=0.25)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small"
-    )
-    figure.suptitle(
-        f"{rows[0]['model']}: validation at budgets {rows[0]['budgets'].replace(',', ' and ')}, "
-        f"{rows[0]['length']} tokens"
-    )
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    figure, axes = load_matplotlib().subplots(1, 2, figsize=(9.6, 3.8), layout="constrained")
+    _draw_measure(axes[0], "likelihood", "likelihood of the right answers", rows)
+    _draw_measure(axes[1], "exact", "exact match", rows)
+    legend_below(figure, 4)
+    first = rows[0]
+    budgets = first["budgets"].replace(",", " and ")
+    figure.suptitle(f"{first['model']}: validation at budgets {budgets}, {first['length']} tokens")
+    save_figure(figure, path)
     return path
+
+
+def _draw_measure(axis: Any, measure: str, title: str, rows: list[Row]) -> None:
+    for curve, colour in ((DISTIL, "C0"), (EVOLVE, "C1"), (ZEROS, "C2")):
+        line = [row for row in rows if row["curve"] == curve]
+        minutes = [row["cpu_seconds"] / 60 for row in line]
+        shares = [row[measure] for row in line]
+        axis.plot(minutes, shares, "o-", color=colour, label=curve, markersize=4)
+    axis.axhline(1.0, color="black", linestyle="--", linewidth=1, label="full cache")
+    axis.set_title(title, fontsize="medium")
+    axis.set_xlabel("CPU minutes of one core")
+    axis.set_ylabel("share of the full cache's")
+    axis.grid(alpha=0.25)

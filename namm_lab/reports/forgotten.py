@@ -45,8 +45,8 @@ def compare(
     """One row for each text, policy, budget and part, which is a kind of token, a layer, or all
     tokens; over all documents.
 
-    kept: share of the places of those tokens, one in each KV head of each layer. anywhere: share of
-    the tokens that still have a place. policies: their names; what the model does without one is
+    kept: share of the entries of those tokens, one in each KV head of each layer. anywhere: share
+    of the tokens that still have an entry. policies: their names; what the model does without one is
     added.
     """
     runner = Runner.load(model)

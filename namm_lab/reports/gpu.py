@@ -23,7 +23,6 @@ from namm_lab.bench.shapes import Shape, random_ids, random_model, shape_named
 from namm_lab.rows import Row
 from namm_llm import ManagedCache, Observation, Spectrogram
 from namm_llm.engine import forward
-from namm_llm.engine.graph.decoder import StaticDecoder
 
 PAIRS = 5
 """Timed runs of both sides of a comparison."""
@@ -150,6 +149,8 @@ def _read(model: PreTrainedModel, cache: Cache, ids: Tensor, chunk: int) -> None
 
 
 def _decoding(model: PreTrainedModel, ours: ManagedCache, ids: Tensor, sizes: Sizes) -> list[Row]:
+    from namm_llm.engine.graph.decoder import StaticDecoder
+
     device, length = ids.device, ids.shape[1]
     managed = model.config._attn_implementation
     model.set_attn_implementation("sdpa")

@@ -65,6 +65,8 @@ LISTS = (
 
 @dataclass(frozen=True)
 class Record:
+    """A kind, a name and a value: `The {kind} of {name} is {value}.`"""
+
     kind: str
     name: Name
     value: str

@@ -25,6 +25,8 @@ from namm_lab.tiny.tokenizer import Encoder, extend_tokenizer, train_tokenizer, 
 
 @dataclass(frozen=True)
 class Data:
+    """Tokenizer, names and corpora of all splits."""
+
     tokenizer: PreTrainedTokenizerFast
     vocabulary: list[str]
     prose: dict[str, Corpus]

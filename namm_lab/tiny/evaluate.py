@@ -35,6 +35,8 @@ SPACING = 128
 
 @dataclass(frozen=True)
 class Score:
+    """Right answers to one kind of question at one length."""
+
     name: str
     length: int
     asked: int

@@ -20,6 +20,8 @@ from namm_lab.tiny.tokenizer import Encoder
 
 @dataclass(frozen=True)
 class Text:
+    """A book or a module of the standard library."""
+
     name: str
     content: str
     held_out: bool

@@ -19,6 +19,7 @@ from namm_llm.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from namm_lab.train.checkpoint import State, WorkFiles
+    from namm_lab.train.evolution import Evolution
     from namm_lab.train.evolve_settings import EvolveSettings
     from namm_lab.train.sample_source import SampleSource
     from namm_lab.train.workers import Workers
@@ -146,23 +147,12 @@ def run_evolution(
     files: WorkFiles,
     workers: Workers,
 ) -> None:
-    """Begin or go on, and say so."""
+    """Begin or continue, and say so."""
     from namm_lab.train.evolution import Evolution
 
-    loaded = source.loaded
     resumed = resume(given, files)
     state, namm = resumed if resumed else (None, start or zeros(given, source, settings.interval))
-    begins = (
-        f"goes on after generation {state.search.generation}"
-        if state
-        else f"starts from {'a NAMM' if start else 'zeros'}"
-    )
-    tell(
-        f"Evolving for {loaded.model_id}: {begins}, {settings.population} candidates, budgets "
-        f"{', '.join(settings.budgets)}, tasks "
-        f"{' then '.join(', '.join(stage) for stage in settings.stages)}. Writes {files.out}."
-    )
-    end = time.perf_counter() + 60 * given["minutes"] if "minutes" in given else float("inf")
+    tell(announced(settings, source, files, state, "a NAMM" if start else "zeros"))
     with ProgressBar("Evolving", "readings") as bar:
         evolution = Evolution(
             namm,
@@ -172,26 +162,52 @@ def run_evolution(
             on_done=bar.update,
             finish=finish_of(source, settings),
         )
-        try:
-            _, state = evolution.run(
-                files,
-                state,
-                report=lambda row: bar.note(line_of(row)),
-                stop=lambda: time.perf_counter() > end,
-            )
-        except KeyboardInterrupt:
-            bar.stop()
-            if files.work.is_file():
-                tell(
-                    f"{files.out} has the best NAMM so far; the same call goes on from "
-                    f"{files.work}."
-                )
-            raise
+        state = run_until(evolution, files, state, given.get("minutes"), bar)
     share = f"{state.best_score:.1%} of the full cache's {settings.measure} on validation"
     click.echo(
         f"{files.out}: {share} after {state.search.generation} generations. "
         f"Use it with --namm {files.out}"
     )
+
+
+def announced(
+    settings: EvolveSettings,
+    source: SampleSource,
+    files: WorkFiles,
+    state: State | None,
+    start: str,
+) -> str:
+    """What is about to happen, in one line."""
+    begins = f"goes on after generation {state.search.generation}" if state else ""
+    return (
+        f"Evolving for {source.loaded.model_id}: {begins or f'starts from {start}'}, "
+        f"{settings.population} candidates, budgets {', '.join(settings.budgets)}, tasks "
+        f"{' then '.join(', '.join(stage) for stage in settings.stages)}. Writes {files.out}."
+    )
+
+
+def run_until(
+    evolution: Evolution,
+    files: WorkFiles,
+    state: State | None,
+    minutes: float | None,
+    bar: ProgressBar,
+) -> State:
+    """Where the search stands when it is over, or after so many minutes; Ctrl-C is passed on."""
+    end = float("inf") if minutes is None else time.perf_counter() + 60 * minutes
+    try:
+        _, state = evolution.run(
+            files,
+            state,
+            report=lambda row: bar.note(line_of(row)),
+            stop=lambda: time.perf_counter() > end,
+        )
+    except KeyboardInterrupt:
+        bar.stop()
+        if files.work.is_file():
+            tell(f"{files.out} has the best NAMM so far; the same call goes on from {files.work}.")
+        raise
+    return state
 
 
 def finish_of(source: SampleSource, settings: EvolveSettings) -> Callable[[Namm], Namm]:

@@ -4,6 +4,8 @@ fraction; see `make bench-peers`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from namm_lab.reports.peers.comparison import compare, plan_of
@@ -31,47 +33,40 @@ from namm_llm import NammError
     "--file", default="peers", show_default=True, help="Rows go to benchmarks/results/NAME.jsonl."
 )
 @click.option("--again", is_flag=True, help="Measure anew what is in the file.")
-def main(
-    shape: str,
-    lengths: str,
-    budget: str,
-    policies: str,
-    namm: str | None,
-    presses: str,
-    tasks: str,
-    runs: int,
-    decoded: int,
-    file: str,
-    again: bool,
-) -> None:
+def main(shape: str, presses: str, file: str, again: bool, **given: Any) -> None:
     """Speed and peak memory beside kvpress, which reads the whole prompt in one forward call and
     evicts once, at its end.
     """
     try:
-        plan = plan_of(
-            shape,
-            lengths=tuple(int(length) for length in lengths.split(",")),
-            budgets=(budget,),
-            policies=tuple(policies.split(",")),
-            namm=namm,
-            tasks=tuple(tasks.split(",")),
-            runs=runs,
-            decoded=decoded,
-        )
         rows = compare(
-            plan, tuple(presses.split(",")), RESULTS / f"{file}.jsonl", _note, again=again
+            plan_of(shape, **_settings(**given)),
+            tuple(presses.split(",")),
+            RESULTS / f"{file}.jsonl",
+            _note,
+            again=again,
         )
     except NammError as error:
         raise click.ClickException(str(error)) from error
     for row in rows:
         parts = ("task", "length", "contender", "policy", "budget")
         name = " ".join(str(row[part] or "") for part in parts)
-        click.echo(
-            f"{name}: {row['peak_nbytes'] / 1e9:.2f} GB"
-            if row["task"] == "memory"
-            else f"{name}: {row['seconds']:.2f} s"
-        )
+        memory = row["task"] == "memory"
+        figure = f"{row['peak_nbytes'] / 1e9:.2f} GB" if memory else f"{row['seconds']:.2f} s"
+        click.echo(f"{name}: {figure}")
     click.echo(f"added to {RESULTS.name}/{file}.jsonl")
+
+
+def _settings(
+    lengths: str, budget: str, policies: str, tasks: str, **numbers: Any
+) -> dict[str, Any]:
+    """The options as fields of a `Benchmark`."""
+    return {
+        "lengths": tuple(int(length) for length in lengths.split(",")),
+        "budgets": (budget,),
+        "policies": tuple(policies.split(",")),
+        "tasks": tuple(tasks.split(",")),
+        **numbers,
+    }
 
 
 def _note(text: str) -> None:

@@ -47,7 +47,7 @@ def test_every_contender_is_measured_and_has_the_fields_of_the_contract(plan):
     assert 0 < ours["shares"]["policy"] < 1
     assert ours["kept_fraction"] == pytest.approx(
         (32 + 22) / 150, abs=0.01
-    )  # a quarter of 128, and 22 that are not judged yet
+    )  # a quarter of 128, and 22 in the window
     assert rows[0]["nbytes"] == rows[0]["full_nbytes"] == ours["full_nbytes"]
     assert rows[4]["nbytes"] < 0.3 * rows[0]["nbytes"]  # 8 of 32 bits
 
