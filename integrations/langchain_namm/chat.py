@@ -21,12 +21,11 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from namm_integrations.call import Whole
-from namm_integrations.growing import Growing
 from namm_integrations.threads import call_in_thread, in_thread
+from namm_integrations.tools import Growing
 from namm_integrations.tools import tool_choice as canonical_choice
 
-from langchain_namm.messages import answer_schema, to_openai
-from langchain_namm.numbers import metadata, usage
+from langchain_namm.messages import answer_schema, metadata, to_openai, usage
 from langchain_namm.profile import profile
 from langchain_namm.settings import NammSettings
 from langchain_namm.structured import structured

@@ -21,8 +21,7 @@ from namm_integrations.call import RenderedPrompt, Whole
 from namm_integrations.threads import call_in_thread, in_thread
 from typing_extensions import Self
 
-from langchain_namm.messages import to_openai
-from langchain_namm.numbers import metadata, usage
+from langchain_namm.messages import metadata, to_openai, usage
 from langchain_namm.settings import NammSettings
 from langchain_namm.structured import structured_text
 from namm_llm import Generation, UsageError

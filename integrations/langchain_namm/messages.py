@@ -1,4 +1,6 @@
-"""LangChain's messages, tools and answer formats in the form that `namm_llm` takes."""
+"""LangChain's messages and answer formats as `namm_llm` takes them, and its numbers as LangChain
+takes them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, convert_to_openai_messages
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.utils.function_calling import convert_to_json_schema
+from namm_integrations.call import numbers_of
 
-from namm_llm import UsageError
+from namm_llm import Generation, UsageError
 
 _SILENT = ("tool_use", "tool_call", "reasoning", "thinking")  # not for the model's eyes
 
@@ -64,3 +68,24 @@ def answer_schema(response_format: Any) -> Any:
         "response_format is a class, or a mapping of the type text, json_object or json_schema, "
         f"not {kind!r}."
     )
+
+
+def usage(generation: Generation) -> UsageMetadata:
+    """Tokens; `cache_read` are those of the prompt that were not computed again."""
+    used = generation.usage
+    return UsageMetadata(
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        total_tokens=used.input_tokens + used.output_tokens,
+        input_token_details=InputTokenDetails(cache_read=used.cached_tokens),
+    )
+
+
+def metadata(generation: Generation, finish_reason: str | None = None) -> dict[str, Any]:
+    """For `response_metadata` and `generation_info`."""
+    return {
+        "model_name": generation.model,
+        "model_provider": "namm",
+        "finish_reason": finish_reason or generation.finish_reason,
+        "namm": numbers_of(generation),
+    }

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from namm_integrations.identity import file_of, is_document
+from namm_integrations.memories import file_of, is_document
 
 from namm_llm import DocumentError, read_header
 

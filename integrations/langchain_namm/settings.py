@@ -11,10 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
-from namm_integrations import identity
 from namm_integrations.call import Call
+from namm_integrations.memories import fingerprint_of, is_document
 from namm_integrations.runners import RunnerPool
-from namm_integrations.settings import ALIASES, SETTINGS, NammFields, canonical, check, closest
+from namm_integrations.settings import (
+    ALIASES,
+    SETTINGS,
+    NammFields,
+    canonical,
+    check,
+    closest,
+    of_setting,
+)
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
@@ -55,7 +63,7 @@ class NammSettings(NammFields, BaseLanguageModel[Any], ABC):
         if isinstance(values.get("stop"), str):
             values["stop"] = [values["stop"]]
         check(values)
-        identity.is_document(values.get("memory"))
+        is_document(values.get("memory"))
         return values
 
     @model_validator(mode="after")
@@ -64,7 +72,7 @@ class NammSettings(NammFields, BaseLanguageModel[Any], ABC):
         return self
 
     def __getstate__(self) -> dict[Any, Any]:
-        if identity.is_document(self.memory):
+        if is_document(self.memory):
             raise UsageError(
                 "a Document that is in use cannot be saved with its model; save it to a file and "
                 "give the model the file."
@@ -107,8 +115,8 @@ class NammSettings(NammFields, BaseLanguageModel[Any], ABC):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that an answer depends on: LangChain's caches keep answers by it."""
-        values = {name: identity.of_setting(name, getattr(self, name)) for name in SETTINGS}
-        memory = identity.of_memory(self.memory)
+        values = {name: of_setting(name, getattr(self, name)) for name in SETTINGS}
+        memory = None if self.memory is None else fingerprint_of(self.memory)
         return {**values, "memory": memory, "stop": self.stop, "version": __version__}
 
     def _tracing(

@@ -1,14 +1,16 @@
-"""`Call`: who answers one question, and how; the same for all classes of both adapters."""
+"""`Call`: who answers one question, and how; the numbers of its answer. The same for all classes of
+both adapters.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from namm_integrations.identity import is_document
+from namm_integrations.memories import is_document
 from namm_integrations.runners import RunnerPool
 from namm_integrations.settings import CACHE, LOAD, SAMPLING, given
 from namm_llm import NammError, SamplingParams, UsageError
@@ -79,7 +81,7 @@ class Call:
         if "json_schema" in sampling:  # which says where the answer ends
             sampling.pop("stop", None)
         params, timeout = SamplingParams(**sampling), values.get("timeout")
-        if is_document(memory):
+        if memory is not None and is_document(memory):
             from namm_llm import Runner
 
             if cache := given(values, CACHE):
@@ -148,3 +150,21 @@ class Call:
             raise AnswerTimeout(
                 f"the answer was given up after {self.timeout:g} s; give it a larger timeout."
             )
+
+
+def numbers_of(generation: Generation) -> dict[str, Any]:
+    """The numbers of an answer, ready for JSON.
+
+    Those of `CacheStats` and `Timings`, `evicted_tokens` (mean over layers and KV heads),
+    `tokens_per_second` of decoding (None if nothing was decoded), and `closed_early`.
+    """
+    cache, timings = asdict(generation.cache), asdict(generation.timings)
+    # the first token comes with the prefill
+    decoded, seconds = max(generation.usage.output_tokens - 1, 0), timings["decode_seconds"]
+    return {
+        "closed_early": generation.closed_early,
+        **cache,
+        "evicted_tokens": cache["seen_tokens"] - cache["stored_tokens"],
+        **timings,
+        "tokens_per_second": decoded / seconds if seconds > 0 else None,
+    }

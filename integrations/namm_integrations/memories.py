@@ -1,6 +1,9 @@
-"""`OpenMemories`: the memories that were opened from files, within a limit in bytes.
+"""Memories that a model object is given: what they are known by, and `OpenMemories`, those that
+were opened from files, within a limit in bytes.
 
-One for the process (`OPEN`), so that both adapters and all their objects share the limit.
+Files are known by what they hold and not by their names, living documents by what was read and not
+by their address. There is one `OpenMemories` for the process (`OPEN`), so that both adapters and
+all their objects share the limit.
 """
 
 from __future__ import annotations
@@ -11,16 +14,60 @@ import weakref
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from namm_integrations.identity import file_of, of_memory
-from namm_llm import UsageError, parse_budget
+from namm_llm import DocumentError, MemoryStore, UsageError, parse_budget, read_header
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # these import torch, which takes seconds
     from namm_llm import Document, Runner
+
+    Memory = Document | str | os.PathLike[str] | None
 
 LIMIT_VARIABLE = "NAMM_LLM_OPEN_MEMORIES"
 LIMIT = "2GiB"
+
+
+def file_of(memory: str | os.PathLike[str]) -> Path:
+    """The file of a saved memory: a path, or the name or ID of one in the store."""
+    path = Path(memory)
+    if path.is_file() or not isinstance(memory, str) or path.suffix or len(path.parts) != 1:
+        return path
+    store = MemoryStore()
+    if (found := store.find(memory)) is None:
+        raise DocumentError(
+            f"{memory} is neither a file nor a kept memory; `namm-llm documents list` shows those."
+        )
+    store.use(found)
+    return store.path_of(found)
+
+
+def is_document(memory: Any) -> TypeGuard[Document]:
+    """Whether a memory is a living one. UsageError for what can be no memory."""
+    if memory is None or isinstance(memory, str | os.PathLike):
+        return False
+    from namm_llm import Document
+
+    if not isinstance(memory, Document):
+        raise UsageError(
+            "memory is a Document, the file of one or the name of a kept one, "
+            f"not {type(memory).__name__}."
+        )
+    return True
+
+
+def fingerprint_of(memory: Memory) -> str | None:
+    """The same for the same text, read by the same model with the same cache settings. A file that
+    cannot be read is known by its path.
+    """
+    if memory is None:
+        return None
+    if is_document(memory):
+        return memory.fingerprint
+    try:
+        return read_header(file_of(memory)).fingerprint
+    except DocumentError as error:
+        return f"{os.fspath(memory)}: {error}"
 
 
 @dataclass
@@ -73,7 +120,7 @@ class OpenMemories:
         owner is gone, at the latest.
         """
         file = file_of(path)
-        key = (id(runner), str(of_memory(file)))
+        key = (id(runner), str(fingerprint_of(file)))
         with self._changing:
             found = self._opened.get(key)
             is_first = found is None

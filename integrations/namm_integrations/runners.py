@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from namm_integrations.identity import is_document
-from namm_integrations.memories import OPEN
+from namm_integrations.memories import OPEN, is_document
 
 if TYPE_CHECKING:
-    from namm_integrations.identity import Memory
+    from namm_integrations.memories import Memory
     from namm_llm import Document, Runner
 
 _MOST = 8  # sets of settings; every runner keeps the caches of its last prompts

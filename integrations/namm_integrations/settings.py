@@ -5,9 +5,13 @@ Names, defaults, limits and help texts come from `namm_llm.settings_of`; nothing
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import pickle
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, create_model
@@ -123,3 +127,25 @@ def _check_policy(name: str) -> None:
         make_cache_config(name)
     except PolicyError:
         make_cache_config(name, budget=1024)
+
+
+def of_setting(name: str, value: Any) -> Any:
+    """A plain value that changes when the setting, or the file that it names, does."""
+    if name in ("model", "namm") and isinstance(value, str) and Path(value).exists():
+        return f"{value} {_changed(Path(value))}"
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, sort_keys=True, default=str)
+    return f"{type(value).__name__} {_content(value)}"
+
+
+def _changed(path: Path) -> int:
+    """When a file, or one in a folder, was last written, in nanoseconds."""
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    return max(each.stat().st_mtime_ns for each in files)
+
+
+def _content(value: Any) -> str:
+    """A hash of a policy, a budget or a NAMM with its numbers."""
+    return hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]

@@ -1,11 +1,25 @@
-"""Which tool the model must call, in all the spellings that the frameworks' users have."""
+"""Tools: which one the model must call, and what of a growing answer may still become a call."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from namm_llm import UsageError
+from namm_llm import ToolCall, UsageError, parse_tool_calls
+
+_BEGINNING = re.compile(r"[{\[<`]")
+_JSON = re.compile(r'\[?\s*(?:$|\{\s*(?:$|"))')  # an object, or a list of them
+_MARKS = (
+    "<tool_call>",
+    "<tools>",
+    "<|python_tag|>",
+    "<function=",
+    "[TOOL_CALLS]",
+    "```json",
+    "```\n",
+)
+
 
 _WORDS = {
     None: "auto",
@@ -29,3 +43,41 @@ def tool_choice(given: Any) -> str:
             f"tool_choice must be auto, none, required, any or the name of a tool, not {given!r}."
         )
     return _WORDS.get(given, str(given))
+
+
+class Growing:
+    """Text in, text that is surely no tool call out; the rest is held until it is sure or the
+    answer ends. Without tools nothing is held.
+    """
+
+    def __init__(self, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True) -> None:
+        self._tools = tools
+        self._parallel = parallel
+        names = [tool.get("function", {}).get("name", "") for tool in tools]
+        self._calls = (*_MARKS, *(f"[{name}(" for name in names))
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """The text that can be shown now."""
+        if not self._tools:
+            return text
+        self._held += text
+        at = 0
+        while found := _BEGINNING.search(self._held, at):
+            at = found.start()
+            if self._may_begin(self._held[at:]):
+                break
+            at += 1
+        border = at if found else len(self._held)
+        shown, self._held = self._held[:border], self._held[border:]
+        return shown
+
+    def end(self) -> tuple[str, list[ToolCall]]:
+        """The rest of the text, and the calls; one call at most unless `parallel`."""
+        rest, calls = parse_tool_calls(self._held, self._tools) if self._held else ("", [])
+        return rest, calls if self._parallel else calls[:1]
+
+    def _may_begin(self, text: str) -> bool:
+        """Whether a call may begin as this does."""
+        is_marked = any(text.startswith(mark) or mark.startswith(text) for mark in self._calls)
+        return is_marked or _JSON.match(text) is not None

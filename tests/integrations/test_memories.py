@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from langchain_namm import ChatNamm
 from llama_index.llms.namm import NammLLM
-from namm_integrations import identity
-from namm_integrations.memories import LIMIT_VARIABLE, OPEN, OpenMemories
+from namm_integrations.memories import LIMIT_VARIABLE, OPEN, OpenMemories, fingerprint_of
 
 from namm_llm import Document, DocumentError, MemoryStore, Runner, UsageError
 
@@ -24,10 +23,10 @@ def test_a_memory_is_known_by_what_it_holds(
     two_documents: list[Document], two_files: list[Path], tmp_path: Path
 ) -> None:
     shutil.copy(two_files[0], tmp_path / "copy.namm")
-    known = [identity.of_memory(each) for each in (*two_documents, *two_files)]
+    known = [fingerprint_of(each) for each in (*two_documents, *two_files)]
     assert known[:2] == known[2:]
     assert known[0] != known[1]
-    assert identity.of_memory(tmp_path / "copy.namm") == known[0]
+    assert fingerprint_of(tmp_path / "copy.namm") == known[0]
     assert known[0][:12] in repr(two_documents[0])
 
 

@@ -32,10 +32,9 @@ from llama_index.llms.namm.messages import to_messages, with_system_prompt
 from llama_index.llms.namm.structured import ConstrainedLLM
 from llama_index.llms.namm.tools import growing_with_tools
 from namm_integrations.call import Call, Prompt, RenderedPrompt, Whole
-from namm_integrations.growing import Growing
 from namm_integrations.settings import canonical
 from namm_integrations.threads import in_thread
-from namm_integrations.tools import tool_choice
+from namm_integrations.tools import Growing, tool_choice
 
 from namm_llm import UsageError
 

@@ -17,7 +17,7 @@ from llama_index.core.llms.llm import LLM, CompletionToPromptCallable, MessagesT
 from llama_index.llms.namm.messages import to_messages
 from namm_integrations import settings
 from namm_integrations.call import Call, RenderedPrompt
-from namm_integrations.identity import is_document, of_setting
+from namm_integrations.memories import is_document
 from namm_integrations.runners import RunnerPool
 from namm_integrations.settings import NammFields
 
@@ -94,7 +94,7 @@ class ConfiguredLLM(NammFields, LLM):
         return {
             "class_name": self.class_name(),
             "model_name": self.model,
-            **{name: of_setting(name, value) for name, value in chosen.items()},
+            **{name: settings.of_setting(name, value) for name, value in chosen.items()},
         }
 
     # -- tokens ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
-from namm_integrations.numbers import numbers_of
+from namm_integrations.call import numbers_of
 
 if TYPE_CHECKING:
     from namm_llm import Generation

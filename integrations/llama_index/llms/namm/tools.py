@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from namm_integrations.call import Whole
-from namm_integrations.growing import Growing
+from namm_integrations.tools import Growing
 
 if TYPE_CHECKING:
     from namm_llm import Generation, Piece, ToolCall

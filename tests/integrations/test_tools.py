@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from namm_integrations.growing import Growing
+from namm_integrations.tools import Growing
 
 TOOLS = [{"type": "function", "function": {"name": "ring"}}]
 
