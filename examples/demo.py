@@ -161,7 +161,7 @@ def main() -> int:
     console = Console()
     full = Runner.load(policy="full")
     managed = [Runner.load(budget=budget) for budget in BUDGETS]
-    policy = managed[0].eviction.policy.name
+    policy = managed[0].config.policy.name
     text, records = build(full)
     asked = random.Random(SEED).sample(records, QUESTIONS)
     shares = " and ".join(f"{budget:.2%}" for budget in BUDGETS)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from namm_lab.bench.shapes import Shape
-from namm_llm import CacheConfig
-from namm_llm.policies.base import ObservingPolicy
+from namm_llm import CacheConfig, ObservingPolicy
 from namm_llm.policies.budget import TokenCost
 
 POSITION_NBYTES = 4  # int32

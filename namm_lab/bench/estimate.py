@@ -9,7 +9,7 @@ from namm_lab.bench.cost import Cost, cost_of
 from namm_lab.bench.model import name_of
 from namm_lab.bench.plan import Benchmark
 from namm_lab.bench.shapes import Shape, shape_named
-from namm_llm.errors import ModelError
+from namm_llm import ModelError
 from namm_llm.models.locate import locate
 
 

@@ -15,8 +15,7 @@ from namm_lab.bench.cost import cost_of
 from namm_lab.bench.machine import free_nbytes
 from namm_lab.bench.plan import Benchmark, Cell
 from namm_lab.bench.shapes import Shape, random_ids, random_model, shape_named
-from namm_llm.config import make_cache_config
-from namm_llm.errors import ContextError, ModelError
+from namm_llm import ContextError, ModelError, make_cache_config
 from namm_llm.models.loading import load_model
 
 

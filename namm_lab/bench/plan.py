@@ -18,8 +18,8 @@ from namm_lab.bench.contenders import (
     peer_contender,
 )
 from namm_lab.bench.shapes import QUANTIZATIONS, Shape, random_namm, shape_named
-from namm_llm.config import INTERVAL, BudgetScope, CacheConfig, make_cache_config
-from namm_llm.errors import UsageError
+from namm_llm import CacheConfig, UsageError, make_cache_config
+from namm_llm.config import INTERVAL, BudgetScope
 from namm_llm.policies import policy_class, policy_names
 
 TASKS = ("prefill", "decode", "memory")

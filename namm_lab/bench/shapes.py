@@ -11,9 +11,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from namm_llm.errors import UsageError
+from namm_llm import Namm, UsageError
 from namm_llm.models.loading import quiet_bitsandbytes
-from namm_llm.namm import Namm
 
 POSITIONS = 131_072
 QUANTIZATIONS = ("nf4", "fp4", "int8")

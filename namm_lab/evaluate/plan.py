@@ -10,10 +10,9 @@ from typing import Literal, cast, get_args
 
 from namm_lab.tasks.registry import make_task
 from namm_lab.tasks.words import SPLITS
-from namm_llm import CacheConfig, Namm, PolicyError, UsageError, make_cache_config
+from namm_llm import CacheConfig, Namm, PolicyError, UsageError, make_cache_config, parse_budget
 from namm_llm.config import INTERVAL, BudgetScope
 from namm_llm.policies import make_policy, policy_class, policy_names
-from namm_llm.policies.budget import parse_budget
 
 Mode = Literal["agnostic", "aware"]
 FULL, NAMM = "full", "namm"

@@ -13,7 +13,6 @@ from torch import Tensor
 from namm_lab.tasks.sample import Question, Sample
 from namm_llm import CacheStats, ManagedCache, Runner
 from namm_llm.engine import forward
-from namm_llm.models.prompt import PromptFormat
 
 CHUNK = 512
 
@@ -45,7 +44,7 @@ def read_aware(runner: Runner, sample: Sample) -> Reading:
     """Document and question are one prompt, evicted as a whole before the answer begins; only its
     last token is not.
     """
-    prompts = _format(runner)
+    prompts = runner.session.format
     ids = prompts.document(sample.document)
 
     def read() -> Reading:
@@ -65,7 +64,7 @@ def read_continuation(runner: Runner, sample: Sample) -> Reading:
     """The document as plain text, evicted; then its continuation token by token. The score is one
     over its perplexity.
     """
-    prompts = _format(runner)
+    prompts = runner.session.format
     (question,) = sample.questions
     ids, rest = prompts.prompt(sample.document), prompts.encode(question.answer)
 
@@ -79,11 +78,6 @@ def read_continuation(runner: Runner, sample: Sample) -> Reading:
         return Reading([float(likelihood)], [stats])
 
     return runner.session.call(read)
-
-
-def _format(runner: Runner) -> PromptFormat:
-    loaded = runner.loaded
-    return PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
 
 
 # -- in the runner's thread ------------------------------------------------------------------------

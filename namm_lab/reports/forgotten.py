@@ -46,8 +46,8 @@ def compare(
     tokens; over all documents.
 
     kept: share of the entries of those tokens, one in each KV head of each layer. anywhere: share
-    of the tokens that still have an entry. policies: their names; what the model does without one is
-    added.
+    of the tokens that still have an entry. policies: their names; what the model does without one
+    is added.
     """
     runner = Runner.load(model)
     default = runner.with_cache(budget=budgets[0]).config.policy.name

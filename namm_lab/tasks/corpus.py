@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
 
 CountTokens = Callable[[str], int]
 

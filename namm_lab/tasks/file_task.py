@@ -15,8 +15,8 @@ from namm_lab.tasks.corpus import CountTokens
 from namm_lab.tasks.material import Material
 from namm_lab.tasks.sample import Sample
 from namm_lab.tasks.task import Task
+from namm_llm import DocumentError, UsageError
 from namm_llm.documents import read_text
-from namm_llm.errors import DocumentError, UsageError
 
 Row = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from namm_lab.tasks.file_task import FileTask, Row
 from namm_lab.tasks.sample import Question, Sample
-from namm_llm.errors import DocumentError
+from namm_llm import DocumentError
 
 PROMPTS = Path(__file__).with_name("longbench.json")
 FIRST_LINE = frozenset(

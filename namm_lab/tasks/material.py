@@ -10,7 +10,7 @@ from functools import lru_cache
 from namm_lab.tasks.corpus import Corpus, CountTokens
 from namm_lab.tasks.texts import load_texts, vocabulary
 from namm_lab.tasks.words import Names
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
 
 CODE_SHARE = 0.15  # of documents with records, as in the bundled model's training
 

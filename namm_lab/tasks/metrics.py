@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from namm_llm.errors import NammError
+from namm_llm import NammError
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 ABSTAINS = (

@@ -22,7 +22,7 @@ from namm_lab.tasks.ruler import Ruler
 from namm_lab.tasks.sample import Sample
 from namm_lab.tasks.task import Task
 from namm_lab.tasks.values import Values
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
 
 TASKS: dict[str, Task] = {
     task.name: task

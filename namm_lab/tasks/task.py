@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from namm_lab.tasks.material import Material
 from namm_lab.tasks.sample import Sample
-from namm_llm.errors import UsageError
+from namm_llm import UsageError
 
 QUESTIONS = 8  # about one document
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 from namm_lab.tasks.words import SPLITS, common_words
+from namm_llm import DocumentError, UsageError
 from namm_llm.documents import read_text
-from namm_llm.errors import DocumentError, UsageError
 
 # the bundled model was not trained on these, see namm_lab/tiny/prose.py
 NOT_FOR_TRAINING = frozenset(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from namm_llm.errors import UsageError
-from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
+from namm_llm import Namm, Spectrogram, UsageError
+from namm_llm.namm import NammSettings, Recency
 
 _REPLAY = NammSettings(Spectrogram(num_bins=0), Recency(0), replay=True, mlp_hidden=32)
 

@@ -121,7 +121,7 @@ def train_document_of(sample: Sample, prompts: PromptFormat) -> TrainDocument:
 
 def _conversation(sample: Sample, prompts: PromptFormat) -> list[int]:
     *earlier, last = sample.questions
-    if not prompts.has_template:
+    if not prompts.template.is_there:
         pairs = [
             (prompts.question(question.prompt), prompts.encode(f" {question.answer}"))
             for question in sample.questions

@@ -35,7 +35,9 @@ def whole(loaded, ids) -> str:
 def test_each_question_is_asked_of_the_document_alone(loaded, prompts):
     document = eval_document_of(SAMPLE, prompts)
     asked = whole(loaded, document.document + document.questions[1])
-    assert asked == prompts.render([{"role": "user", "content": "The lamp is green.\n\nDoor?"}])
+    assert asked == prompts.template.render(
+        [{"role": "user", "content": "The lamp is green.\n\nDoor?"}]
+    )
     assert [whole(loaded, answer) for answer in document.answers] == ["green.", "red."]
 
 
@@ -51,7 +53,8 @@ def test_a_train_document_is_one_conversation(loaded, prompts):
     document = train_document_of(SAMPLE, prompts)
     turns = [("user", "The lamp is green.\n\nLamp?"), ("assistant", "green."), ("user", "Door?")]
     expected = (
-        prompts.render([{"role": role, "content": content} for role, content in turns]) + "red."
+        prompts.template.render([{"role": role, "content": content} for role, content in turns])
+        + "red."
     )
     assert whole(loaded, document.document + document.queries) == expected
 
