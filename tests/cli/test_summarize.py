@@ -82,7 +82,8 @@ def test_several_files_have_a_summary_each(folder: Path, model: str, runner: Run
         told(name, runner, length="short", focus="red") for name in ("note.txt", "door.md")
     )
     assert (done.stdout, done.stderr, done.exit_code) == (
-        f"note.txt:\n{note}\n\ndoor.md:\n{door}\n\n",
+        # as click's `Result` does
+        f"note.txt:\n{note}\n\ndoor.md:\n{door}\n\n".replace("\r\n", "\n"),
         CUT * 2,
         0,
     )
