@@ -45,7 +45,7 @@ class Conversation:
 
 def remember(session: Session, messages: Sequence[Message]) -> Document | None:
     """What is kept of a conversation, as a memory; see `Runner.remember`."""
-    text = session.format.render(messages)
+    text = session.format.template.render(messages)
     ids, length = session.format.known.longest(text) or ([], 0)
     cache = session.kept_cache(ids)
     if cache is None:

@@ -6,7 +6,7 @@
     │   └── PolicyError      no such policy, or a policy that lacks what it needs
     ├── ModelError       the model or its tokenizer cannot be loaded or used
     ├── NammFileError    a NAMM file is missing, damaged or of another shape
-    ├── DocumentError    a document is missing, empty, not text, or its memory belongs to another model
+    ├── DocumentError    a document is missing, empty, not text, or a memory of another model
     ├── ContextError     more text than the model has trained positions for
     └── CacheError       something that an evicting cache cannot do
 

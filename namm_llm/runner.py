@@ -125,12 +125,12 @@ class Runner:
 
     def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """The text that the chat template makes of a conversation."""
-        return self.session.format.render(messages, tools)
+        return self.session.format.template.render(messages, tools)
 
     @property
     def has_chat_template(self) -> bool:
         """Whether the model takes messages."""
-        return self.session.format.has_template
+        return self.session.format.template.is_there
 
     # -- answers -----------------------------------------------------------------------------------
     def stream(

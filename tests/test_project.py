@@ -1,88 +1,120 @@
-"""The shape of the project: part order, public names, light imports, the README's tree, what no
-file may hold, one place for defaults.
+"""The shape of the project: which part imports which, where a model is called and where tokens
+leave, what can be taken away, how large things are.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-import click
 import pytest
 
 import namm_llm
 from namm_llm import Runner
 from namm_llm.cli.chat.sessions import sessions_folder, write_record
-from namm_llm.cli.main import COMMANDS, main
+from namm_llm.cli.main import COMMANDS
 from namm_llm.documents import MemoryStore
+from namm_llm.errors import NammError
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "namm_llm"
-LEFT_OUT = {"__pycache__", "build", "dist"}
+PACKAGE, LAB = ROOT / "namm_llm", ROOT / "namm_lab"
+LEFT_OUT = {"__pycache__", "build", "dist", "site"}
+# each part imports only those before it
+ORDER = (
+    "errors version io tokens attention namm policies config cache models documents engine "
+    "document conversation runner summaries inspect cli"
+).split()
+GRAPH = "namm_llm.engine.graph"
+
+# -- what imports what -----------------------------------------------------------------------------
 
 
-def part_order() -> list[str]:
-    """The order as docs/architecture.md states it."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    found = re.search(r"`(errors · [^`]+)`", text)
-    assert found is not None
-    return found[1].replace("\n", " ").split(" · ")
+@cache
+def modules() -> dict[str, Path]:
+    """All modules of namm_llm by their name."""
+    return {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def modules() -> list[Path]:
-    return sorted(
-        path
-        for path in PACKAGE.rglob("*.py")
-        if path.parent != PACKAGE or not path.name.startswith("__")
-    )
-
-
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imported(path: Path) -> set[str]:
-    """The parts of namm_llm that a module imports, inside functions and for type checking too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    """What a file imports of namm_llm and namm_lab: inside functions, for type checking and by
+    dunder names too. A name that is no module stands for the module that it is taken from.
+    """
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [node.module or ""]
-            if node.module == "namm_llm":
-                names = [
-                    f"namm_llm.{alias.name}"
-                    for alias in node.names
-                    if not alias.name.startswith("__")
-                ]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("namm_llm.")}
-    return found
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules() else node.module or "" for name in names}
+    return {name for name in found if name.partition(".")[0] in ("namm_llm", "namm_lab")}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_part_imports_only_parts_before_it(path: Path) -> None:
-    order = part_order()
-    part = part_of(path)
-    allowed = set(order[: order.index(part) + 1])
-    assert imported(path) <= allowed, f"{part} may import {sorted(allowed)}"
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def inner_modules() -> list[str]:
+    """All modules but the package itself and its `__main__`, which may import everything."""
+    return [name for name in modules() if part_of(name) in ORDER]
+
+
+def test_every_module_belongs_to_a_part() -> None:
+    assert set(modules()) - set(inner_modules()) == {"namm_llm", "namm_llm.__main__"}
+
+
+@pytest.mark.parametrize("module", inner_modules())
+def test_a_part_imports_only_parts_before_it(module: str) -> None:
+    allowed = set(ORDER[: ORDER.index(part_of(module)) + 1])
+    found = {name for name in imported(modules()[module]) if part_of(name) not in allowed}
+    assert found == set(), f"{part_of(module)} may import {sorted(allowed)}"
+
+
+def test_the_document_of_the_architecture_states_this_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stated = re.search(r"`(errors · [^`]+)`", text)
+    assert stated is not None
+    assert stated[1].split(" · ") == ORDER
+
+
+def test_no_module_imports_itself_on_any_way() -> None:
+    graph = {name: imported(modules()[name]) & set(modules()) - {name} for name in inner_modules()}
+    list(TopologicalSorter(graph).static_order())  # CycleError names the modules of a circle
+
+
+def test_the_engine_has_six_levels_at_most() -> None:
+    engine = {
+        name: imported(modules()[name])
+        for name in inner_modules()
+        if part_of(name) == "engine" and not name.startswith(GRAPH)
+    }
+
+    def level(name: str) -> int:
+        return 1 + max((level(other) for other in engine[name] & set(engine)), default=0)
+
+    assert max(map(level, engine)) <= 6
 
 
 def outside() -> list[Path]:
-    folders = ("examples", "integrations", "benchmarks")
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    folders = (ROOT / "examples", ROOT / "integrations")
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", outside(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_stands_outside_uses_public_names_only(path: Path) -> None:
-    assert imported(path) <= set(namm_llm.__all__)
+    found = {name for name in imported(path) if name.startswith("namm_llm.")}
+    public = {f"namm_llm.{name}" for name in namm_llm.__all__}
+    assert found <= public
 
 
 def test_exported_names_exist() -> None:
@@ -91,6 +123,112 @@ def test_exported_names_exist() -> None:
     assert dir(namm_llm) == sorted(namm_llm.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Llama'"):
         _ = namm_llm.Llama
+
+
+# -- one place for each thing ----------------------------------------------------------------------
+
+# these measure other programs, or train; everything else goes through engine/forward.py
+CALL_MODELS = {
+    "namm_llm/engine/forward.py",
+    "namm_lab/bench/contenders.py",
+    "namm_lab/reports/peers/worker.py",
+    "namm_lab/tiny/evaluate.py",
+    "namm_lab/tiny/trainer.py",
+    "namm_lab/train/target_attention.py",
+}
+
+
+def model_calls(path: Path) -> Iterator[str]:
+    """Calls of something named model, or of its `forward` or `generate`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if re.search(r"(^model|\._?model)(\.(forward|generate|__call__))?$", called):
+                yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+
+
+def test_only_engine_forward_calls_a_model() -> None:
+    files = [*PACKAGE.rglob("*.py"), *LAB.rglob("*.py")]
+    calls = [call for path in files for call in model_calls(path)]
+    assert {call.rpartition(":")[0] for call in calls} == CALL_MODELS
+
+
+def test_tokens_leave_only_in_cache_update() -> None:
+    """The retained tokens of a sequence are replaced in one place."""
+    assigned = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules().values()
+        if re.search(r"\.retained\s*=[^=]|backend\.gather\(", path.read_text(encoding="utf-8"))
+    }
+    assert assigned == {"cache/update.py"}
+
+
+# -- what can be taken away ------------------------------------------------------------------------
+
+
+def run_without(hidden: str, code: str) -> str:
+    """What a program prints that finds no module with this name."""
+    hide = (
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {hidden!r} or name.startswith({hidden + '.'!r}):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+ANSWER = (
+    "from namm_llm import Runner\n"
+    "runner = Runner.load('namm-tiny', device='cpu')\n"
+    "print(runner.decoding)\n"
+    "print(runner.generate('The', max_tokens=3).usage.output_tokens)\n"
+)
+
+
+def test_the_product_works_without_the_lab() -> None:
+    names = [name for name in modules() if "triton" not in name and not name.endswith("__main__")]
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)\n"
+    assert run_without("namm_lab", code + ANSWER).splitlines()[1:] == ["3"]
+
+
+def test_cuda_graphs_can_be_deleted() -> None:
+    plain, tokens = run_without(GRAPH, ANSWER).splitlines()
+    assert plain == f"plain calls: this installation has no {GRAPH}"
+    assert tokens == "3"
+    insisting = ANSWER.replace("device='cpu'", "device='cpu', cuda_graphs='eager'").replace(
+        "runner = ", "try: runner = "
+    )
+    refused = insisting.partition("\nprint")[0] + "\nexcept Exception as error: print(error)\n"
+    assert run_without(GRAPH, refused) == (
+        f"namm-tiny cannot be decoded with cuda_graphs='eager': this installation has no {GRAPH}; "
+        "leave cuda_graphs out.\n"
+    )
+
+
+def test_nothing_but_their_own_tests_imports_cuda_graphs() -> None:
+    own = (PACKAGE / "engine" / "graph", ROOT / "tests" / "engine" / "graph")
+    folders = (PACKAGE, LAB, ROOT / "integrations", ROOT / "examples", ROOT / "tests")
+    users = [
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if not any(parent in own for parent in path.parents)
+        and any(name.startswith(GRAPH) for name in top_level_imports(path))
+    ]
+    assert users == []
+
+
+def top_level_imports(path: Path) -> set[str]:
+    """Modules that are imported as soon as this one is."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+
+
+# -- imports that cost -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=str)
@@ -111,9 +249,10 @@ def test_what_is_kept_is_listed_without_torch(tiny_folder: Path) -> None:
         "0123456789abcdef", Runner.load(tiny_folder).read("The lamp is green."), name="note"
     )
     write_record(sessions_folder() / "talk.json", {"options": {}, "conversation": {"turns": []}})
+    commands = [["documents", "list"], ["documents", "forget", "note"], ["chat", "--list"]]
     code = (
         "import sys; import namm_llm.cli.main as cli\n"
-        "for command in (['documents', 'list'], ['documents', 'forget', 'note'], ['chat', '--list']):\n"
+        f"for command in {commands!r}:\n"
         "    try: cli.main(command)\n"
         "    except SystemExit as end: assert not end.code\n"
         "    print(sorted({'torch', 'transformers'} & set(sys.modules)))"
@@ -124,6 +263,86 @@ def test_what_is_kept_is_listed_without_torch(tiny_folder: Path) -> None:
     assert "Forgot note" in done.stderr
     assert [found[0], found[1], found[3]] == ["[]"] * 3
     assert found[2].startswith("talk ")
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def source_files() -> list[Path]:
+    folders = (PACKAGE, LAB, ROOT / "integrations", ROOT / "examples", ROOT / "tests")
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_product_has_14_000_lines_at_most() -> None:
+    assert sum(len(lines_of(path)) for path in modules().values()) <= 14_000
+
+
+def test_no_file_has_more_than_300_lines() -> None:
+    product = [path for path in source_files() if ROOT / "tests" not in path.parents]
+    assert [str(path) for path in product if len(lines_of(path)) > 300] == []
+
+
+def test_nearly_every_function_has_less_than_35_lines() -> None:
+    sizes = [size for path in modules().values() for size in function_sizes(path)]
+    assert sum(size < 35 for size in sizes) >= 0.99 * len(sizes)
+
+
+def function_sizes(path: Path) -> Iterator[int]:
+    """Lines of each function without its docstring, decorators included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            text = node.body[0] if ast.get_docstring(node) is not None else None
+            described = 0 if text is None else (text.end_lineno or 0) - text.lineno + 1
+            yield (node.end_lineno or 0) - first + 1 - described
+
+
+def test_lines_have_100_columns_at_most() -> None:
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in source_files()
+        for number, line in enumerate(lines_of(path), 1)
+        if len(line) > 100
+    ]
+    assert wide == []
+
+
+# -- what files say --------------------------------------------------------------------------------
+
+
+def raised_messages(path: Path) -> Iterator[tuple[int, str]]:
+    """The last words of every message that is written where a NammError is raised."""
+    kinds = {each.__name__ for each in all_errors(NammError)}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in kinds
+            and node.args
+        ):
+            message = node.args[0]
+            if isinstance(message, ast.JoinedStr):
+                message = message.values[-1]
+            if isinstance(message, ast.Constant) and isinstance(message.value, str):
+                yield node.lineno, message.value
+
+
+def all_errors(kind: type[NammError]) -> set[type[NammError]]:
+    return {kind}.union(*(all_errors(each) for each in kind.__subclasses__()))
+
+
+def test_a_message_of_an_error_ends_with_a_full_stop() -> None:
+    bare = [
+        f"{path.relative_to(ROOT)}:{line}: {text[-40:]}"
+        for path in [*modules().values(), *LAB.rglob("*.py")]
+        for line, text in raised_messages(path)
+        if not text.endswith(".")
+    ]
+    assert bare == []
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
@@ -144,10 +363,6 @@ def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
         if path.is_dir() and path.name not in LEFT_OUT and path.name[0] != "."
     ]
     assert sorted(stated) == sorted([*(f"  {name}" for name in parts), *folders])
-    order = part_order()
-    rows = [name.strip().removesuffix(".py") for name in stated if name.startswith("  ")]
-    in_order = [name for name in rows if name in order]
-    assert in_order == sorted(in_order, key=order.index)
 
 
 def text_files() -> list[Path]:
@@ -165,9 +380,8 @@ def text_files() -> list[Path]:
 
 
 def test_no_file_names_a_machine_or_an_index() -> None:
-    machine = re.compile(
-        r"(?:^|[^A-Za-z0-9_.~-])/(?:work|root|home|tmp|opt|Users|farm)/\w|pypi\.org|files\.pythonhosted"
-    )
+    folders = "work|root|home|tmp|opt|Users|farm"
+    machine = re.compile(rf"(?:^|[^A-Za-z0-9_.~-])/(?:{folders})/\w|pypi\.org|files\.pythonhosted")
     hits = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
         for path in text_files()
@@ -179,38 +393,9 @@ def test_no_file_names_a_machine_or_an_index() -> None:
 
 
 def test_constraints_pin_every_package_and_name_no_build() -> None:
+    pinned = re.compile(r'[\w.-]+==[\w.]+(; python_version >= "3\.1\d")?')
     for line in (ROOT / "constraints.txt").read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(
-            r'[\w.-]+==[\w.]+(; python_version >= "3\.1\d")?', line
-        ), line
-
-
-def test_the_command_line_writes_no_default_of_its_own() -> None:
-    """An option that was not given is not passed on; the help page's text agrees with where the
-    default is.
-    """
-    from namm_llm import Runner, SamplingParams
-
-    real = {
-        name: parameter.default
-        for name, parameter in inspect.signature(Runner.load).parameters.items()
-    }
-    real |= {field.name: field.default for field in fields(SamplingParams)}
-    for name in COMMANDS:
-        command = main.get_command(click.Context(main), name)
-        assert command is not None
-        for option in command.params:
-            if not isinstance(option, click.Option):
-                continue
-            assert option.to_info_dict()["default"] in (None, False), f"{name} --{option.name}"
-            stated = re.search(r"\[default: ([^]]+)\]", option.help or "")
-            if option.name in real and real[option.name] is not None:
-                assert stated is not None, f"{name} --{option.name} does not state its default"
-                assert (
-                    stated[1] == f"{real[option.name]:g}"
-                    if isinstance(real[option.name], float)
-                    else str(real[option.name])
-                )
+        assert line.startswith("#") or pinned.fullmatch(line), line
 
 
 def test_the_demo_uses_names_that_the_bundled_model_was_not_trained_on() -> None:

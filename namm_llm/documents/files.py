@@ -34,13 +34,14 @@ _PAGES_NAMED = 8
 
 @dataclass(frozen=True)
 class FileText:
-    """name: the file's name without its folder. text: never empty. warnings: lines that say what of
-    the file is not in the text.
-    """
+    """What a file says."""
 
     name: str
+    """The file's name without its folder."""
     text: str
+    """Never empty."""
     warnings: tuple[str, ...] = ()
+    """Lines that say what of the file is not in the text."""
 
 
 def read_file(path: str | os.PathLike[str]) -> FileText:
@@ -112,7 +113,8 @@ def _html(data: bytes, name: str) -> tuple[str, list[str]]:
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in laid_out.splitlines()))
     if not text.strip():
         raise DocumentError(
-            f"{name} holds no text; if the page is made by JavaScript, save it from a browser or print it as a PDF."
+            f"{name} holds no text; if the page is made by JavaScript, save it from a browser or "
+            "print it as a PDF."
         )
     return text, []
 
@@ -133,13 +135,15 @@ def _pdf(data: bytes, name: str) -> tuple[str, list[str]]:
             raise
         except Exception as error:  # a broken file makes pypdf raise anything
             raise DocumentError(
-                f"{name} is a broken PDF ({_one_line(error)}); open it in a viewer and save it again."
+                f"{name} is a broken PDF ({_one_line(error)}); open it in a viewer and save it "
+                "again."
             ) from error
         texts = [_page_text(page.extract_text) for page in pages]
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if len(empty) == len(texts):
         raise DocumentError(
-            f"none of the {len(texts)} pages of {name} holds text; if they are scanned, run OCR on them first."
+            f"none of the {len(texts)} pages of {name} holds text; if they are scanned, run OCR on "
+            "them first."
         )
     warnings = []
     if empty:

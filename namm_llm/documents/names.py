@@ -61,7 +61,8 @@ def check_name(name: str, suffix: str) -> str:
         raise UsageError(f"a name has 1 to {_LENGTH} printable characters, not {name!r}.")
     if name.startswith("-") or "/" in name or "\\" in name or name.lower().endswith(suffix):
         raise UsageError(
-            f"{name!r} looks like an option or a file: a name begins with no -, has no slash and does not end in {suffix}."
+            f"{name!r} looks like an option or a file: a name begins with no -, has no slash and "
+            f"does not end in {suffix}."
         )
     return name
 

@@ -43,17 +43,19 @@ class Saved(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A kept memory. used_at: seconds since 1970. header: None if the file cannot be used;
-    `problem` then says why, in one line.
-    """
+    """A kept memory."""
 
     id: str
     path: Path
     names: tuple[str, ...]
+    """Those that a user gave it."""
     nbytes: int
     used_at: float
+    """Seconds since 1970."""
     header: SavedHeader | None
+    """None if the file cannot be used."""
     problem: str = ""
+    """Why it cannot be used, in one line."""
 
     @property
     def title(self) -> str:
@@ -63,14 +65,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Put:
-    """path: where the memory is now. removed: memories that had to go for it. over_nbytes: how far
-    the store is still beyond its limit. unnamed: ID of the memory that had the name before.
-    """
+    """What came of keeping a memory."""
 
     path: Path
+    """Where it is now."""
     removed: tuple[Entry, ...]
+    """Memories that had to go for it."""
     over_nbytes: int
+    """How far the store is still beyond its limit."""
     unnamed: str | None
+    """ID of the memory that had the name before."""
 
 
 class MemoryStore:
@@ -89,7 +93,6 @@ class MemoryStore:
         self.names = Names(self.folder / "names")
 
     # -- finding -----------------------------------------------------------------------------------
-    # -------------------------------
 
     @staticmethod
     def id_of(text: str, fingerprint: str, settings: Mapping[str, Any]) -> str:
@@ -107,7 +110,7 @@ class MemoryStore:
         return self.folder / f"{id}{MEMORY_SUFFIX}"
 
     def holds(self, id: str, text: str) -> bool:
-        """Whether there is a readable memory of this very text under the ID; it counts as used now."""
+        """Whether there is a readable memory of this very text; it counts as used now."""
         try:
             header = read_header(self.path_of(id))
         except DocumentError:
@@ -131,7 +134,8 @@ class MemoryStore:
         found = [id for id in self._ids() if id.startswith(wanted.lower())]
         if len(found) > 1:
             raise UsageError(
-                f"{wanted} is the beginning of {len(found)} memories: {', '.join(found)}; give more of it."
+                f"{wanted} is the beginning of {len(found)} memories: {', '.join(found)}; give "
+                "more of it."
             )
         return found[0] if found else None
 
@@ -160,7 +164,6 @@ class MemoryStore:
         return sorted(found, key=lambda entry: -entry.used_at)
 
     # -- changing ----------------------------------------------------------------------------------
-    # -------------------------------
 
     def put(
         self,
@@ -217,7 +220,6 @@ class MemoryStore:
         return before if before not in (None, id) else None
 
     # -- files -------------------------------------------------------------------------------------
-    # -------------------------------
 
     def _ids(self) -> list[str]:
         return sorted(
@@ -277,7 +279,8 @@ class MemoryStore:
                 yield
         except OSError as error:
             raise DocumentError(
-                f"the store of memories {self.folder} cannot be written: {error.strerror or error}; {HOME_VARIABLE} names another place."
+                f"the store of memories {self.folder} cannot be written: "
+                f"{error.strerror or error}; {HOME_VARIABLE} names another place."
             ) from error
 
 

@@ -12,6 +12,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.config import SamplingParams
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.forward import tokens_seen
+from namm_llm.engine.loop_guard import LoopGuard
 from namm_llm.engine.results import FinishReason, Generation, Piece, Timings, Usage
 from namm_llm.engine.sampling import Sampler
 from namm_llm.engine.text import Detokenizer, StopStrings
@@ -76,12 +77,17 @@ class Answer:
         """Its own cache; None while it is a row of a batch."""
         self.output: list[int] = []
         self.finish_reason: FinishReason | None = None
+        self.looped = False
+        """Whether it was ended because it repeats itself."""
         self.prefill_seconds = 0.0
         self._loaded = loaded
         self._limit = _limit(request, loaded.positions)
         self._sampler = Sampler(request.params, request.ids)
         self._detokenizer = Detokenizer(loaded.backend, request.ids)
         self._stops = StopStrings(request.params.stop)
+        # what must have a form, such as JSON, is whole only at its end
+        guarded = request.params.stop_loops and request.constraint is None
+        self._loops = LoopGuard() if guarded else None
         self._shown: list[str] = []
         self._pending: list[int] = []
         self._first_at = self._last_at = 0.0
@@ -111,7 +117,9 @@ class Answer:
         self._pending.append(token)
         text = self._stops.feed(self._detokenizer.feed(token))
         constraint = self.request.constraint
-        if self._stops.found or (constraint is not None and constraint.complete):
+        self.looped = self._loops is not None and self._loops.feed(token)
+        is_complete = constraint is not None and constraint.complete
+        if self._stops.found or is_complete or self.looped:
             self.finish_reason = "stop"
         elif len(self.output) >= self._limit:
             self.finish_reason = "length"
@@ -178,6 +186,7 @@ class Answer:
             ),
             cache=self.cache.stats(),
             model=self._loaded.model_id,
+            looped=self.looped,
             closed_early=request.constraint is not None and request.constraint.closed_early,
         )
 

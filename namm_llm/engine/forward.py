@@ -116,7 +116,7 @@ def _sizes(cache: Cache, start: int, count: int, chunk: int) -> Iterator[int]:
 def _call(
     model: PreTrainedModel, cache: Cache, ids: Tensor, start: int, *, last_only: bool
 ) -> Tensor:
-    """Logits of ids `[B, T]` at the positions from `start` on: `[B, T, V]`, or of the last token."""
+    """Logits `[B, T, V]` of ids `[B, T]` that stand from `start` on, or of the last token."""
     device = device_of(model.get_input_embeddings())
     positions = torch.arange(start, start + ids.shape[1], device=device).expand(len(ids), -1)
     with _memory_errors(cache, positions):

@@ -1,4 +1,4 @@
-"""What a runner gives back: events while answers are written, and whole answers with their numbers."""
+"""What a runner gives back: events while answers are written, whole answers, their numbers."""
 
 from __future__ import annotations
 
@@ -60,11 +60,13 @@ class Generation:
     cache: CacheStats
     model: str
     """The name that the model was loaded by."""
+    looped: bool = False
+    """Whether it was ended because it repeated itself (`stop_loops`); `finish_reason` is `stop`."""
     closed_early: bool = False
     """Whether JSON was brought to its end because `max_tokens` came near."""
 
     def to_dict(self) -> dict[str, Any]:
-        """What `--json` prints: text, finish_reason, usage, timings, cache, model, closed_early."""
+        """What `--json` prints: the fields, and those of usage, timings and cache."""
         return asdict(self)
 
 

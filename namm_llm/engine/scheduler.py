@@ -8,15 +8,18 @@ has its own ticket, its own cancel flag, and the answer that it would get alone.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.engine import Engine
 from namm_llm.engine.results import Event, RowResult
 from namm_llm.engine.worker import End, Ticket, Worker
+
+More = Callable[[Request], list[Request]]
+AnswerAll = Callable[[list[Request], CancelFlag, More], Iterator[Event]]
 
 
 @dataclass(eq=False)
@@ -40,10 +43,13 @@ class _Caller:
 
 
 class RequestQueue:
-    """Hands the requests of any number of threads to one engine, whose worker runs them."""
+    """The requests of any number of threads, answered together by one engine in its worker.
 
-    def __init__(self, engine: Engine, worker: Worker) -> None:
-        self._engine = engine
+    answer: `Engine.answer`.
+    """
+
+    def __init__(self, answer: AnswerAll, worker: Worker) -> None:
+        self._answer = answer
         self._worker = worker
         self._waiting: list[_Caller] = []
         self._changing = threading.Lock()
@@ -69,7 +75,7 @@ class RequestQueue:
             return [caller.request for caller in came]
 
         try:
-            for event in self._engine.answer([served[0].request], closing, more):
+            for event in self._answer([served[0].request], closing, more):
                 served[event.row].put(event)
         except BaseException as error:  # every one of them waits for it
             for caller in served:

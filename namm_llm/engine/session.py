@@ -55,7 +55,7 @@ class Session:
             known=self.format.known,
             decoding=self.decoding,
         )
-        self._queue = RequestQueue(self._engine, self._worker)
+        self._queue = RequestQueue(self._engine.answer, self._worker)
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -73,7 +73,7 @@ class Session:
         params = _params(params, overrides, tools, tool_choice)
         if not self.format.is_conversation(prompt):
             return self._request(self.format.prompt(prompt, tools), params)
-        text = self.format.render(prompt, tools)
+        text = self.format.template.render(prompt, tools)
         return self._request(self.format.rendered_ids(text), params, text=text)
 
     def question_request(
@@ -93,7 +93,7 @@ class Session:
 
     def reading_request(self, messages: Sequence[Any]) -> Request:
         """A conversation that is read before its last message is whole; nothing is written."""
-        text = self.format.render_open(messages)
+        text = self.format.template.render_open(messages)
         ids = self.format.rendered_ids(text)
         return self._request(ids, SamplingParams(), text=text, reads_only=True)
 

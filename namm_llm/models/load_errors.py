@@ -40,26 +40,44 @@ def _explain(error: Exception, name: str, revision: str | None) -> str:
         return any(isinstance(link, kinds) for link in chain)
 
     if is_a(hub.GatedRepoError):
-        return f"{name} is gated: accept its terms at https://huggingface.co/{name}, then log in with `hf auth login`."
+        return (
+            f"{name} is gated: accept its terms at https://huggingface.co/{name}, then log in with "
+            "`hf auth login`."
+        )
     if is_a(hub.RevisionNotFoundError):
         return f"{name} has no revision {revision!r} on huggingface.co."
     if is_a(*_UNREACHABLE):
         return (
-            f"{name} is no folder here and not among the downloaded models, and huggingface.co was not reached; "
-            "name a model folder, or go online once so that it can be downloaded."
+            f"{name} is no folder here and not among the downloaded models, and huggingface.co was "
+            "not reached; name a model folder, or go online once so that it can be downloaded."
         )
     if is_a(hub.RepositoryNotFoundError, hub.HFValidationError):
-        return f"{name} is neither a folder here nor a model on huggingface.co; check the spelling (private models need `hf auth login`)."
+        return (
+            f"{name} is neither a folder here nor a model on huggingface.co; check the spelling "
+            "(private models need `hf auth login`)."
+        )
     if is_a(hub.EntryNotFoundError):
         return f"{name} on huggingface.co is not a whole transformers model: {_first_line(error)}"
     if is_a(SafetensorError):
-        return f"the weights of {name} are damaged or cut short: {_first_line(error)}. Copy or download them again."
+        return (
+            f"the weights of {name} are damaged or cut short: {_first_line(error)}. Copy or "
+            "download them again."
+        )
     if is_a(json.JSONDecodeError, UnicodeDecodeError):
-        return f"a JSON file of {name} is damaged or cut short: {_first_line(error)}. Copy or download it again."
+        return (
+            f"a JSON file of {name} is damaged or cut short: {_first_line(error)}. Copy or "
+            "download it again."
+        )
     if is_a(torch.OutOfMemoryError, MemoryError):
-        return f"there is not enough memory for {name}; load it with quantization='nf4', or on device='cpu'."
+        return (
+            f"there is not enough memory for {name}; load it with quantization='nf4', or on "
+            "device='cpu'."
+        )
     if "trust_remote_code" in str(error):
-        return f"{name} needs Python code of its own, which is not run unless you pass trust_remote_code=True; read that code first."
+        return (
+            f"{name} needs Python code of its own, which is not run unless you pass "
+            "trust_remote_code=True; read that code first."
+        )
     if is_a(ImportError):
         return f"{name} needs a package that is missing: {_first_line(error)}"
     return f"{name} cannot be loaded: {type(error).__name__}: {_first_line(error)}"

@@ -31,7 +31,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from namm_llm.cache import ManagedCache
 from namm_llm.cache.transformers import device_of
 from namm_llm.config import (
     DEFAULT_MODEL,
@@ -42,6 +41,7 @@ from namm_llm.config import (
     takes_settings,
 )
 from namm_llm.errors import ModelError, UsageError
+from namm_llm.models.checks import check_model, check_tokenizer, end_ids
 from namm_llm.models.fingerprint import fingerprint
 from namm_llm.models.grammar import Grammars
 from namm_llm.models.load_errors import as_model_error
@@ -49,24 +49,25 @@ from namm_llm.models.locate import locate
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
-_SMALL_NBYTES = (
-    2 * 2**30
-)  # up to this, a CPU computes in float32: half precision is slower on most of them
+# up to this, a CPU computes in float32: half precision is slower on most of them
+_SMALL_NBYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """Weights and tokenizer, with what the rest needs to know of them. positions: trained ones;
-    None if the model has no limit.
-    """
+    """Weights and tokenizer, with what the rest needs to know of them."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     model_id: str
+    """The name that it was loaded by."""
     folder: Path | None
+    """None for a Hugging Face id."""
     quantization: Quantization | None
     positions: int | None
+    """Trained ones; None if the model has no limit."""
     end_ids: frozenset[int]
+    """Tokens that end a text."""
     load_seconds: float
 
     @property
@@ -169,7 +170,8 @@ def _placement(device: Device) -> dict[str, Any] | str:
             else ", and this torch is a build without CUDA"
         )
         raise ModelError(
-            f"device {device} is not there: {torch.cuda.device_count()} CUDA devices are visible{build}; use device='cpu'."
+            f"device {device} is not there: {torch.cuda.device_count()} CUDA devices are "
+            f"visible{build}; use device='cpu'."
         )
     elif kind == "mps" and not torch.backends.mps.is_available():
         raise ModelError("device mps is not there (it needs an Apple GPU); use device='cpu'.")
@@ -195,10 +197,11 @@ def _load(
         config = AutoConfig.from_pretrained(source, **settings)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
-                f"{name} is an encoder-decoder ({config.model_type}); use a decoder model such as Llama."
+                f"{name} is an encoder-decoder ({config.model_type}); use a decoder model such as "
+                "Llama."
             )
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
-        _check_tokenizer(tokenizer, name)
+        check_tokenizer(tokenizer, name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -210,10 +213,9 @@ def _load(
             **settings,
         )
     model, report = cast("tuple[Any, dict[str, Any]]", loaded)
-    _check_model(model, report, name)
-    on_cpu = all(
-        weight.device.type == "cpu" for weight in model.parameters()
-    )  # no card and no disk holds a part of it
+    check_model(model, report, name)
+    # no card and no disk holds a part of it
+    on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
     if dtype == "auto" and quantization is None and on_cpu and _footprint(model) <= _SMALL_NBYTES:
         model.float()
         model.config.dtype = torch.float32
@@ -226,7 +228,7 @@ def _load(
         folder=folder,
         quantization=quantization,
         positions=getattr(text, "max_position_embeddings", None),
-        end_ids=_end_ids(model, tokenizer),
+        end_ids=end_ids(model, tokenizer),
         load_seconds=time.perf_counter() - start,
     )
 
@@ -281,44 +283,3 @@ def _quantization_config(
 
 def _footprint(model: Any) -> int:
     return int(model.get_memory_footprint())
-
-
-def _check_tokenizer(tokenizer: Any, name: str) -> None:
-    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
-        raise ModelError(
-            f"{name} has no tokenizer.json; convert its tokenizer with transformers' save_pretrained first."
-        )
-    # settings of the tokenizer's file, which would cut or fill up our texts
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-
-
-def _check_model(model: PreTrainedModel, report: dict[str, Any], name: str) -> None:
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"the weights of {name} lack {len(missing)} tensors, first {missing[0]}; they do not belong to its config.json."
-        )
-    wrong = sorted(report["mismatched_keys"])
-    if wrong:
-        weight, found, expected = wrong[0]
-        raise ModelError(
-            f"{len(wrong)} weights of {name} have another shape than its config.json says, first {weight} with {tuple(found)} "
-            f"instead of {tuple(expected)}; they do not belong together."
-        )
-    if model._is_stateful:
-        raise ModelError(
-            f"{name} ({model.config.model_type}) has a state in the place of a cache; use a Llama-like model."
-        )
-    ManagedCache.for_model(model)  # says if its attention cannot be managed
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    found: set[int] = set()
-    for ids in (
-        getattr(model.generation_config, "eos_token_id", None),
-        model.config.eos_token_id,
-        tokenizer.eos_token_id,
-    ):
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return frozenset(found)

@@ -38,7 +38,8 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
         folder = BUNDLED[str(name)]
         if not folder.is_dir():
             raise ModelError(
-                f"the bundled model {name} is missing from this installation ({folder}); install namm-llm again."
+                f"the bundled model {name} is missing from this installation ({folder}); install "
+                "namm-llm again."
             )
     else:
         folder = Path(name).expanduser()
@@ -49,7 +50,8 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
         raise ModelError(f"{name} is a file; name the folder that holds the model's config.json.")
     if not isinstance(name, str) or not _HUB_ID.fullmatch(name) or ".." in name:
         raise ModelError(
-            f"there is no model folder {name}; name one, or a Hugging Face id such as meta-llama/Llama-3.2-1B-Instruct."
+            f"there is no model folder {name}; name one, or a Hugging Face id such as "
+            "meta-llama/Llama-3.2-1B-Instruct."
         )
     return None
 
@@ -74,12 +76,14 @@ def check_folder(folder: Path) -> None:
     """ModelError, in one line, if the folder cannot hold a loadable model."""
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} has no config.json, so it is not a model folder; name the folder that holds it."
+            f"{folder} has no config.json, so it is not a model folder; name the folder that holds "
+            "it."
         )
     config = _read_json(folder / "config.json")
     if "model_type" not in config and "auto_map" not in config:
         raise ModelError(
-            f"{folder / 'config.json'} names no model_type; it does not describe a transformers model."
+            f"{folder / 'config.json'} names no model_type; it does not describe a transformers "
+            "model."
         )
     _check_weights(folder)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -97,7 +101,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ModelError(
-            f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Copy or download it again."
+            f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Copy or "
+            "download it again."
         ) from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} is damaged: it holds no JSON object. Copy or download it again.")
@@ -110,7 +115,8 @@ def _check_weights(folder: Path) -> None:
         names = set(_read_json(index).get("weight_map", {}).values())
         if lost := sorted(name for name in names if not (folder / name).is_file()):
             raise ModelError(
-                f"{folder} lacks {len(lost)} of {len(names)} weight files, first {lost[0]}; copy or download them again."
+                f"{folder} lacks {len(lost)} of {len(names)} weight files, first {lost[0]}; copy "
+                "or download them again."
             )
     files = sorted(folder.glob("*.safetensors"))
     weights = [path for path in files if path.name != NAMM_FILE]
@@ -125,5 +131,6 @@ def _check_weights(folder: Path) -> None:
         except (SafetensorError, OSError) as error:
             size = path.stat().st_size
             raise ModelError(
-                f"{path} is damaged or cut short ({size} bytes): {error}. Copy or download it again."
+                f"{path} is damaged or cut short ({size} bytes): {error}. Copy or download it "
+                "again."
             ) from error

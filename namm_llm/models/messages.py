@@ -22,7 +22,8 @@ def plain_message(message: Message) -> dict[str, Any]:
     calls = [_plain_call(call) for call in message.get("tool_calls") or ()]
     if "role" not in message or ("content" not in message and not calls):
         raise UsageError(
-            f"a message needs a role and a content; one has {', '.join(sorted(message)) or 'nothing'}."
+            "a message needs a role and a content; one has "
+            f"{', '.join(sorted(message)) or 'nothing'}."
         )
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
     plain = {**rest, "content": text_of(message.get("content"))}
@@ -51,7 +52,8 @@ def _text_of_part(part: Any) -> str:
     if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     raise UsageError(
-        f"the model reads text only, and a message holds a part of the type {kind}; leave it out, or describe it in words."
+        f"the model reads text only, and a message holds a part of the type {kind}; leave it out, "
+        "or describe it in words."
     )
 
 

@@ -11,46 +11,22 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from namm_llm.errors import ModelError, UsageError
-from namm_llm.models.messages import (
-    GAP,
-    Message,
-    in_turn,
-    plain_message,
-    spelled_out,
-    text_of,
-    with_system,
-)
+from namm_llm.models.messages import Message, in_turn, plain_message, with_system
+from namm_llm.models.template import ChatTemplate
 from namm_llm.models.tokenization import TokenizationCache
-from namm_llm.models.tools import Tool, ToolCall, describe_tools
+from namm_llm.models.tools import Tool, describe_tools
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Question = str | Sequence[Message]
 _DOCUMENT, _QUESTION = "DOCUMENTxGOESxHERE", "QUESTIONxGOESxHERE"
-_PROBE = "PROBExTOOL"
-_PROBE_TOOL = {
-    "type": "function",
-    "function": {
-        "name": _PROBE,
-        "description": "x",
-        "parameters": {"type": "object", "properties": {}},
-    },
-}
-_PROBE_CALL: list[dict[str, Any]] = [
-    {"role": "assistant", "content": "", "tool_calls": [ToolCall(_PROBE, {}).to_openai()]},
-    {"role": "tool", "content": _DOCUMENT, "tool_call_id": "call_1", "name": _PROBE},
-]
-_PLAIN = (
-    "",
-    "\nQuestion: ",
-    "\nAnswer:",
-)  # around a document and a question, for a model without a chat template
+# around a document and a question, for a model without a chat template
+_PLAIN = ("", "\nQuestion: ", "\nAnswer:")
 
 
 class PromptFormat:
@@ -59,7 +35,7 @@ class PromptFormat:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, model_id: str
     ) -> None:
-        self._tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer, model_id)
         self._backend = backend
         self._model_id = model_id
         self._bos = _bos(tokenizer, backend)
@@ -68,7 +44,6 @@ class PromptFormat:
         self.known = TokenizationCache(self._special)
 
     # -- text --------------------------------------------------------------------------------------
-    # -------------------------------
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text and nothing else."""
@@ -77,7 +52,8 @@ class PromptFormat:
             return self._backend.encode(text, add_special_tokens=False).ids
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"the text holds half a character at position {error.start}; decode it as UTF-8 first."
+                f"the text holds half a character at position {error.start}; decode it as UTF-8 "
+                "first."
             ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -87,28 +63,25 @@ class PromptFormat:
     def prompt(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> list[int]:
         """The ids of a prompt: text as it stands, messages through the chat template, ids
         unchanged. tools: for messages.
+
+        Raises UsageError for an empty prompt, or one of another kind.
         """
-        if tools and (
-            isinstance(prompt, str) or not all(isinstance(item, Mapping) for item in prompt)
-        ):
+        is_text, items = isinstance(prompt, str), [] if isinstance(prompt, str) else list(prompt)
+        if tools and (is_text or not all(isinstance(item, Mapping) for item in items)):
             raise UsageError(
                 "tools need messages; a text or token ids go to the model as they stand."
             )
         if isinstance(prompt, str):
             ids = self._begin(self.encode(prompt))
-        elif (
-            isinstance(prompt, Sequence)
-            and prompt
-            and all(isinstance(item, int) for item in prompt)
-        ):
-            ids = [int(item) for item in prompt if isinstance(item, int)]
-        elif isinstance(prompt, Sequence) and all(isinstance(item, Mapping) for item in prompt):
-            ids = self.rendered_ids(
-                self.render([item for item in prompt if isinstance(item, Mapping)], tools)
-            )
+        elif items and all(isinstance(item, int) for item in items):
+            ids = [int(item) for item in items if isinstance(item, int)]
+        elif all(isinstance(item, Mapping) for item in items):
+            messages = [item for item in items if isinstance(item, Mapping)]
+            ids = self.rendered_ids(self.template.render(messages, tools))
         else:
             raise UsageError(
-                f"a prompt is a text, a list of messages or a list of token ids, not {type(prompt).__name__}."
+                "a prompt is a text, a list of messages or a list of token ids, not "
+                f"{type(prompt).__name__}."
             )
         if not ids:
             raise UsageError("the prompt is empty; there is nothing to go on from.")
@@ -133,83 +106,7 @@ class PromptFormat:
     def _begin(self, ids: list[int]) -> list[int]:
         return ids if self._bos is None or ids[:1] == [self._bos] else [self._bos, *ids]
 
-    # -- messages ----------------------------------------------------------------------------------
-    # -------------------------------
-
-    @property
-    def has_template(self) -> bool:
-        """Whether the model takes messages."""
-        return bool(self._tokenizer.chat_template)
-
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
-        """The text of a conversation, up to where the assistant goes on.
-
-        tools: what the model may call; put into a system message if the chat template does not show
-        them.
-        """
-        if not self._tokenizer.chat_template:
-            raise ModelError(
-                f"{self._model_id} has no chat template, so it cannot take messages; give it plain text, or use a model whose tokenizer "
-                "has a chat template (most with Instruct in their names)."
-            )
-        if not messages:
-            raise UsageError("there are no messages to answer.")
-        plain = [plain_message(message) for message in messages]
-        if not self._shows_calls:
-            plain = [spelled_out(message) for message in plain]
-        if tools and not self._shows_tools:
-            plain, tools = with_system(plain, describe_tools(tools)), ()
-        try:
-            return self._rendered(plain, tools)
-        except TemplateError as error:
-            try:  # many templates want user and assistant in turn, some know no system message
-                return self._rendered(in_turn(plain), tools)
-            except TemplateError:
-                raise UsageError(
-                    f"the chat template of {self._model_id} does not take these messages: {error}."
-                ) from error
-
-    def render_open(self, messages: Sequence[Message]) -> str:
-        """The same up to the end of the last message, which will be gone on with after an empty
-        line.
-        """
-        last = {**messages[-1], "content": f"{text_of(messages[-1]['content'])}{GAP}{_QUESTION}"}
-        text, found, _ = self.render([*messages[:-1], last]).rpartition(GAP + _QUESTION)
-        if not found:
-            raise ModelError(
-                f"the chat template of {self._model_id} changes messages, so a message cannot be read before it is whole."
-            )
-        return text
-
-    def _rendered(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> str:
-        known = [dict(tool) for tool in tools] or None
-        text = self._tokenizer.apply_chat_template(
-            messages, tools=known, tokenize=False, add_generation_prompt=True
-        )  # type: ignore[arg-type]
-        assert isinstance(text, str)
-        return text
-
-    @cached_property
-    def _shows_tools(self) -> bool:
-        """Whether the chat template tells the model of tools."""
-        return self._shows([{"role": "user", "content": "x"}], [_PROBE_TOOL])
-
-    @cached_property
-    def _shows_calls(self) -> bool:
-        """Whether the chat template writes the calls of an assistant's message, and the tool's
-        answers.
-        """
-        return self._shows([{"role": "user", "content": "x"}, *_PROBE_CALL])
-
-    def _shows(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> bool:
-        try:
-            text = self._rendered(messages, tools)
-        except (TemplateError, TypeError):
-            return False
-        return _PROBE in text and (bool(tools) or _DOCUMENT in text)
-
     # -- documents ---------------------------------------------------------------------------------
-    # -------------------------------
 
     def document(self, text: str) -> list[int]:
         """What is read once: the beginning of a user's message, and the document as its content."""
@@ -274,10 +171,11 @@ class PromptFormat:
         if not plain or plain[0]["role"] != "user":
             raise UsageError("a conversation about a document begins with a message of the user.")
         plain[0]["content"] = f"{_DOCUMENT}\n\n{plain[0]['content']}"
-        _, found, rest = self.render(plain).partition(_DOCUMENT)
+        _, found, rest = self.template.render(plain).partition(_DOCUMENT)
         if not found:
             raise ModelError(
-                f"the chat template of {self._model_id} does not show the first message, so it cannot follow a document."
+                f"the chat template of {self._model_id} does not show the first message, so it "
+                "cannot follow a document."
             )
         return self.encode(rest)
 
@@ -289,9 +187,10 @@ class PromptFormat:
     @cached_property
     def _frame(self) -> tuple[str, str, str]:
         """The texts before the document, between document and question, and after the question."""
-        if not self._tokenizer.chat_template:
+        if not self.template.is_there:
             return _PLAIN
-        rendered = self.render([{"role": "user", "content": f"{_DOCUMENT}\n\n{_QUESTION}"}])
+        message = {"role": "user", "content": f"{_DOCUMENT}\n\n{_QUESTION}"}
+        rendered = self.template.render([message])
         head, found, rest = rendered.partition(_DOCUMENT)
         middle, found_too, tail = rest.partition(_QUESTION)
         return (head, middle, tail) if found and found_too else _PLAIN

@@ -170,7 +170,8 @@ BAD: list[tuple[str, bytes, str]] = [
     (
         "a.docx",
         b"\xd0\xcf\x11\xe0\xa1",
-        "{} is an old Office document or one with a password; save it as .docx, .pdf or text, without a password.",
+        "{} is an old Office document or one with a password; save it as .docx, .pdf or text, "
+        "without a password.",
     ),
     ("a.rtf", b"{\\rtf1 words}", "{} is RTF; save it as .docx, .pdf or text, without a password."),
     (

@@ -171,7 +171,9 @@ EVICTIONS = [
 
 @pytest.mark.parametrize("eviction", EVICTIONS, ids=lambda eviction: eviction.describe())
 def test_all_settings_survive_the_way_through_json(eviction: CacheConfig) -> None:
-    restored = config_from_dict(json.loads(json.dumps(config_to_dict(eviction))), config_tensors(eviction))
+    restored = config_from_dict(
+        json.loads(json.dumps(config_to_dict(eviction))), config_tensors(eviction)
+    )
     assert restored == eviction
     assert repr(restored) == repr(eviction)
 
@@ -289,7 +291,8 @@ def test_a_memory_read_through_another_chat_template_is_refused(
     with pytest.raises(DocumentError) as error:
         other.open(saved)
     assert str(error.value) == (
-        f"{saved} was read through another chat template than {(tmp_path / 'other').resolve()} (float32) has now. "
+        f"{saved} was read through another chat template than {(tmp_path / 'other').resolve()} "
+        "(float32) has now. "
         "Put the old one back, or read the document again."
     )
 
@@ -302,7 +305,8 @@ def test_the_memory_of_another_model_is_refused(
         other.open(saved)
     mine, others = tiny_folder.resolve(), (tmp_path / "other").resolve()
     assert str(error.value) == (
-        f"{saved} was saved with the weights of {mine} (float32), this runner has {others} (float32). "
+        f"{saved} was saved with the weights of {mine} (float32), this runner has {others} "
+        "(float32). "
         "Load that model, or read the document again."
     )
 
@@ -390,7 +394,8 @@ def test_a_setting_of_a_newer_program_is_named(
     with pytest.raises(DocumentError) as error:
         load(tiny_folder).open(saved)
     assert str(error.value) == (
-        f"{saved} cannot be asked: {message}, which this program does not know; update namm-llm, or read the document again."
+        f"{saved} cannot be asked: {message}, which this program does not know; update namm-llm, "
+        "or read the document again."
     )
 
 
@@ -429,7 +434,8 @@ def rewrite(path: Path, *, checked: bool = False, **header: Any) -> None:
         ),
         (
             lambda path: rewrite(path, version=99),
-            f"has format version 99, this program knows version {VERSION}. Read the document again.",
+            f"has format version 99, this program knows version {VERSION}. Read the document "
+            "again.",
         ),
         (
             lambda path: rewrite(path, version=1),

@@ -1,4 +1,4 @@
-"""The one place that calls a model: pieces change nothing, and scores are those of one plain pass."""
+"""The one place that calls a model: pieces change nothing, scores are those of a plain pass."""
 
 from threading import Event
 

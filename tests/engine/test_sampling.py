@@ -99,8 +99,7 @@ def test_wrong_parameters_are_named(wrong: dict[str, object], message: str) -> N
 
 def test_override_refuses_unknown_names() -> None:
     with pytest.raises(
-        UsageError,
-        match=r"sampling has no setting 'tempurature' \(did you mean temperature\?\)",
+        UsageError, match=r"sampling has no setting 'tempurature' \(did you mean temperature\?\)"
     ):
         SamplingParams().override({"tempurature": 1})
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from namm_llm import ManagedCache, Runner, make_cache_config
-from namm_llm.models.placement import layer_devices
+from namm_llm.cache.transformers import layer_devices
 from tests.architectures import random_ids, random_llama
 
 ON_DISK = {
@@ -64,7 +64,7 @@ def test_each_layer_of_the_cache_is_where_its_weights_are():
     with torch.no_grad():
         logits = model(random_ids(1, 40), past_key_values=cache).logits
         assert logits.device.type == "meta"
-        cache.settle()
+        cache.evict()
         model(random_ids(1, 1), past_key_values=cache, position_ids=torch.tensor([[40]]))
     assert places(cache) == [{"cpu"}, {"cpu"}, {"meta"}]
 
@@ -72,10 +72,10 @@ def test_each_layer_of_the_cache_is_where_its_weights_are():
 def test_a_saved_cache_opens_layer_by_layer_beside_the_weights():
     eviction = make_cache_config("keydiff", budget=20, interval=16)
     whole = random_llama()
-    cache = ManagedCache.for_model(whole, eviction=eviction)
+    cache = ManagedCache.for_model(whole, eviction)
     with torch.no_grad():
         whole(random_ids(1, 40), past_key_values=cache)
-    opened = ManagedCache.from_state(*cache.state(), model=split_llama(), eviction=eviction)
+    opened = ManagedCache.from_state(*cache.state(), model=split_llama(), config=eviction)
     assert places(opened) == [{"cpu"}, {"cpu"}, {"meta"}]
     for one, other in zip(cache.managed[:2], opened.managed[:2], strict=True):
         assert torch.equal(one.sequences[0].retained.keys, other.sequences[0].retained.keys)

@@ -114,7 +114,8 @@ def test_what_cannot_be_an_id_never_reaches_the_network(
 @pytest.mark.parametrize("settings", [{}, {"local_files_only": True}])
 def test_an_id_that_is_not_there_offline(settings: dict[str, bool]) -> None:
     assert failure("nobody/nothing", **settings) == (
-        "nobody/nothing is no folder here and not among the downloaded models, and huggingface.co was not reached; "
+        "nobody/nothing is no folder here and not among the downloaded models, and huggingface.co "
+        "was not reached; "
         "name a model folder, or go online once so that it can be downloaded."
     )
 
@@ -227,7 +228,8 @@ def test_a_gpu_that_is_not_there(tiny_folder: Path) -> None:
         ({"dtype": "int3"}, "dtype must be auto, float32, bfloat16, float16, not 'int3'."),
         (
             {"device": "tpu"},
-            "device must be one of auto, cpu, cuda, mps, balanced, balanced_low_0, sequential or a device map, not 'tpu'.",
+            "device must be one of auto, cpu, cuda, mps, balanced, balanced_low_0, sequential or a "
+            "device map, not 'tpu'.",
         ),
     ],
 )

@@ -29,7 +29,7 @@ def test_every_path_has_exactly_one_bos(adds_bos: bool, template: str | None) ->
         form.document("The fox") + form.question("Who?"),
     ]
     if template is not None:
-        paths += [form.prompt(MESSAGES), form.prompt(form.render(MESSAGES))]
+        paths += [form.prompt(MESSAGES), form.prompt(form.template.render(MESSAGES))]
     for ids in paths:
         assert ids[0] == 0
         assert ids.count(0) == 1
@@ -46,7 +46,7 @@ def test_messages_are_what_the_template_makes_of_them() -> None:
 
 def test_a_document_and_a_question_make_one_message() -> None:
     form = prompts()
-    whole = form.render([{"role": "user", "content": "The fox is red.\n\nWhat is red?"}])
+    whole = form.template.render([{"role": "user", "content": "The fox is red.\n\nWhat is red?"}])
     assert form.document("The fox is red.") + form.question("What is red?") == [
         *form.encode(whole[: whole.index("\n\nWhat")]),
         *form.encode(whole[whole.index("\n\nWhat") :]),
@@ -106,7 +106,8 @@ def test_messages_without_a_template_are_explained() -> None:
     with pytest.raises(ModelError) as error:
         prompts(template=None).prompt(MESSAGES)
     assert str(error.value) == (
-        "tiny has no chat template, so it cannot take messages; give it plain text, or use a model whose tokenizer has a chat template "
+        "tiny has no chat template, so it cannot take messages; give it plain text, or use a model "
+        "whose tokenizer has a chat template "
         "(most with Instruct in their names)."
     )
 

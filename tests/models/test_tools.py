@@ -47,11 +47,14 @@ CALLED = [
 KNOWS_TOOLS = (
     "{{ bos_token }}{% if tools %}TOOLS {{ tools | tojson }}{% endif %}"
     "{% for message in messages %}[{{ message.role }}] {{ message.content }}"
-    "{% for call in message.tool_calls or [] %}CALL {{ call.function.name }} {{ call.function.arguments.a }}{% endfor %}{% endfor %}"
+    "{% for call in message.tool_calls or [] %}CALL {{ call.function.name }} {{ "
+    "call.function.arguments.a }}{% endfor %}{% endfor %}"
 )
 IN_TURN = (
-    "{{ bos_token }}{% for message in messages %}{% if message.role != ('user' if loop.index0 % 2 == 0 else 'assistant') %}"
-    "{{ raise_exception('roles must alternate') }}{% endif %}[{{ message.role }}] {{ message.content }}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}{% if message.role != ('user' if loop.index0 % 2 "
+    "== 0 else 'assistant') %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}[{{ message.role }}] {{ "
+    "message.content }}{% endfor %}"
 )
 ONE, PING = ToolCall("add", {"a": 1, "b": 2}), ToolCall("ping", {})
 
@@ -62,7 +65,7 @@ def form(template: str = TEMPLATE) -> PromptFormat:
 
 
 def test_a_template_that_ignores_tools_gets_them_as_a_system_message() -> None:
-    text = form().render([{"role": "system", "content": "Be brief."}, *MESSAGES], TOOLS)
+    text = form().template.render([{"role": "system", "content": "Be brief."}, *MESSAGES], TOOLS)
     assert text.count("system<|end_header_id|>") == 1
     assert (
         text.index("Be brief.")
@@ -70,18 +73,18 @@ def test_a_template_that_ignores_tools_gets_them_as_a_system_message() -> None:
         < text.index('"name": "add"')
         < text.index("Add 1 and 2.")
     )
-    assert "tools:" not in form().render(MESSAGES)
+    assert "tools:" not in form().template.render(MESSAGES)
 
 
 def test_a_template_that_knows_tools_gets_them_itself() -> None:
-    text = form(KNOWS_TOOLS).render(CALLED, TOOLS)
+    text = form(KNOWS_TOOLS).template.render(CALLED, TOOLS)
     assert text.startswith('<|begin_of_text|>TOOLS [{"type": "function"')
     assert "You can call" not in text
     assert text.endswith("[assistant] CALL add 1[tool] 3")
 
 
 def test_calls_and_answers_are_written_out_where_the_template_does_not() -> None:
-    text = form().render(CALLED)
+    text = form().template.render(CALLED)
     assert '{"name": "add", "arguments": {"a": 1, "b": 2}}' in text
     assert "user<|end_header_id|>\n\nAnswer of the tool add:\n3" in text
 
@@ -94,13 +97,13 @@ def test_messages_are_joined_where_a_template_wants_turns() -> None:
         *CALLED[1:],
         {"role": "user", "content": "So?"},
     ]
-    text = form(IN_TURN).render(messages)
+    text = form(IN_TURN).template.render(messages)
     assert text.startswith("<|begin_of_text|>[user] S\n\nAdd 1 and 2.\n\nNow.[assistant] {")
     assert text.endswith("[user] Answer of the tool add:\n3\n\nSo?")
 
 
 def test_two_messages_of_one_role_stay_two_where_the_template_takes_them() -> None:
-    assert form().render([*MESSAGES, *MESSAGES]).count("user<|end_header_id|>") == 2
+    assert form().template.render([*MESSAGES, *MESSAGES]).count("user<|end_header_id|>") == 2
 
 
 @pytest.mark.parametrize(

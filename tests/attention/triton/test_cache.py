@@ -9,7 +9,6 @@ import torch
 
 from namm_llm.attention import backend as kernels
 from namm_llm.cache import ManagedCache
-from namm_llm.engine.graph.decoder import StaticDecoder
 from namm_llm.namm import Namm, NammSettings
 from tests.architectures import random_ids, random_llama
 
@@ -93,7 +92,8 @@ def test_the_same_tokens_stay_and_the_same_logits_come(policy, bits, device, mon
 
 @pytest.mark.parametrize("bits", [None, 8])
 def test_static_decoding_gives_the_same_tokens(bits, device, monkeypatch):
-    """An update on the way; lengths are read by the kernel."""
+    """An eviction step on the way; lengths are read by the kernel."""
+    StaticDecoder = pytest.importorskip("namm_llm.engine.graph.decoder").StaticDecoder
     model = random_llama(layers=2, head_dim=64).to(device)
     monkeypatch.setattr(kernels, "usable", lambda tensor: False)
     cache = ManagedCache.for_model(model, "replay", budget=20, interval=16, kv_bits=bits)

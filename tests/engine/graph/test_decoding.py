@@ -34,7 +34,14 @@ def same(found: Generation, expected: Generation) -> None:
         expected.finish_reason,
         expected.usage,
     )
-    numbers = ("seen_tokens", "stored_tokens", "kept_fraction", "eviction_steps", "policy", "full_nbytes")
+    numbers = (
+        "seen_tokens",
+        "stored_tokens",
+        "kept_fraction",
+        "eviction_steps",
+        "policy",
+        "full_nbytes",
+    )
     assert {name: getattr(found.cache, name) for name in numbers} == {
         name: getattr(expected.cache, name) for name in numbers
     }
@@ -195,11 +202,13 @@ def test_a_recording_that_fails_is_said_once(
         for _ in range(2):
             decoding._give_up(
                 RuntimeError(
-                    "operation not permitted when stream is capturing\nCUDA kernel errors might be ..."
+                    "operation not permitted when stream is capturing\nCUDA kernel errors might be "
+                    "..."
                 )
             )
     assert len(caplog.records) == 1
     assert caplog.messages[0].endswith(
-        "is decoded without CUDA graphs: one could not be recorded (operation not permitted when stream is capturing)."
+        "is decoded without CUDA graphs: one could not be recorded (operation not permitted when "
+        "stream is capturing)."
     )
     assert decoding.describe().startswith("plain calls: one could not be recorded")
