@@ -34,11 +34,11 @@ bench-gpu: $(READY)  ## on a GPU: kernels against their definitions, then speed 
 	$(BIN)/python -m namm_lab.reports gpu
 
 bench: $(READY) .venv-peers/.ready  ## measure speed and memory on this machine, kvpress beside (50 minutes; make bench MINUTES=35 AGAIN=prefill)
-	$(BIN)/python -m namm_lab.reports.speed $(if $(MINUTES),--minutes $(MINUTES)) $(foreach name,$(AGAIN),--again $(name))
+	$(BIN)/python -m namm_lab.reports speed $(if $(MINUTES),--minutes $(MINUTES)) $(foreach name,$(AGAIN),--again $(name))
 	$(BIN)/python -m namm_lab.reports report
 
 bench-peers: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has an environment of its own
-	$(BIN)/python -m namm_lab.reports.peers
+	$(BIN)/python -m namm_lab.reports peers
 	$(BIN)/python -m namm_lab.reports report
 
 .venv-peers/.ready: namm_lab/reports/peers/requirements.txt

@@ -1,5 +1,5 @@
-"""`python -m namm_lab.reports quality|forgotten|ablations|curves|reopen`: measure, print a table,
-append the rows to `benchmarks/results/`.
+"""`python -m namm_lab.reports NAME`: measure, print a table, add the rows to `benchmarks/results/`;
+`report` makes the pages of them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from namm_lab.reports import ablations, curves, forgotten, gpu, quality, reopen, report
+from namm_lab.reports.peers.command import peers
 from namm_lab.reports.results import add_rows, results_file
+from namm_lab.reports.speed import speed
 from namm_lab.rows import Row
 
 
 @click.group()
 def main() -> None:
-    """Measurements; each takes minutes and wants a machine that does nothing else. Speed and
-    memory: namm-llm bench.
-    """
+    """Measurements; each takes minutes and wants a machine that does nothing else."""
+
+
+main.add_command(speed)
+main.add_command(peers)
 
 
 @main.command("quality")

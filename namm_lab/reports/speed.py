@@ -1,4 +1,4 @@
-"""`python -m namm_lab.reports.speed`: every measurement of docs/performance.md in order of
+"""`python -m namm_lab.reports speed`: every measurement of docs/performance.md in order of
 importance, each with the minutes that it takes.
 
 What is in the files is not measured again, so a list that was stopped goes on where it stopped.
@@ -111,7 +111,7 @@ def smaller(step: Step) -> Step:
     )  # type: ignore[arg-type]
 
 
-@click.command()
+@click.command("speed")
 @click.option(
     "--step",
     "names",
@@ -133,7 +133,7 @@ def smaller(step: Step) -> Step:
     is_flag=True,
     help="All of it on one layer and a few hundred tokens, to see that it runs; nothing is kept.",
 )
-def main(
+def speed(
     names: tuple[str, ...], again: tuple[str, ...], minutes: float | None, small: bool
 ) -> None:
     """Measure speed and memory on this machine, which should do nothing else."""
@@ -175,7 +175,3 @@ def _measure(step: Step, results: Path, *, again: bool) -> None:
         run_benchmark(
             step.plan, file=RowFile(results / "speed.jsonl", KEY), on_note=note, again=again
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m namm_lab.reports.peers`: kvpress, transformers and ours in turn, at the same kept
+"""`python -m namm_lab.reports peers`: kvpress, transformers and ours in turn, at the same kept
 fraction; see `make bench-peers`.
 """
 
@@ -14,7 +14,7 @@ from namm_lab.reports.results import RESULTS
 from namm_llm import NammError
 
 
-@click.command()
+@click.command("peers")
 @click.option(
     "--shape",
     default="100m",
@@ -33,7 +33,7 @@ from namm_llm import NammError
     "--file", default="peers", show_default=True, help="Rows go to benchmarks/results/NAME.jsonl."
 )
 @click.option("--again", is_flag=True, help="Measure anew what is in the file.")
-def main(shape: str, presses: str, file: str, again: bool, **given: Any) -> None:
+def peers(shape: str, presses: str, file: str, again: bool, **given: Any) -> None:
     """Speed and peak memory beside kvpress, which reads the whole prompt in one forward call and
     evicts once, at its end.
     """
@@ -71,7 +71,3 @@ def _settings(
 
 def _note(text: str) -> None:
     click.echo(text, err=True)
-
-
-if __name__ == "__main__":
-    main()
