@@ -20,7 +20,7 @@ probabilities: dict[
 
 
 def masked_attention(module, query, key, value, attention_mask, scaling, **kwargs):
-    """Eager attention over the dense cache with the keys of `visible` and, causally, the new ones."""
+    """Eager attention over the dense cache: the keys of `visible`, and causally the new ones."""
     rows = query.shape[1] // key.shape[1]
     new, columns = query.shape[2], key.shape[2]
     mask = (

@@ -19,12 +19,12 @@ from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
 from tests.architectures import random_ids, random_llama
 
-INTERVAL, WARM, UPDATES = 32, 10, 40
+INTERVAL, WARM, STEPS = 32, 10, 40
 MARK = "warm"
 
 
 def read() -> None:
-    """Heads whose lengths change at every update."""
+    """Heads whose lengths change at every eviction step."""
     family, generator = FAMILIES[DEFAULT], torch.Generator().manual_seed(0)
     namm = replace(family, theta=torch.randn(len(family.theta), generator=generator))
     llama = random_llama(layers=2)
@@ -32,7 +32,7 @@ def read() -> None:
         llama,
         make_cache_config("namm", namm=namm, budget=64, budget_scope="model", interval=INTERVAL),
     )
-    for number, piece in enumerate(torch.split(random_ids(1, INTERVAL * UPDATES, 0), INTERVAL, 1)):
+    for number, piece in enumerate(torch.split(random_ids(1, INTERVAL * STEPS, 0), INTERVAL, 1)):
         if number == WARM:
             print(MARK, flush=True)
         with torch.inference_mode():

@@ -77,7 +77,7 @@ def test_any_shape_equals_dense_with_a_mask(data):
     tokens = data.draw(st.integers(41, 120), "tokens")
     assume(
         tokens // eviction.interval * eviction.interval > 33
-    )  # else no update has more than the largest budget
+    )  # else no eviction step has more than the largest budget
     ids = random_ids(data.draw(st.integers(1, 3), "batch"), tokens)
     assert_equals_masked_dense(model, eviction, ids, chunk=eviction.interval)
 
@@ -181,7 +181,7 @@ def test_recomputed_attention_equals_eager(llama, block):
     eager = {
         layer: whole_matrix(calls) for layer, calls in dense.probabilities.items()
     }  # [H, 250, 250]
-    assert len(recorder.seen) == 5 * 3 * 2  # updates x layers x KV heads
+    assert len(recorder.seen) == 5 * 3 * 2  # eviction steps x layers x KV heads
     for number, (positions, queries, rows) in enumerate(recorder.seen):
         layer, head = number // 2 % 3, number % 2
         expected = eager[layer][2 * head : 2 * head + 2].mean(0)[queries.start : queries.stop][
@@ -304,7 +304,7 @@ def test_short_text_is_little_more_than_its_keys_and_values(llama, policy, budge
 
 
 def test_eviction_steps_at_any_length_carries_partial_hops(llama):
-    """Eviction steps wherever the text happens to pause give the NAMM the same features as one at the end."""
+    """Eviction steps wherever the text pauses give the NAMM the same features as one at the end."""
     ids = random_ids(1, 203)
     features = []
     for cuts in ([203], [64, 96, 43], [17, 50, 1, 100, 35]):

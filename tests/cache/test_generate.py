@@ -88,7 +88,7 @@ def test_a_conversation_goes_on_in_the_same_cache(llama):
     )
 
 
-def test_forks_go_their_own_ways_and_share_the_settled_part(llama):
+def test_forks_are_independent_and_share_retained_tokens(llama):
     ids, tail = random_ids(1, 150), random_ids(2, 60, seed=1)
     cache = ManagedCache.for_model(llama, EVICTION)
     llama(ids, past_key_values=cache)

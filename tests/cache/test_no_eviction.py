@@ -21,7 +21,7 @@ KEEPS_ALL = {
     },
     "whole_budget": {"policy": "h2o", "budget": 1.0, "interval": 96},
 }
-PROMPT = 530  # no multiple of 16, and an update in between
+PROMPT = 530  # no multiple of 16, and an eviction step in between
 
 
 @pytest.fixture(params=KEEPS_ALL)

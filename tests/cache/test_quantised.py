@@ -96,7 +96,7 @@ def test_what_was_quantised_once_is_moved_as_it_is():
                 "keys",
                 "values",
                 "scales",
-            ):  # the sinks came with the first update and were there at each one after it
+            ):  # the sinks came with the first eviction step and were there at each later one
                 assert torch.equal(getattr(new, name)[:4], getattr(old, name)[:4])
 
 
@@ -200,5 +200,5 @@ def test_an_eviction_step_makes_numbers_of_one_head_at_a_time():
 
 
 def test_other_numbers_of_bits_are_refused():
-    with pytest.raises(UsageError, match="kv_bits must be .* 8, not 4"):
+    with pytest.raises(UsageError, match=r"kv_bits must be .* 8, not 4"):
         make_cache_config(kv_bits=4)

@@ -19,7 +19,7 @@ UPDATES, QUERIES, HOP = 4, 512, 16
 
 
 def attention(update: int, old: int) -> Tensor:
-    """[2, 512, old + 512]: mean attention of the query heads of each KV head; new keys are causal."""
+    """[2, 512, old + 512]: mean over the query heads of each KV head; new keys are causal."""
     size = old + QUERIES
     logits = (
         3.0 * np.random.default_rng(1000 + update).standard_normal((4, QUERIES, size))

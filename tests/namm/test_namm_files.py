@@ -213,7 +213,8 @@ def test_missing_numbers(tmp_path: Path, missing: str) -> None:
         ({"spectrogram": {"n_fft": 32, "hop": "16"}}, "its header is damaged."),
         (
             {"spectrogram": {"pages": 3}},
-            "it was made with spectrogram.pages, which this namm-llm does not know: update namm-llm.",
+            "it was made with spectrogram.pages, which this namm-llm does not know: "
+            "update namm-llm.",
         ),
         (
             {"charm": 1},

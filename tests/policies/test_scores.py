@@ -17,7 +17,7 @@ N, OLD, D, R = (
     40,
     8,
     2,
-)  # stored tokens, of which 40 were there before the last update; head size; query heads
+)  # stored tokens, of which 40 were there before the last eviction step; head size; query heads
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_formula(name, observed):
     )
 
 
-def test_h2o_remembers(observed):
+def test_h2o_adds_to_its_sum(observed):
     segment, observation, attention = observed
     before = torch.rand(N, 1)
     policy = POLICIES["h2o"]()

@@ -86,13 +86,13 @@ def test_a_cache_keeps_the_same_tokens(settings):
             model(ids[:, at : at + 32], attention_mask=mask[:, : at + 32], past_key_values=cache)
         rows = [sequence.retained for layer in cache.managed for sequence in layer.sequences]
         kept.append((cache.kept_tokens(), [retained.positions for retained in rows]))
-    (together, places), (single, alone) = kept
+    (together, positions), (single, alone) = kept
     assert together == single
     assert (
         len({count for layer in together for row in layer for count in row}) > 2
         or settings["budget_scope"] == "head"
     )
-    assert all(torch.equal(a, b) for a, b in zip(places, alone, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(positions, alone, strict=True))
 
 
 class Waits(TorchDispatchMode):

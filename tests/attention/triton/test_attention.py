@@ -126,7 +126,7 @@ def test_chunk(length, rows, size, dtype, device, small_parts, bits):
 
 
 @pytest.mark.parametrize("new", [1, 5])
-def test_without_settled_tokens(new, device):
+def test_without_retained_tokens(new, device):
     keys, values = (draw(HEADS, 5, 64, device=device, seed=seed) for seed in (3, 4))
     check(
         draw(HEADS * 2, new, 64, device=device),
@@ -173,7 +173,7 @@ def plain_varlen(query, key, value, ends_q, ends_k, max_q, max_k, *, return_aux,
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the test above has torch's own")
 @pytest.mark.parametrize("bits", [None, 8])
 def test_long_chunks_are_packed_as_torch_wants_them(monkeypatch, bits):
-    """On the CPU torch has no `varlen_attn`; what we give it and make of its results is the same."""
+    """On the CPU torch has no `varlen_attn`: its arguments and results are checked here."""
     monkeypatch.setattr(kernels, "varlen_attn", plain_varlen)
     keys, values = (
         draw(HEADS, 40, 64, device=torch.device("cpu"), dtype=torch.bfloat16, seed=seed)

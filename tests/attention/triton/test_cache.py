@@ -1,4 +1,4 @@
-"""The whole cache with kernels in every place where they stand in for the definition, against the
+"""The whole cache with kernels wherever they replace the definition, against the
 cache without any.
 """
 

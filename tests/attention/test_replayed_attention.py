@@ -154,7 +154,7 @@ def test_turning_takes_a_factor_and_leaves_the_queries_as_they_are(planes):
 
 def test_tokens_that_come_one_by_one_are_no_new_sizes_of_products(products, monkeypatch):
     """In bfloat16 oneDNN compiles a kernel for each size and keeps it, so memory grew with every
-    update that changed a head's length.
+    eviction step that changed a head's length.
     """
     sizes, multiply = set(), torch.mm
 
