@@ -76,8 +76,28 @@ def test_repetition_penalty_counts_prompt_and_answer(penalty: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("presence", "frequency"), [(0.0, 0.7), (0.7, 0.0), (0.4, 0.3), (-0.5, 0.0)]
+)
+def test_presence_and_frequency_count_the_answer_alone(presence: float, frequency: float) -> None:
+    """OpenAI's definition: logits minus `count * frequency` minus `(count > 0) * presence`."""
+    params = SamplingParams(presence_penalty=presence, frequency_penalty=frequency)
+    sampler, counts = Sampler(params, [1, 1, 3]), torch.zeros(5)
+    answer = []
+    for _ in range(12):
+        token = sampler.pick(LOGITS)
+        assert token == (LOGITS - counts * frequency - (counts > 0) * presence).argmax()
+        sampler.came(token)
+        counts[token] += 1
+        answer.append(int(token))
+    assert answer[0] == 1  # whatever the prompt holds
+    assert (len(set(answer)) > 1) == (frequency > 0 or presence > 0.5)
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"presence_penalty": 2.5}, "presence_penalty must be a number from -2 to 2, not 2.5."),
+        ({"frequency_penalty": -3}, "frequency_penalty must be a number from -2 to 2, not -3."),
         ({"max_tokens": 0}, "max_tokens must be a whole number of tokens from 1 on, not 0."),
         ({"max_tokens": 1.5}, "max_tokens must be a whole number of tokens from 1 on, not 1.5."),
         ({"temperature": -1}, "temperature must be a number from 0 on, not -1."),
