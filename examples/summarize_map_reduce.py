@@ -12,7 +12,7 @@ from pydoc_data.topics import topics
 from namm_llm import Runner, Summary, stream_summary
 
 
-def main(model: str = "namm-tiny", positions: int | None = None, words: int = 20) -> Summary:
+def main(model: str = "namm-tiny", positions: int | None = None, sentences: int = 2) -> Summary:
     """positions: how long the text is to be, for a model that knows no limit."""
     runner = Runner.load(model, budget=0.25)
     wanted = positions or runner.context_window or 8192
@@ -23,7 +23,11 @@ def main(model: str = "namm-tiny", positions: int | None = None, words: int = 20
             break
     began = time.perf_counter()
     stream = stream_summary(
-        text, runner, method="map-reduce" if positions else "auto", length=words, part_tokens=2048
+        text,
+        runner,
+        method="map-reduce" if positions else "auto",
+        length=sentences,
+        part_tokens=2048,
     )
     parts = len(stream.plan.spans)
     print(

@@ -12,11 +12,11 @@ from pydoc_data.topics import topics
 from namm_llm import Runner, Summary, stream_summary
 
 
-def main(model: str = "namm-tiny", characters: int = 12_000, words: int = 30) -> Summary:
+def main(model: str = "namm-tiny", characters: int = 12_000, sentences: int = 2) -> Summary:
     runner = Runner.load(model, budget=0.25)
     text = topics["typesseq"][:characters]
     began = time.perf_counter()
-    stream = stream_summary(text, runner, length=words)
+    stream = stream_summary(text, runner, length=sentences)
     print(f"{stream.plan.tokens} tokens, {runner.context_window} positions: {stream.plan.method}")
     for piece in stream:
         print(piece.text, end="", flush=True)

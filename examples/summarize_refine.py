@@ -26,7 +26,7 @@ def main(
         runner,
         method="refine",
         part_tokens=part_tokens,
-        length=20,
+        length=2,
         focus="slices of sequences",
         work=work,
         on_progress=lambda done, total: print(f"\r{done} of {total} tokens", end="", flush=True),

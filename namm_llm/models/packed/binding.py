@@ -1,0 +1,152 @@
+"""The functions of the compiled library and their arguments, through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from namm_llm.models.packed.compiler import CompilerError
+
+ROW_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
+"""GGML's numbers of the types that are stored row by row, unquantised."""
+MOST_PARTS = 8
+"""Matrices of one product."""
+
+
+class Part(ctypes.Structure):
+    """One matrix: `part_t` of kernels/packed.c."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("format", ctypes.c_int64),
+    )
+
+
+class Plan(ctypes.Structure):
+    """Matrices that are multiplied by the same activations: `plan_t` of kernels/packed.c."""
+
+    _fields_ = (
+        ("columns", ctypes.c_int64),
+        ("exact", ctypes.c_int64),
+        ("count", ctypes.c_int64),
+        ("gate", ctypes.c_int64),
+        ("norm", ctypes.c_void_p),
+        ("epsilon", ctypes.c_double),
+        ("parts", Part * MOST_PARTS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """The functions of the library."""
+
+    name: str
+    """What it was compiled for: avx512-vnni, avx512, avx-vnni, avx2 or plain."""
+    threads: bool
+    """Whether it runs in the threads of torch's OpenMP runtime; else in one."""
+    multiply: Any
+    """namm_multiply(plan, x, residual, y, rows, x stride, y stride, bfloat16?, threads)."""
+    expand: Any
+    """namm_expand(part, columns, start, stop, out, bfloat16?, threads)."""
+    take: Any
+    """namm_take(part, columns, ids, count, out, bfloat16?): 1 if an id is out of range."""
+    pack: Any
+    """namm_pack(raw, bytes of a row, rows, columns, GGML type, tiles, threads)."""
+    rotate: Any
+    """namm_rotate(x, cosines, sines, query norm, key norm, epsilon, rows, stride, heads, key heads,
+    dim, turned, positions, bfloat16?, threads)."""
+    norm: Any
+    """namm_norm(x, weight, epsilon, residual, y, rows, columns, bfloat16?, threads)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What a product does before and after the multiplication."""
+
+    exact: bool = False
+    """Activations stay floats."""
+    norm: Tensor | None = None
+    """float32 [columns]: the input is divided by its root mean square and multiplied by this."""
+    epsilon: float = 0.0
+    """Added to the mean square."""
+    gate: int = 0
+    """0; or 1 (silu), 2 (gelu, tanh): of two parts the result is act(first) * second."""
+
+
+def plan_of(
+    parts: Sequence[tuple[Tensor, Tensor | None, int, int]], columns: int, steps: Steps
+) -> Plan:
+    """A plan of (tiles or rows, bias, rows, GGML type); the tensors must outlive it."""
+    plan = Plan(columns=columns, exact=steps.exact, count=len(parts), gate=steps.gate)
+    if steps.norm is not None:
+        plan.norm, plan.epsilon = steps.norm.data_ptr(), steps.epsilon
+    for at, (data, bias, rows, ggml_type) in enumerate(parts):
+        address = None if bias is None else bias.data_ptr()
+        plan.parts[at] = Part(data.data_ptr(), address, rows, ggml_type)
+    return plan
+
+
+def bind(path: Path) -> Native:
+    """The library's functions with their types. Raises OSError, AttributeError or CompilerError."""
+    library = ctypes.CDLL(os.fspath(path))
+    pointer, number, flag, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
+    library.namm_name.restype = ctypes.c_char_p
+    library.namm_plan_bytes.restype = number
+    library.namm_init.argtypes = [pointer]
+    library.namm_multiply.argtypes = [*[pointer] * 4, *[number] * 3, flag, flag]
+    library.namm_expand.argtypes = [pointer, number, number, number, pointer, flag, flag]
+    library.namm_take.argtypes = [pointer, number, pointer, number, pointer, flag]
+    library.namm_pack.argtypes = [pointer, number, number, number, number, pointer, flag]
+    library.namm_rotate.argtypes = [*[pointer] * 5, real, *[number] * 7, flag, flag]
+    library.namm_norm.argtypes = [
+        pointer,
+        pointer,
+        real,
+        pointer,
+        pointer,
+        number,
+        number,
+        flag,
+        flag,
+    ]
+    for function in (
+        library.namm_expand,
+        library.namm_pack,
+        library.namm_rotate,
+        library.namm_norm,
+    ):
+        function.restype = None
+    if library.namm_plan_bytes() != ctypes.sizeof(Plan):
+        raise CompilerError("the compiled kernels lay out their arguments in another way")
+    runtime = _openmp()
+    library.namm_init(runtime)
+    return Native(
+        name=library.namm_name().decode(),
+        threads=runtime is not None,
+        multiply=library.namm_multiply,
+        expand=library.namm_expand,
+        take=library.namm_take,
+        pack=library.namm_pack,
+        rotate=library.namm_rotate,
+        norm=library.namm_norm,
+    )
+
+
+def _openmp() -> ctypes.c_void_p | None:
+    """GOMP_parallel of torch's own OpenMP runtime: two runtimes would compete for the cores."""
+    folder = Path(torch.__file__).parent / "lib"
+    for name in (None, *sorted(map(os.fspath, folder.glob("libgomp*")))):
+        try:
+            return ctypes.cast(ctypes.CDLL(name).GOMP_parallel, ctypes.c_void_p)
+        except (OSError, AttributeError):
+            continue
+    return None
