@@ -47,9 +47,14 @@ def answer(
     click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else "")
     if result.finish_reason == "length" and not as_json:
         tell_cut(result.usage.output_tokens, params.max_tokens, more)
+    if result.looped and not as_json:
+        tell(LOOPED)
     if stats:
         tell(statistics(result))
     return result
+
+
+LOOPED = "(ended because it began to repeat itself; --no-stop-loops lets it go on)"
 
 
 def tell(line: str) -> None:

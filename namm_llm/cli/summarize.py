@@ -12,7 +12,7 @@ import click
 
 from namm_llm.cli.inputs import document_file
 from namm_llm.cli.options import Settings, command
-from namm_llm.cli.output import counted, grouped, interruptible, statistics, tell, tell_cut
+from namm_llm.cli.output import LOOPED, counted, grouped, interruptible, statistics, tell, tell_cut
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.io import check_writable, replacing
@@ -205,14 +205,23 @@ class Job:
             self._say(json.dumps(about, ensure_ascii=False) + "\n")
         else:
             self._say("\n\n" if self._has_several else "\n")
-        if summary.finish_reason == "length" and not self._settings.as_json:
-            tell_cut(
-                summary.usage.output_tokens, self._max_tokens, "--max-tokens or a longer --length"
-            )
+        if not self._settings.as_json:
+            self._tell_end(summary)
         if self._settings.stats:
             parts = f"{counted(len(summary.parts), 'part')}, " if summary.parts else ""
             done = f"{summary.method}, {parts}{counted(summary.calls, 'answer')}"
             tell(f"{statistics(summary)} · {done}")
+
+    def _tell_end(self, summary: Summary) -> None:
+        """Says that the summary, or an answer on the way to it, is not whole."""
+        more = "--max-tokens or a longer --length"
+        if summary.finish_reason == "length":
+            tell_cut(summary.usage.output_tokens, self._max_tokens, more)
+        elif summary.cut_calls:
+            cut = f"{summary.cut_calls} of {summary.calls} answers on the way"
+            tell(f"({cut} cut at {grouped(self._max_tokens)} tokens; {more} allows more)")
+        if summary.looped:
+            tell(LOOPED)
 
     def _say(self, text: str) -> None:
         self._said.append(text)

@@ -78,6 +78,11 @@ class SamplingParams:
         annotation="str | Sequence[str]",
         metavar="TEXT",
     )
+    stop_loops: bool | None = setting(
+        "End an answer that has begun to repeat itself: one block three times, 48 tokens or more.",
+        None,
+        unset="on for summaries, off elsewhere",
+    )
     json_schema: str | Mapping[str, Any] | None = setting(
         "The answer is JSON that follows this schema.",
         None,

@@ -1,7 +1,7 @@
-"""A text cut into parts that fit a model, at borders that a reader would choose. The parts put
-together are the text.
+"""A text cut into parts that fit a model, where a reader would cut it. The parts put together are
+the text.
 
-Works on a text and the places where its tokens begin; knows no model.
+Works on a text and the characters where its tokens begin; knows no model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BORDERS = tuple(
         r"\S(?=\s)",  # word
     )
 )
-_REACH = 0.4  # of a part's length: how far a better border may lie from where even parts would end
+_REACH = 0.4  # of a part's length: how far a better border may be from where even parts would end
 
 
 def cut(text: str, starts: Sequence[int], limit: int, fits: Callable[[str], bool]) -> list[str]:
@@ -33,11 +33,11 @@ def cut(text: str, starts: Sequence[int], limit: int, fits: Callable[[str], bool
     """
     parts, begin, at = list[str](), 0, 0
     while begin < len(text):
-        room = limit
-        end = _end(text, starts, begin, at, room)
-        while room > 1 and not fits(text[begin:end]):
-            room = room * 9 // 10
-            end = _end(text, starts, begin, at, room)
+        tokens = limit
+        end = _end(text, starts, begin, at, tokens)
+        while tokens > 1 and not fits(text[begin:end]):
+            tokens = tokens * 9 // 10
+            end = _end(text, starts, begin, at, tokens)
         parts.append(text[begin:end])
         begin, at = end, bisect_left(starts, end)
     return parts
@@ -53,17 +53,14 @@ def _end(text: str, starts: Sequence[int], begin: int, at: int, limit: int) -> i
     return _border(text, *(max(starts[at + tokens], begin + 1) for tokens in (low, even, high)))
 
 
-def _border(text: str, low: int, wanted: int, high: int) -> int:
-    """The best border from `low` to `high`, the nearest to `wanted` among equals; `wanted` itself
+def _border(text: str, low: int, target: int, high: int) -> int:
+    """The best border from `low` to `high`, of equal ones the nearest to `target`; `target` itself
     in the middle of an endless word.
     """
     for border in _BORDERS:
         # one character more, for what looks ahead
-        ends = [
-            end
-            for match in border.finditer(text, max(low - 1, 0), high + 1)
-            if low <= (end := match.end()) <= high
-        ]
+        matches = border.finditer(text, max(low - 1, 0), high + 1)
+        ends = [end for match in matches if low <= (end := match.end()) <= high]
         if ends:
-            return min(ends, key=lambda end: abs(end - wanted))
-    return wanted
+            return min(ends, key=lambda end: abs(end - target))
+    return target

@@ -12,36 +12,43 @@ from namm_llm.engine.results import FinishReason, Generation, Timings, Usage
 
 @dataclass(frozen=True)
 class Part:
-    """start, stop: its characters in the text. tokens: its length. summary: of it alone; with
-    `refine`, of everything up to its end.
-    """
+    """A part of the text."""
 
     start: int
+    """Its first character in the text."""
     stop: int
+    """The character behind its last."""
     tokens: int
+    """Its length."""
     summary: str
+    """Of it alone; with `refine`, of everything up to its end."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """method: `one-pass`, `map-reduce` or `refine`. parts: what the text was cut into, in order;
-    empty for a saved memory. calls: answers that were written for it. resumed: those of them that
-    an earlier run had left in its work file.
-
-    usage and timings are the sums over all calls, those of an earlier run included;
-    first_token_seconds: from the start of this run to the first piece of the summary itself. cache:
-    of the call with the largest cache. finish_reason: of the last call.
-    """
+    """A whole summary."""
 
     text: str
     finish_reason: FinishReason
+    """Of the last call."""
+    looped: bool
+    """Whether it was ended because it began to repeat itself."""
     method: str
+    """`one-pass`, `map-reduce` or `refine`."""
     parts: tuple[Part, ...]
+    """What the text was cut into, in order; empty for a document that was read before."""
     calls: int
+    """Answers that were written for it."""
+    cut_calls: int
+    """Those of them that `max_tokens` cut."""
     resumed: int
+    """Those of them that an earlier run had left in its work file."""
     usage: Usage
+    """The sum over all calls, those of an earlier run included."""
     timings: Timings
+    """The same; first_token_seconds: from the start of this run to the summary's first piece."""
     cache: CacheStats
+    """Of the call with the largest cache."""
     model: str
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What a long summary has come to, on the disk: one JSON line for each answer, so that a run that
-was killed goes on where it stopped.
+"""Finished answers of a long summary on the disk, one JSON line each, so that a run that was killed
+goes on where it stopped.
 
 An answer is found again by everything that decides it: model, eviction, sampling, text and prompt.
 A line that was cut short by the kill is ignored, so its answer is written again.
@@ -30,8 +30,9 @@ _BEGINNING = b'{"version": '  # of every file that is ours
 
 
 class WorkFile:
-    """Answers by their keys. The file is made with the first answer; of lines with one key the last
-    counts.
+    """A file of answers by their keys.
+
+    It is made with the first answer; of lines with one key the last counts.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,7 +47,7 @@ class WorkFile:
         return self._answers.get(key)
 
     def prepare(self) -> None:
-        """DocumentError if nothing can be written there."""
+        """Raise DocumentError if nothing can be written there."""
         folder = self.path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ class WorkFile:
     def _refused(self, error: OSError | str) -> DocumentError:
         reason = error.strerror or str(error) if isinstance(error, OSError) else error
         return DocumentError(
-            f"the work file {self.path} cannot be written ({reason}); name another place for it."
+            f"the work file {self.path} cannot be written ({reason}); name another file."
         )
 
 
@@ -132,7 +133,8 @@ def _read(path: Path) -> tuple[dict[str, Generation], bool]:
     answers = [answer for line in lines if (answer := _answer(line)) is not None]
     if not content.startswith(_BEGINNING[: len(content)]):
         raise DocumentError(
-            f"{path} is no work file of a summary, and it would be removed at the end; name another one."
+            f"{path} is no work file of a summary, and it would be removed at the end; name "
+            "another one."
         )
     return dict(answers), not lines[-1]
 

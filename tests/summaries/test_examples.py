@@ -23,7 +23,7 @@ def test_examples_are_short_and_say_what_the_bundled_model_cannot(path: Path) ->
 def test_one_pass(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from examples.summarize_one_pass import main
 
-    summary = main(str(tiny_folder), characters=2500, words=5)
+    summary = main(str(tiny_folder), characters=2500, sentences=1)
     told = capsys.readouterr().out
     assert (summary.method, summary.calls) == ("one-pass", 1)
     assert "4096 positions: one-pass" in told
@@ -37,7 +37,7 @@ def test_map_reduce_over_a_text_longer_than_the_context(
     from examples.summarize_map_reduce import main
     from tests.tiny import save_tiny
 
-    summary = main(str(save_tiny(tmp_path / "model", positions=1024)), words=5)
+    summary = main(str(save_tiny(tmp_path / "model", positions=1024)), sentences=1)
     assert summary.method == "map-reduce"
     assert sum(part.tokens for part in summary.parts) > 1024
     assert f"map-reduce in {len(summary.parts)} parts" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from namm_llm.summaries.cutting import cut
+from namm_llm.summaries.parts import cut
 
 TEXTS = st.text(alphabet=st.sampled_from("ab. \n\t!?。漢é🙂\u0301"), min_size=1, max_size=300)
 

@@ -4,6 +4,7 @@ nothing of the text is left out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -11,6 +12,7 @@ import pytest
 
 from namm_llm import (
     ContextError,
+    Document,
     DocumentError,
     Generation,
     Runner,
@@ -20,13 +22,25 @@ from namm_llm import (
     summarize,
 )
 from namm_llm.summaries import LENGTHS, Summary
+from namm_llm.summaries.calls import _text_of
 from tests.summaries.conftest import ANSWER
 from tests.tiny import save_tiny
 
-WHOLE = "Summarize the text above in about 150 words."
-PART = "The text above is one part of a longer document. Summarize it in about 150 words."
-JOIN = "Above are summaries of the parts of one document, in their order. Write one summary of the whole document in about 150 words."
-GO_ON = "Above are a summary of a document so far and the text that follows. Write one summary of both together in about 150 words."
+WHOLE = "Summarize the text above in 5 sentences."
+PART = "The text above is one part of a longer document. Summarize it in 5 sentences."
+JOIN = (
+    "Above are summaries of the parts of one document, in their order. Write one summary of the "
+    "whole document in 5 sentences."
+)
+GO_ON = (
+    "Above are a summary of a document so far and the text that follows. Write one summary of both "
+    "together in 5 sentences."
+)
+
+
+def ask(document: Document, prompt: str, *args: object, **options: object) -> Generation:
+    """The answer to a prompt that stands behind the text as it is."""
+    return document.ask([{"role": "user", "content": prompt}], *args, **options)
 
 
 def said(answer: Generation) -> str:
@@ -39,12 +53,11 @@ def parts_of(summary: Summary, text: str) -> list[str]:
 
 
 # -- methods ---------------------------------------------------------------------------------------
-# ---------------------------------------
 
 
 def test_a_text_that_fits_is_read_in_one_pass(runner: Runner, short: str) -> None:
     summary = summarize(short, runner, **ANSWER)
-    alone = runner.read(short).ask(WHOLE, **ANSWER)
+    alone = ask(runner.read(short), WHOLE, **ANSWER)
     assert (summary.method, summary.calls, summary.resumed, summary.finish_reason) == (
         "one-pass",
         1,
@@ -70,12 +83,12 @@ def test_a_text_that_is_too_long_is_mapped_and_reduced(runner: Runner, page: str
     assert len(parts) >= 3
     assert "".join(parts) == page[:800]
     assert all(part.endswith("\n\n") for part in parts[:-1])
-    alone = [runner.read(part).ask(PART, **ANSWER) for part in parts]
+    alone = [ask(runner.read(part), PART, **ANSWER) for part in parts]
     assert [part.summary for part in summary.parts] == [said(answer) for answer in alone]
     together = "\n\n".join(
         f"Part {number}:\n{said(answer)}" for number, answer in enumerate(alone, 1)
     )
-    last = runner.read(together).ask(JOIN, **ANSWER)
+    last = ask(runner.read(together), JOIN, **ANSWER)
     assert summary.text == last.text
     assert summary.calls == len(parts) + 1
     assert summary.usage.input_tokens == sum(answer.usage.input_tokens for answer in [*alone, last])
@@ -97,12 +110,11 @@ def test_refine_takes_the_summary_so_far_along(runner: Runner, page: str) -> Non
     first, *others = parts_of(summary, page)
     assert len(others) >= 2
     assert first + "".join(others) == page[:800]
-    answer = runner.read(first).ask(PART, **ANSWER)
+    answer = ask(runner.read(first), PART, **ANSWER)
     states = [said(answer)]
     for part in others:
-        answer = runner.read(f"Summary so far:\n{states[-1]}\n\nText that follows:\n{part}").ask(
-            GO_ON, **ANSWER
-        )
+        text = f"Summary so far:\n{states[-1]}\n\nText that follows:\n{part}"
+        answer = ask(runner.read(text), GO_ON, **ANSWER)
         states.append(said(answer))
     assert summary.text == answer.text
     assert [part.summary for part in summary.parts[:-1]] == states[:-1]
@@ -151,41 +163,40 @@ def test_a_model_without_a_chat_template(tmp_path: Path, page: str) -> None:
 
 
 # -- what is asked for -----------------------------------------------------------------------------
-# ---------------------------------------
 
 
 def test_length_and_focus_reach_the_model(runner: Runner, short: str, page: str) -> None:
-    asked = runner.read(short).ask(
-        "Summarize the text above in about 50 words. Tell only what matters for this: the red door",
+    asked = ask(
+        runner.read(short),
+        "Summarize the text above in 2 sentences. Tell only what matters for this: the red door",
         **ANSWER,
     )
     assert (
         summarize(short, runner, length="short", focus=" the red\ndoor ", **ANSWER).text
         == asked.text
     )
-    summary = summarize(page[:800], runner, length=7, focus="lamps", **ANSWER)
-    tail = "in about 7 words. Tell only what matters for this: lamps"
-    first = runner.read(page[: summary.parts[0].stop]).ask(
-        f"The text above is one part of a longer document. Summarize it {tail}", **ANSWER
-    )
+    summary = summarize(page[:800], runner, length=1, focus="lamps", **ANSWER)
+    tail = "in one sentence. Tell only what matters for this: lamps"
+    prompt = f"The text above is one part of a longer document. Summarize it {tail}"
+    first = ask(runner.read(page[: summary.parts[0].stop]), prompt, **ANSWER)
     assert summary.parts[0].summary == said(first)
 
 
 @pytest.mark.parametrize(
-    ("length", "tokens"), [(4, 44), ("9", 59), ("short", 3 * LENGTHS["short"] + 32)]
+    ("length", "tokens"), [(1, 92), ("3", 212), ("short", 60 * LENGTHS["short"] + 32)]
 )
-def test_an_answer_has_room_for_its_length(
+def test_the_default_max_tokens_follows_the_length(
     runner: Runner, short: str, length: int | str, tokens: int
 ) -> None:
     assert (
-        summarize(short, runner, length=length).usage.output_tokens == tokens
+        summarize(short, runner, length=length, stop_loops=False).usage.output_tokens == tokens
     )  # a random model does not end by itself
 
 
 def test_sampling(runner: Runner, short: str) -> None:
     params = SamplingParams(max_tokens=9, temperature=1.0, seed=3)
     once, again = (summarize(short, runner, params).text for _ in range(2))
-    assert once == again == runner.read(short).ask(WHOLE, params).text
+    assert once == again == ask(runner.read(short), WHOLE, params).text
     assert once != summarize(short, runner, params, seed=4).text
 
 
@@ -198,24 +209,30 @@ def test_sampling(runner: Runner, short: str) -> None:
         ),
         (
             {"length": "tiny"},
-            "length must be a number of words or one of short, medium, long, not 'tiny'.",
+            "length must be a number of sentences or one of short, medium, long, not 'tiny'.",
         ),
-        ({"length": 0}, "length must be a number of words or one of short, medium, long, not 0."),
-        ({"length": "0"}, "length must be a number of words or one of short, medium, long, not 0."),
+        (
+            {"length": 0},
+            "length must be a number of sentences or one of short, medium, long, not 0.",
+        ),
+        (
+            {"length": "0"},
+            "length must be a number of sentences or one of short, medium, long, not 0.",
+        ),
         (
             {"length": True},
-            "length must be a number of words or one of short, medium, long, not True.",
+            "length must be a number of sentences or one of short, medium, long, not True.",
         ),
         (
             {"length": None},
-            "length must be a number of words or one of short, medium, long, not None.",
+            "length must be a number of sentences or one of short, medium, long, not None.",
         ),
         (
             {"focus": " "},
             "the focus is empty; say what the summary is to be about, or leave it out.",
         ),
         ({"part_tokens": 0}, "part_tokens must be a whole number from 1 on, not 0."),
-        ({"max_token": 3}, "there is no sampling parameter 'max_token'"),
+        ({"max_token": 3}, "sampling has no setting 'max_token' (did you mean max_tokens?)."),
     ],
     ids=str,
 )
@@ -227,8 +244,23 @@ def test_wrong_options(
     assert str(error.value).startswith(message)
 
 
+def test_a_summary_that_repeats_itself_is_ended_and_says_so(runner: Runner, short: str) -> None:
+    summary = summarize(short, runner, max_tokens=180)
+    whole = summarize(short, runner, max_tokens=180, stop_loops=False)
+    assert (summary.finish_reason, summary.looped, summary.cut_calls) == ("stop", True, 0)
+    assert (whole.finish_reason, whole.looped, whole.cut_calls) == ("length", False, 1)
+    assert whole.text.startswith(summary.text)
+    assert summary.usage.output_tokens < 180
+
+
+def test_what_a_part_repeats_is_once_in_the_next_prompt() -> None:
+    answer = Generation("A b. c d. c d. c d.", "stop", *[None] * 4, looped=True)
+    assert _text_of(answer) == "A b. c d."
+    assert _text_of(replace(answer, looped=False)) == answer.text
+    assert _text_of(replace(answer, text="xyz" * 9)) == "xyz"
+
+
 # -- sources ---------------------------------------------------------------------------------------
-# ---------------------------------------
 
 
 def test_several_texts_have_a_summary_each(runner: Runner, short: str, page: str) -> None:
@@ -242,7 +274,7 @@ def test_a_memory_is_summarized_without_reading_again(runner: Runner, short: str
     memory = runner.read(short)
     summary = summarize(memory, **ANSWER)
     assert (summary.text, summary.method, summary.parts) == (
-        memory.ask(WHOLE, **ANSWER).text,
+        ask(memory, WHOLE, **ANSWER).text,
         "one-pass",
         (),
     )
@@ -277,13 +309,13 @@ def test_an_empty_text(runner: Runner, text: str) -> None:
 def test_one_pass_refuses_what_does_not_fit(runner: Runner, page: str) -> None:
     with pytest.raises(
         ContextError,
-        match=r"the text has \d+ tokens, and one pass of .* has 320 positions .* summarize it in parts",
+        match=r"the text has \d+ tokens, and one pass of .* 320 positions .* summarize it in parts",
     ):
         summarize(page, runner, method="one-pass", **ANSWER)
 
 
 @pytest.mark.parametrize("method", ["auto", "map-reduce", "refine"])
-@pytest.mark.parametrize("options", [{}, {"focus": "lamp " * 200, "length": 5}])
+@pytest.mark.parametrize("options", [{}, {"focus": "lamp " * 200, "length": 1}])
 def test_a_model_that_is_too_small_for_any_part(
     runner: Runner, page: str, method: str, options: dict[str, object]
 ) -> None:
@@ -295,7 +327,6 @@ def test_a_model_that_is_too_small_for_any_part(
 
 
 # -- while it runs ---------------------------------------------------------------------------------
-# ---------------------------------------
 
 
 def test_the_summary_comes_in_pieces_and_its_plan_before(runner: Runner, page: str) -> None:

@@ -166,17 +166,17 @@ def test_a_file_of_somebody_else_is_left_alone(
     assert notes.read_text() == content
 
 
-def test_a_place_that_cannot_be_written_is_found_before_anything_is_computed(
+def test_a_work_file_that_cannot_be_written_is_found_before_anything_is_computed(
     page: str, runner: Runner, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     progress: list[int] = []
-    for place in (tmp_path, tmp_path / "file" / "work.jsonl"):
+    for path in (tmp_path, tmp_path / "file" / "work.jsonl"):
         with pytest.raises(DocumentError, match=r"the work file .* cannot be "):
             summarize(
                 page,
                 runner,
-                work=place,
+                work=path,
                 on_progress=lambda done, _: progress.append(done),
                 **IN_PARTS,
             )
@@ -189,16 +189,16 @@ def test_nobody_else_may_read_it(page: str, runner: Runner, work: Path) -> None:
     assert stat.S_IMODE(work.stat().st_mode) == 0o600
 
 
-def test_the_default_place_follows_the_call(
+def test_the_default_file_follows_the_call(
     page: str, short: str, runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAMM_LLM_HOME", str(tmp_path))
-    places = [
+    paths = [
         work_path(runner, [page], {}),
         work_path(runner, [page, short], {}),
         work_path(runner, [page], {"focus": "lamps"}),
         work_path(runner.with_cache(), [page], {}),
     ]
-    assert len(set(places)) == 4
-    assert {place.parent for place in places} == {tmp_path / "summaries"}
-    assert places[0] == work_path(runner, [page], {})
+    assert len(set(paths)) == 4
+    assert {path.parent for path in paths} == {tmp_path / "summaries"}
+    assert paths[0] == work_path(runner, [page], {})
