@@ -11,7 +11,7 @@ from namm_llm.config.setting import check_fields, setting
 if TYPE_CHECKING:
     import torch
 
-Quantization = Literal["nf4", "fp4", "int8"]
+Quantization = Literal["int4", "int8", "nf4", "fp4"]
 Device = str | dict[str, Any]
 DEFAULT_MODEL = "namm-tiny"
 
@@ -24,14 +24,14 @@ class LoadConfig:
     """
 
     model: str | os.PathLike[str] = setting(
-        "Folder or Hugging Face id of a Llama-like model.",
+        "GGUF file, folder or Hugging Face id of a Llama-like model.",
         DEFAULT_MODEL,
         annotation="str | os.PathLike[str]",
         metavar="NAME",
         aliases=("model_name", "model_id", "model_path"),
     )
     quantization: Quantization | None = setting(
-        "nf4, fp4 or int8 weights (bitsandbytes).",
+        "int4 or int8 weights on a CPU; nf4, fp4 or int8 (bitsandbytes) on a GPU.",
         None,
         unset="as stored",
         metavar="Q",

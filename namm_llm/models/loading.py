@@ -1,5 +1,5 @@
-"""A model and its tokenizer from a folder or a Hugging Face id: quantised, placed on its device,
-checked, and shared in the process.
+"""A model and its tokenizer from a folder, a GGUF file or a Hugging Face id: quantised, placed on
+its device, checked, and shared in the process.
 
 Every failure is a ModelError of one line (UsageError for a setting that does not exist). Nothing is
 downloaded unless the name is a Hugging Face id, and code that comes with a model never runs unless
@@ -43,9 +43,11 @@ from namm_llm.config import (
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.models.checks import check_model, check_tokenizer, end_ids
 from namm_llm.models.fingerprint import fingerprint
+from namm_llm.models.gguf import is_gguf
 from namm_llm.models.grammar import Grammars
 from namm_llm.models.load_errors import as_model_error
 from namm_llm.models.locate import locate
+from namm_llm.models.packed_model import PACKED, load_packed_file, pack_model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
@@ -62,13 +64,16 @@ class LoadedModel:
     model_id: str
     """The name that it was loaded by."""
     folder: Path | None
-    """None for a Hugging Face id."""
-    quantization: Quantization | None
+    """The model folder or GGUF file; None for a Hugging Face id."""
+    quantization: str | None
+    """As `LoadConfig` names it, or as a GGUF file does, such as Q4_K_M."""
     positions: int | None
     """Trained ones; None if the model has no limit."""
     end_ids: frozenset[int]
     """Tokens that end a text."""
     load_seconds: float
+    packed_fingerprint: str = ""
+    """Of weights that are packed, which the model does not show as parameters."""
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +98,7 @@ class LoadedModel:
     @cached_property
     def fingerprint(self) -> str:
         """Of weights and tokenizer; quantised weights are other weights."""
-        return fingerprint(self.model, self.tokenizer)
+        return self.packed_fingerprint or fingerprint(self.model, self.tokenizer)
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -133,7 +138,10 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -
     with _LOADING:  # two threads that want the same weights must not both load them
         loaded = _LOADED.get(key)
         if loaded is None:
-            loaded = _load(name, folder, quantization, placement, dtype, options)
+            if folder is not None and is_gguf(folder):
+                loaded = _load_file(name, folder, quantization, placement, dtype)
+            else:
+                loaded = _load(name, folder, quantization, placement, dtype, options)
             _LOADED[key] = loaded
     return loaded
 
@@ -180,7 +188,41 @@ def _placement(device: Device) -> dict[str, Any] | str:
 
 def _changed(folder: Path | None) -> int:
     """When the folder's files were last written, so that newly trained weights are loaded again."""
-    return max(path.stat().st_mtime_ns for path in folder.iterdir()) if folder else 0
+    if folder is None:
+        return 0
+    files = folder.iterdir() if folder.is_dir() else [folder]
+    return max(path.stat().st_mtime_ns for path in files)
+
+
+def _load_file(
+    name: str,
+    path: Path,
+    quantization: Quantization | None,
+    placement: dict[str, Any] | str,
+    dtype: torch.dtype | Literal["auto"],
+) -> LoadedModel:
+    """The model of a GGUF file, which says itself how its weights are quantised."""
+    if quantization is not None:
+        raise UsageError(
+            f"{name} is a GGUF file, whose weights are quantised already; leave quantization out."
+        )
+    start = time.perf_counter()
+    if not isinstance(placement, dict) or list(placement) != [""]:
+        raise UsageError("a GGUF file is loaded on one device; name it, for example device='cpu'.")
+    device = torch.device(placement[""])
+    loaded = load_packed_file(path, device, None if dtype == "auto" else dtype)
+    check_tokenizer(loaded.tokenizer, name)
+    return LoadedModel(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        model_id=name,
+        folder=path,
+        quantization=loaded.quantization,
+        positions=loaded.positions,
+        end_ids=frozenset(loaded.end_ids),
+        load_seconds=time.perf_counter() - start,
+        packed_fingerprint=loaded.fingerprint,
+    )
 
 
 def _load(
@@ -207,7 +249,7 @@ def _load(
             config=config,
             dtype=dtype,
             device_map=placement,
-            quantization_config=_quantization_config(quantization, dtype, config),
+            quantization_config=_quantization_config(quantization, placement, dtype, config),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to say which in one line
             **settings,
@@ -220,6 +262,10 @@ def _load(
         model.float()
         model.config.dtype = torch.float32
     model.eval().requires_grad_(False)
+    packed = ""
+    if quantization in PACKED and on_cpu:
+        packed = f"{fingerprint(model, tokenizer)[:27]}-{quantization}"
+        pack_model(model, cast(Literal["int4", "int8"], quantization))
     text = model.config.get_text_config()
     return LoadedModel(
         model=model,
@@ -230,6 +276,7 @@ def _load(
         positions=getattr(text, "max_position_embeddings", None),
         end_ids=end_ids(model, tokenizer),
         load_seconds=time.perf_counter() - start,
+        packed_fingerprint=packed,
     )
 
 
@@ -260,11 +307,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _quantization_config(
-    quantization: Quantization | None, dtype: torch.dtype | Literal["auto"], config: Any
+    quantization: Quantization | None,
+    placement: dict[str, Any] | str,
+    dtype: torch.dtype | Literal["auto"],
+    config: Any,
 ) -> transformers.BitsAndBytesConfig | None:
     make: Any = transformers.BitsAndBytesConfig
-    if quantization is None:
-        return None
+    if quantization is None or (quantization in PACKED and placement == {"": "cpu"}):
+        return None  # as stored, or packed once it is loaded
+    if quantization == "int4":
+        raise UsageError("int4 weights are for device='cpu'; on a GPU use quantization='nf4'.")
     if quantization == "int8":
         return cast(transformers.BitsAndBytesConfig, make(load_in_8bit=True))
     compute = (

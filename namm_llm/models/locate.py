@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from namm_llm.config import CacheConfig, make_cache_config
 from namm_llm.errors import ModelError
+from namm_llm.models.gguf.file import is_gguf
 
 BUNDLED = {"namm-tiny": Path(__file__).parents[1] / "models" / "namm-tiny"}
 NAMM_FILE = "namm.safetensors"  # the NAMM that was made for the model beside it
@@ -31,8 +32,9 @@ _TOKENIZER_FILES = (
 
 
 def locate(name: str | os.PathLike[str]) -> Path | None:
-    """The checked folder of a bundled or local model; None for what must be a Hugging Face id.
-    ModelError for what is neither.
+    """The checked folder of a bundled or local model, or a GGUF file; None for a Hugging Face id.
+
+    Raises ModelError for what is none of them.
     """
     if name in BUNDLED:
         folder = BUNDLED[str(name)]
@@ -43,11 +45,17 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
             )
     else:
         folder = Path(name).expanduser()
+    if is_gguf(folder):
+        if not folder.exists():
+            raise ModelError(f"there is no file {name}; check the path.")
+        return folder
     if folder.is_dir():
         check_folder(folder)
         return folder
     if folder.exists():
-        raise ModelError(f"{name} is a file; name the folder that holds the model's config.json.")
+        raise ModelError(
+            f"{name} is no model; name a .gguf file, or the folder that holds config.json."
+        )
     if not isinstance(name, str) or not _HUB_ID.fullmatch(name) or ".." in name:
         raise ModelError(
             f"there is no model folder {name}; name one, or a Hugging Face id such as "

@@ -1,0 +1,123 @@
+"""Models whose weights stay quantised in memory on a CPU: GGUF files, and folders quantised at
+load.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from namm_llm.errors import ModelError
+from namm_llm.io import data_folder
+from namm_llm.models.gguf import GgufModel, load_gguf
+from namm_llm.models.packed import (
+    Backend,
+    Packer,
+    backend,
+    describe,
+    from_embedding,
+    from_linear,
+    fuse_layers,
+)
+
+PACKED = {"int4": 4, "int8": 8}
+"""Quantisations that these kernels compute in, with their bits."""
+_LOG = logging.getLogger("namm_llm")
+
+
+def activation_dtype() -> torch.dtype:
+    """The dtype of activations and of the cache beside packed weights.
+
+    bfloat16 where the CPU multiplies in it: half the memory of the cache, and faster attention.
+    """
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_packed_file(path: Path, device: torch.device, dtype: torch.dtype | None) -> GgufModel:
+    """The model of a GGUF file; on a CPU its weights stay packed, on a GPU they are expanded.
+
+    dtype: of activations; None for the default of the device. Raises ModelError.
+    """
+    cache = data_folder() / "tokenizers"
+    if device.type != "cpu":
+        loaded = load_gguf(path, dtype=dtype or torch.bfloat16, tokenizer_cache=cache)
+        loaded.model.to(device)  # type: ignore[arg-type]
+        return loaded
+    dtype = dtype or activation_dtype()
+    packer = Packer(dtype)
+    loaded = load_gguf(
+        path,
+        dtype=dtype,
+        make_linear=packer.linear,
+        make_embedding=packer.embedding,
+        tokenizer_cache=cache,
+    )
+    if loaded.expanded and backend() is not Backend.OFF:
+        _say(
+            f"{path.name}: {len(loaded.expanded)} layers have no packed kernel here and are "
+            f"expanded, first {loaded.expanded[0]}."
+        )
+    fuse_layers(loaded.model)
+    return loaded
+
+
+def pack_model(model: PreTrainedModel, quantization: Literal["int4", "int8"]) -> None:
+    """Quantise the linear maps of a model on the CPU in place, and its embedding where it is tied.
+
+    Raises ModelError if no kernel works here, or if none of the maps can be quantised.
+    """
+    if backend() is Backend.OFF:
+        raise ModelError(f"quantization='{quantization}' needs packed kernels ({describe()}).")
+    bits = cast(Literal[4, 8], PACKED[quantization])
+    head = model.get_output_embeddings()
+    embedding = model.get_input_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    left, packed = [], 0
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, nn.Linear) or (tied and module is head):
+            continue
+        made = from_linear(module, bits)
+        if made is None:
+            left.append(name)
+            continue
+        _replace(model, name, made)
+        packed += 1
+    if not packed:
+        raise ModelError(
+            f"no layer of this model can be quantised to {quantization}: its widths are not "
+            "multiples of 32; leave quantization out."
+        )
+    if tied:
+        _pack_tied(model, bits)
+    if left:
+        _say(
+            f"{len(left)} layers keep their precision, as their widths are not multiples of 32, "
+            f"first {left[0]}."
+        )
+    fuse_layers(model)
+
+
+def _pack_tied(model: PreTrainedModel, bits: Literal[4, 8]) -> None:
+    """Embedding and head share their packed table, as they shared their weights."""
+    table = from_embedding(cast(nn.Embedding, model.get_input_embeddings()), bits)
+    if table is not None:
+        model.set_input_embeddings(table)
+        model.set_output_embeddings(table.head())
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+@lru_cache(maxsize=64)
+def _say(line: str) -> None:
+    """On stderr, or wherever the program's log goes; each line once in a process."""
+    _LOG.warning(line)
