@@ -7,11 +7,10 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from namm_llm.errors import ModelError
 from namm_llm.io import data_folder
@@ -68,7 +67,7 @@ def load_packed_file(path: Path, device: torch.device, dtype: torch.dtype | None
     return loaded
 
 
-def pack_model(model: PreTrainedModel, quantization: Literal["int4", "int8"]) -> None:
+def pack_model(model: Any, quantization: Literal["int4", "int8"]) -> None:
     """Quantise the linear maps of a model on the CPU in place, and its embedding where it is tied.
 
     Raises ModelError if no kernel works here, or if none of the maps can be quantised.
@@ -104,7 +103,7 @@ def pack_model(model: PreTrainedModel, quantization: Literal["int4", "int8"]) ->
     fuse_layers(model)
 
 
-def _pack_tied(model: PreTrainedModel, bits: Literal[4, 8]) -> None:
+def _pack_tied(model: Any, bits: Literal[4, 8]) -> None:
     """Embedding and head share their packed table, as they shared their weights."""
     table = from_embedding(cast(nn.Embedding, model.get_input_embeddings()), bits)
     if table is not None:
