@@ -79,6 +79,6 @@ def check_writable(path: str | os.PathLike[str], *suffixes: str) -> Path:
         raise UsageError(f"{path} must end in {', '.join(suffixes)}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(
-            f"{path} cannot be written: name a file in a folder that exists and may be written to"
+            f"{path} cannot be written: name a file in a folder that exists and may be written to."
         )
     return path

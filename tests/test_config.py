@@ -235,7 +235,7 @@ def test_without_the_lab_its_commands_say_how_to_install_it(name: str, tmp_path:
     )
     assert done.stdout == ""
     assert done.stderr == (
-        f"Error: namm-llm {name} is part of the lab: pip install 'namm-llm[lab]'\n"
+        f"Error: namm-llm {name} is part of the lab: pip install 'namm-llm[lab]'.\n"
     )
     assert done.returncode == 2
 

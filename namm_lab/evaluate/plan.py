@@ -104,7 +104,7 @@ class Evaluation:
         if self.policies and NAMM in self.policies and not files:
             raise PolicyError(
                 "policy namm needs a trained NAMM: name its file (--namm FILE), or leave the "
-                "policy out"
+                "policy out."
             )
         evicting = self._evicting({name: Namm.load(file) for name, file in files.items()})
         return [CacheSetting(make_cache_config(FULL, kv_bits=self.kv_bits)), *evicting]

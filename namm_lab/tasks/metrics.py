@@ -212,7 +212,7 @@ def _rapidfuzz() -> Any:
         import rapidfuzz.fuzz
     except ImportError as error:
         raise NammError(
-            "ROUGE-L and edit similarity need rapidfuzz: pip install 'namm-llm[lab]'"
+            "ROUGE-L and edit similarity need rapidfuzz: pip install 'namm-llm[lab]'."
         ) from error
     return rapidfuzz
 

@@ -80,7 +80,7 @@ class WorkFiles:
                 before, now = _shown(begun.get(name)), _shown(self._identity.get(name))
                 raise UsageError(
                     f"{self.work} was begun with {name} {before}, not {now}: give the same options "
-                    "to go on, --force to start over, or another --out"
+                    "to go on, --force to start over, or another --out."
                 )
         state = _state(header, arrays)
         self._cut_log(state.order)
@@ -157,14 +157,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Vector]]:
             if header["version"] != VERSION:
                 raise NammError(
                     f"{path} has format version {header['version']}, this program knows "
-                    f"{VERSION}: start over with --force"
+                    f"{VERSION}: start over with --force."
                 )
             names = file.keys()
             return header, {name: np.array(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise NammError(
             f"{path} is no checkpoint of an evolution, or a damaged one ({error}): start over with "
-            "--force"
+            "--force."
         ) from error
 
 

@@ -212,7 +212,7 @@ class Evolution:
         if shares[:, self._column].isnan().any():
             raise NammError(
                 f"the full cache scores 0 in every task by the measure {settings.measure}: take a "
-                "finer one, or shorter documents"
+                "finer one, or shorter documents."
             )
         return shares.reshape(len(candidates), len(settings.budgets), len(MEASURES)).mean(1)
 

@@ -81,7 +81,7 @@ class RayWorkers(Workers):
         except self._ray.exceptions.RayError as error:
             raise NammError(
                 f"a Ray worker failed ({str(error).strip().splitlines()[-1]}); the checkpoint is "
-                "whole, call again"
+                "whole, call again."
             ) from error
 
     def pids(self) -> list[int]:
@@ -99,5 +99,5 @@ def _library() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--workers ray needs Ray: pip install 'namm-llm[lab]'") from error
+        raise UsageError("--workers ray needs Ray: pip install 'namm-llm[lab]'.") from error
     return ray

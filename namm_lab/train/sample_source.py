@@ -42,7 +42,7 @@ class SampleSource:
             raise ContextError(
                 f"documents of {max(self.lengths)} tokens and {QUESTION_TOKENS} for the questions "
                 f"do not fit {self.loaded.model_id}, which was trained on {positions} positions: "
-                "give a smaller --length"
+                "give a smaller --length."
             )
 
     @cached_property

@@ -102,5 +102,7 @@ def _library() -> Any:
     try:
         from cmaes import SepCMA
     except ImportError as error:
-        raise UsageError("evolving needs the library cmaes: pip install 'namm-llm[lab]'") from error
+        raise UsageError(
+            "evolving needs the library cmaes: pip install 'namm-llm[lab]'."
+        ) from error
     return SepCMA

@@ -118,7 +118,7 @@ class ProcessWorkers(Workers):
         except BrokenProcessPool as error:
             raise NammError(
                 "a worker process died, most likely for lack of memory: the checkpoint is whole, "
-                "call again with fewer --workers"
+                "call again with fewer --workers."
             ) from error
 
     def close(self) -> None:

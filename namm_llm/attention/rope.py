@@ -69,7 +69,7 @@ def rotation_of(model: PreTrainedModel) -> Rotation:
                 return rotation
     raise ModelError(
         f"{type(model).__name__} has no rotary positions of the usual layout, which this policy "
-        "needs; choose another, such as keydiff"
+        "needs; choose another, such as keydiff."
     )
 
 

@@ -188,7 +188,7 @@ class ManagedCache(Cache):
         """Asked for by assisted decoding, which takes tokens back. Raises CacheError."""
         raise CacheError(
             "assisted decoding takes tokens back, which an evicting cache cannot; generate without "
-            "an assistant model"
+            "an assistant model."
         )
 
     # -- saving ------------------------------------------------------------------------------------

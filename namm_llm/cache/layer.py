@@ -53,7 +53,7 @@ class ManagedLayer(PendingLayer):
 
     def update(self, *args: object, **kwargs: object) -> NoReturn:
         """Tokens come through `ManagedCache.update`, which runs the eviction steps."""
-        raise CacheError("a layer of an evicting cache cannot be used without its cache")
+        raise CacheError("a layer of an evicting cache cannot be used without its cache.")
 
     def extend(
         self,
@@ -155,11 +155,11 @@ class ManagedLayer(PendingLayer):
         """
         count = -tokens_to_remove
         if count < 0:
-            raise CacheError("crop takes minus the number of tokens to remove")
+            raise CacheError("crop takes minus the number of tokens to remove.")
         if any(sequence.window.count < count for sequence in self.sequences):
             raise CacheError(
                 f"{count} tokens cannot be taken back: an eviction step has already been run over "
-                "some of them; read the text again"
+                "some of them; read the text again."
             )
         for sequence in self.sequences:
             sequence.drop_last(count)
@@ -192,12 +192,12 @@ def layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[C
         else:
             raise ModelError(
                 f"{type(model).__name__} has layers of type {kind}, which the evicting cache "
-                "cannot manage"
+                "cannot manage."
             )
     if _MANAGED not in kinds:
         raise ModelError(
             f"{type(model).__name__} has only sliding-window layers: there is nothing for an "
-            "evicting cache to manage"
+            "evicting cache to manage."
         )
     return layers
 
@@ -222,7 +222,7 @@ def _joined_sliding(layers: Sequence[Any]) -> CacheLayerMixin:
     if len({0 if part is None else part.shape[-2] for part in keys}) > 1:
         raise CacheError(
             "caches with sliding windows can be joined into a batch only if these hold equally "
-            "many tokens; ask one question at a time"
+            "many tokens; ask one question at a time."
         )
     if keys[0] is not None:
         batch.keys, batch.values = torch.cat(keys), torch.cat(values)

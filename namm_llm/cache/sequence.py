@@ -71,7 +71,7 @@ class LayerSequence:
                 raise CacheError(
                     "a budget shared by the whole model needs every layer at the same token: read "
                     f"in chunks that end at multiples of {interval} "
-                    f"(generation_config.prefill_chunk_size={interval}), one sequence at a time"
+                    f"(generation_config.prefill_chunk_size={interval}), one sequence at a time."
                 )
             left = interval - self.seen % interval
             piece = slice(start, min(query.shape[1], start + left))

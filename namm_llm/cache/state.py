@@ -90,13 +90,13 @@ def check_settings(saved: str, config: CacheConfig) -> None:
         was = json.loads(saved)
     except ValueError as error:
         raise CacheError(
-            "the saved cache does not say with which settings it was read; read its text again"
+            "the saved cache does not say with which settings it was read; read its text again."
         ) from error
     now = json.loads(json.dumps(config_to_dict(config)))  # a tuple comes back as a list
     if other := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         pairs = (f"{name} {was.get(name)}, not {now.get(name)}" for name in other)
         raise CacheError(
-            f"the cache was saved with {'; '.join(pairs)}: load it with these settings"
+            f"the cache was saved with {'; '.join(pairs)}: load it with these settings."
         )
 
 

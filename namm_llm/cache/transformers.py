@@ -128,12 +128,12 @@ def managed_attention(
         if kwargs.get(name) is not None:
             raise CacheError(
                 f"{type(module).__name__} uses {meaning}, which the evicting cache cannot do; use "
-                "transformers' own cache"
+                "transformers' own cache."
             )
     if isinstance(attention_mask, Tensor):
         raise CacheError(
             "a 4D attention mask cannot be combined with an evicting cache; pass a 2D padding mask "
-            "or none"
+            "or none."
         )
     padding = attention_mask.padding if attention_mask is not None else None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
@@ -153,13 +153,13 @@ def prepare_model(model: PreTrainedModel) -> None:
     if model.config.is_encoder_decoder:
         raise ModelError(
             f"{type(model).__name__} is an encoder-decoder model; the evicting cache is for "
-            "decoders"
+            "decoders."
         )
     if model.config._attn_implementation != IMPLEMENTATION:
         if not model._can_set_attn_implementation():
             raise ModelError(
                 f"{type(model).__name__} does not support transformers' attention interface, which "
-                "the evicting cache needs"
+                "the evicting cache needs."
             )
         model.set_attn_implementation(IMPLEMENTATION)
 

@@ -128,7 +128,7 @@ def _load(point: EntryPoint) -> Any:
 
 
 def _needs_lab(name: str) -> str:
-    return f"namm-llm {name} is part of the lab: pip install 'namm-llm[lab]'"
+    return f"namm-llm {name} is part of the lab: pip install 'namm-llm[lab]'."
 
 
 @click.group(

@@ -130,7 +130,9 @@ def _contents(context: click.Context, option: click.Parameter, value: str | None
         return Path(value).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{option.opts[0]} {value}: the file cannot be read ({reason})") from error
+        raise UsageError(
+            f"{option.opts[0]} {value}: the file cannot be read ({reason})."
+        ) from error
 
 
 def _output_options() -> tuple[Callable[..., Any], ...]:

@@ -68,12 +68,12 @@ def memory_path(files: tuple[str, ...], name: str | None, output: str | None) ->
     for file in files:
         if file.endswith(MEMORY_SUFFIX):
             raise UsageError(
-                f"{file} is a memory already; ask it with: namm-llm ask {file} QUESTION"
+                f"{file} is a memory already; ask it with: namm-llm ask {file} QUESTION."
             )
     if files.count("-") > 1:
-        raise UsageError("- stands for standard input and can be given only once")
+        raise UsageError("- stands for standard input and can be given only once.")
     if output is None:
         return None
     if name is not None:
-        raise UsageError("--name is for memories in the store; leave out one of --name and -o")
+        raise UsageError("--name is for memories in the store; leave out one of --name and -o.")
     return check_writable(output, MEMORY_SUFFIX)

@@ -88,19 +88,19 @@ class CacheConfig:
         if self.budget is not None and not self.policy.evicts:
             raise PolicyError(
                 f"policy {self.policy.name} keeps every token and takes no budget; "
-                "leave out one of the two"
+                "leave out one of the two."
             )
         if self.budget is None and self.policy.threshold is None:
             raise PolicyError(
                 f"policy {self.policy.name} needs a budget, for example 0.25 (a quarter of the "
-                "tokens) or 2048 (tokens)"
+                "tokens) or 2048 (tokens)."
             )
         if self.budget_scope == "padded" and (
             self.budget is not None or self.policy.threshold is None
         ):
             raise PolicyError(
                 "budget_scope 'padded' is the published threshold rule: it takes no budget, and a "
-                "policy with a threshold"
+                "policy with a threshold."
             )
 
     @property

@@ -75,7 +75,7 @@ def _check_known(values: Mapping[str, Any], kind: type[DataclassInstance], of: s
     if unknown:
         raise PolicyError(
             f"{of} has the setting {', '.join(unknown)}, which this program does not know; "
-            "update namm-llm, or read the document again"
+            "update namm-llm, or read the document again."
         )
 
 
@@ -96,5 +96,5 @@ def _written(budget: Budget | None) -> float | int | str | None:
             return text
     raise PolicyError(
         f"a budget of your own ({type(budget).__name__}) cannot be saved; "
-        "use a fraction, a number of tokens or a size"
+        "use a fraction, a number of tokens or a size."
     )

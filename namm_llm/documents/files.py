@@ -75,6 +75,8 @@ def join_texts(files: Sequence[FileText]) -> str:
 
 
 def _check_kind(data: bytes, name: str, suffix: str) -> None:
+    if data.startswith(b"GGUF"):
+        raise DocumentError(f"{name} is a model, not a document; name it with --model.")
     for start, what, needed in _SIGNATURES:
         if data.startswith(start) and suffix != needed:
             do = (
@@ -94,7 +96,7 @@ def _html(data: bytes, name: str) -> tuple[str, list[str]]:
         from inscriptis.css_profiles import STRICT_CSS_PROFILE
         from inscriptis.html_engine import Inscriptis
         from inscriptis.model.config import ParserConfig
-        from lxml.etree import LxmlError
+        from lxml.etree import LxmlError, strip_elements
         from lxml.html import HTMLParser, document_fromstring
 
     if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -106,6 +108,8 @@ def _html(data: bytes, name: str) -> tuple[str, list[str]]:
         encoding = None  # lxml then asks the page itself
     try:
         tree = document_fromstring(data, parser=HTMLParser(encoding=encoding))
+        # what only browsers without scripts show
+        strip_elements(tree, "noscript", with_tail=False)
         laid_out = Inscriptis(tree, ParserConfig(css=STRICT_CSS_PROFILE)).get_text()
     except (LxmlError, RecursionError, LookupError, ValueError) as error:
         raise DocumentError(f"{name} cannot be read as HTML ({_one_line(error)}).") from error
@@ -205,7 +209,7 @@ def _extra(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UsageError(
-            f"{name} needs libraries that are not installed: pip install 'namm-llm[documents]'"
+            f"{name} needs libraries that are not installed: pip install 'namm-llm[documents]'."
         ) from error
 
 

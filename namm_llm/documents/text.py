@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 
 from namm_llm.errors import DocumentError
+
+# byte order marks; that of UTF-32 begins with that of UTF-16
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -31,11 +41,17 @@ def file_bytes(path: Path) -> bytes:
 
 
 def decode(data: bytes, name: str) -> str:
-    """UTF-8 bytes as text. DocumentError if they are something else."""
+    """Bytes in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, as text. DocumentError if
+    they are something else.
+    """
+    encoding = next((each for mark, each in _MARKS if data.startswith(mark)), "utf-8")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
-        kind = "binary" if b"\0" in data else "not UTF-8 text"
+        if encoding in ("utf-16", "utf-32"):
+            kind = f"damaged {encoding.upper()} text"
+        else:
+            kind = "binary" if b"\0" in data else "not UTF-8 text"
         raise DocumentError(
             f"{name} is {kind} (byte {error.start} of {len(data)}); convert it to UTF-8 text first."
         ) from error

@@ -128,7 +128,8 @@ class Session:
         raise ContextError(
             f"the {what} has {tokens} tokens{behind}, but {self.loaded.model_id} was trained on "
             f"{positions} positions, one of them for the answer: shorten the {what}, or use a "
-            "model with more positions. (A budget saves memory, not positions.)"
+            "model with more positions. A budget saves memory, not positions; a summary reads a "
+            "longer text in parts."
         )
 
     # -- answers -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def load_matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise NammError("a plot needs matplotlib: pip install 'namm-llm[plots]'") from error
+        raise NammError("a plot needs matplotlib: pip install 'namm-llm[plots]'.") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot
 

@@ -99,7 +99,7 @@ def _side(memory: Document, starts: list[int], name: str) -> Side:
     if held.shape[2] != len(starts):
         raise DocumentError(
             f"the memory has {held.shape[2]} tokens, but {name} has {len(starts)}; "
-            "is it a memory of this document?"
+            "is it a memory of this document?."
         )
     own = sum(start >= 0 for start in starts)
     return Side(stats.policy, held[:, :, len(starts) - own :], stats.nbytes, stats.full_nbytes)

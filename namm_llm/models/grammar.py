@@ -59,7 +59,8 @@ class Grammars:
             from llguidance.hf import from_tokenizer
         except ImportError as error:
             raise UsageError(
-                "json_schema, regex and grammar need llguidance: pip install 'namm-llm[structured]'"
+                "json_schema, regex and grammar need llguidance: "
+                "pip install 'namm-llm[structured]'."
             ) from error
         fast: Any = tokenizer
         self._tokenizer: LLTokenizer = from_tokenizer(

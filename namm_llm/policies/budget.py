@@ -84,7 +84,7 @@ class ByteBudget(Budget):
             least = cost.fixed_nbytes + cost.token_nbytes * cost.heads
             raise BudgetError(
                 f"a budget of {self.text} is too small: this model needs at least {least} bytes "
-                "with this interval"
+                "with this interval."
             )
         return count
 
@@ -107,7 +107,7 @@ def parse_budget(value: Budget | float | int | str | None) -> Budget | None:
         if value == 1:
             raise BudgetError(
                 "a budget of 1 would keep a single token for each KV head: write 1.0 or 100% to "
-                "keep every token, or a number of tokens from 2 on"
+                "keep every token, or a number of tokens from 2 on."
             )
         if value > 1 and value == value // 1 and math.isfinite(value):
             return TokenBudget(int(value))

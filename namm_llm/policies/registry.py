@@ -56,13 +56,15 @@ def register_policy(policy: P) -> P:
     PolicyError for a class that is no policy, or a name that another policy has.
     """
     if not (isinstance(policy, type) and issubclass(policy, EvictionPolicy)):
-        raise PolicyError(f"{policy!r} is no policy; derive it from ScorePolicy or ObservingPolicy")
+        raise PolicyError(
+            f"{policy!r} is no policy; derive it from ScorePolicy or ObservingPolicy."
+        )
     name = getattr(policy, "name", None)
     if not name or not isinstance(name, str):
-        raise PolicyError(f"{policy.__name__} has no name; set name = '...' in the class")
+        raise PolicyError(f"{policy.__name__} has no name; set name = '...' in the class.")
     known = POLICIES.get(name)
     if known is not None and known.__qualname__ != policy.__qualname__:
-        raise PolicyError(f"the policy name {name!r} is taken by {known.__name__}; choose another")
+        raise PolicyError(f"the policy name {name!r} is taken by {known.__name__}; choose another.")
     POLICIES[name] = policy
     return policy
 
@@ -101,7 +103,7 @@ def make_policy(
     if namm is None:
         raise PolicyError(
             "policy namm needs a trained NAMM: name its file (--namm FILE), or choose another "
-            "policy"
+            "policy."
         )
     return NammPolicy(namm if isinstance(namm, Namm) else Namm.load(namm), exact)
 

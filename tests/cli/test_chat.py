@@ -65,23 +65,23 @@ def test_an_error_ends_a_pipe(cli: FakeCommandLine) -> None:
     [
         (
             "/frobnicate now",
-            "there is no command /frobnicate: /help lists them; // begins a message that starts with a slash",
+            "there is no command /frobnicate: /help lists them; // begins a message that starts with a slash.",
         ),
         (
             "/retyr",
-            "there is no command /retyr (did you mean /retry?): /help lists them; // begins a message that starts with a slash",
+            "there is no command /retyr (did you mean /retry?): /help lists them; // begins a message that starts with a slash.",
         ),
         ("/set heat 1", "sampling has no setting 'heat'; there are "),
-        ("/set temperature", "/set temperature needs a value: /set NAME VALUE"),
+        ("/set temperature", "/set temperature needs a value: /set NAME VALUE."),
         ("/set temperature hot", "temperature must be "),
         ("/set top_p 7", "top_p must be "),
         ("/stats maybe", "/stats takes on or off, not maybe"),
         ("/file", "/file needs the path of a document, or of several: "),
         ("/file -", "/file needs the path of a document, or of several: "),
-        ("/file 'half", "/file 'half: a quotation mark has no partner"),
+        ("/file 'half", "/file 'half: a quotation mark has no partner."),
         ("/file missing.txt", "missing.txt"),
-        ("/save", "/save needs the name of a file: /save talk.json"),
-        ("/load", "/load needs a file that /save wrote: /load talk.json"),
+        ("/save", "/save needs the name of a file: /save talk.json."),
+        ("/load", "/load needs a file that /save wrote: /load talk.json."),
         ("/load missing.json", "missing.json cannot be read: No such file or directory."),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_saved_conversation_is_loaded(
     assert cli.runner.params == [SamplingParams(max_tokens=1024, seed=3)]
     assert (
         cli([], "chat", stdin=f"/save {path}\n").stderr
-        == f"Error: {path} exists already; /save takes a new name\n"
+        == f"Error: {path} exists already; /save takes a new name.\n"
     )
 
 

@@ -340,17 +340,17 @@ def test_making_room_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (
             ["read", "x.namm"],
-            "x.namm is a memory already; ask it with: namm-llm ask x.namm QUESTION",
+            "x.namm is a memory already; ask it with: namm-llm ask x.namm QUESTION.",
         ),
-        (["read", "-", "-"], "- stands for standard input and can be given only once"),
+        (["read", "-", "-"], "- stands for standard input and can be given only once."),
         (["read", "note.txt", "-o", "x.bin"], "x.bin must end in .namm"),
         (
             ["read", "note.txt", "-o", "no/x.namm"],
-            f"{Path('no/x.namm')} cannot be written: name a file in a folder that exists and may be written to",
+            f"{Path('no/x.namm')} cannot be written: name a file in a folder that exists and may be written to.",
         ),
         (
             ["read", "note.txt", "-o", "x.namm", "--name", "x"],
-            "--name is for memories in the store; leave out one of --name and -o",
+            "--name is for memories in the store; leave out one of --name and -o.",
         ),
         (
             ["read", "note.txt", "--name", "a/b"],

@@ -75,7 +75,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "options", "message"),
     [
-        (Path.unlink, (), "its cache was not saved"),
+        (Path.unlink, (), "its cache was not saved."),
         (cut, (), "damaged"),
         (
             lambda path: None,
@@ -171,9 +171,9 @@ def test_the_list(chat: Callable[..., Result]) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("-c",), 2, "there is no saved chat to continue; begin one with: namm-llm chat"),
-        (("-c", "--session", "one"), 2, "choose one of -c, --session NAME and --no-save"),
-        (("--no-save", "-c"), 2, "choose one of -c, --session NAME and --no-save"),
+        (("-c",), 2, "there is no saved chat to continue; begin one with: namm-llm chat."),
+        (("-c", "--session", "one"), 2, "choose one of -c, --session NAME and --no-save."),
+        (("--no-save", "-c"), 2, "choose one of -c, --session NAME and --no-save."),
         (
             ("--session", "../one"),
             2,

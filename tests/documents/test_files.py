@@ -125,6 +125,16 @@ def test_a_word_documents_footnotes_are_read(write: Write) -> None:
     assert "Below the line." in text
 
 
+def test_what_only_browsers_without_scripts_show_is_left_out(write: Write) -> None:
+    page = b"<p>The lamp is green.</p><noscript><p>Switch scripts on.</p></noscript><p>Bye.</p>"
+    assert read_file(write("a.html", page)).text.split("\n\n") == ["The lamp is green.", "Bye."]
+
+
+def test_a_gguf_file_is_no_document(write: Write) -> None:
+    with pytest.raises(DocumentError, match=r"is a model, not a document; name it with --model\.$"):
+        read_file(write("a.gguf", b"GGUF\3\0\0\0"))
+
+
 def test_pdf_pages_without_text_are_counted_and_named(write: Write) -> None:
     path = write("a.pdf", pdf("First.", "", "Gr\xfcn.", ""))
     assert read_file(path) == FileText(
@@ -250,7 +260,7 @@ def test_a_missing_extra_names_the_command(
         read_file(path)
     assert (
         str(caught.value)
-        == f"{path} needs libraries that are not installed: pip install 'namm-llm[documents]'"
+        == f"{path} needs libraries that are not installed: pip install 'namm-llm[documents]'."
     )
 
 

@@ -28,8 +28,12 @@ from namm_llm.errors import DocumentError
             "notes.txt is not UTF-8 text (byte 0 of 1); convert it to UTF-8 text first.",
         ),
         (
-            "text".encode("utf-16"),
-            "notes.txt is binary (byte 0 of 10); convert it to UTF-8 text first.",
+            "é".encode("utf-16-be"),
+            "notes.txt is binary (byte 1 of 2); convert it to UTF-8 text first.",
+        ),
+        (
+            "text".encode("utf-16")[:-1],
+            "notes.txt is damaged UTF-16 text (byte 8 of 9); convert it to UTF-8 text first.",
         ),
     ],
 )
@@ -46,6 +50,12 @@ def test_files_that_are_not_there_are_explained(tmp_path: Path) -> None:
         read_text(tmp_path / "nothing.txt")
     with pytest.raises(DocumentError, match="is a folder; name the files in it"):
         read_text(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_byte_order_mark_tells_the_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "notes.txt").write_bytes("\ufeffEin Café, 漢字.".encode(encoding))
+    assert read_text(tmp_path / "notes.txt") == "Ein Café, 漢字."
 
 
 def test_text_files_are_read_whole(tmp_path: Path) -> None:

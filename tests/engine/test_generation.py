@@ -196,9 +196,8 @@ def test_a_prompt_beyond_the_trained_positions_is_refused(short_runner: Runner) 
         short_runner.generate([5] * 64)
     assert str(error.value) == (
         f"the prompt has 64 tokens, but {short_runner.model_id} was trained on 64 positions, one "
-        "of them for the answer: "
-        "shorten the prompt, or use a model with more positions. (A budget saves memory, not "
-        "positions.)"
+        "of them for the answer: shorten the prompt, or use a model with more positions. A budget "
+        "saves memory, not positions; a summary reads a longer text in parts."
     )
     with pytest.raises(ContextError, match="the document has "):
         short_runner.read("The quick brown fox. " * 20)

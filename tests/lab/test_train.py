@@ -189,7 +189,7 @@ def test_evolve_goes_on_by_itself_and_starts_over_with_force(folder: Path) -> No
     assert refusal.exit_code == 2
     assert refusal.stderr == (
         "Error: namm.safetensors.work was begun with sigma none, not 0.5: "
-        "give the same options to go on, --force to start over, or another --out\n"
+        "give the same options to go on, --force to start over, or another --out.\n"
     )
     again = evolve("--minutes", "0", generations=9)
     assert "after 3 generations" in again.stdout

@@ -234,7 +234,7 @@ def resume(given: dict[str, Any], files: WorkFiles) -> tuple[State, Namm] | None
     if found := files.resume():
         return found
     if given.get("resume"):
-        raise UsageError(f"there is no {files.work} to go on from; leave out --resume to begin")
+        raise UsageError(f"there is no {files.work} to go on from; leave out --resume to begin.")
     new_file(given)
     return None
 

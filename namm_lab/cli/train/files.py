@@ -24,7 +24,7 @@ def new_file(given: dict[str, Any]) -> Path:
     out = out_of(given)
     if out.exists() and not given.get("force"):
         raise UsageError(
-            f"{out} exists already: name another file with --out, or replace it with --force"
+            f"{out} exists already: name another file with --out, or replace it with --force."
         )
     return check_writable(out)
 

@@ -52,7 +52,7 @@ def chat(
         _list()
         return
     if sum((continues, name is not None, no_save)) > 1:
-        raise UsageError("choose one of -c, --session NAME and --no-save")
+        raise UsageError("choose one of -c, --session NAME and --no-save.")
     terminal = sys.stdin.isatty()
     session = _session(continues, name) if continues or name or (terminal and not no_save) else None
     conversation, settings = _begun(session, system, settings)

@@ -47,7 +47,7 @@ def obey(chat: Chat, name: str, rest: str) -> None:
         hint = f" (did you mean /{near[0]}?)" if near else ""
         raise UsageError(
             f"there is no command /{name}{hint}: /help lists them; // begins a message "
-            "that starts with a slash"
+            "that starts with a slash."
         )
     said = command.run(chat, rest)
     if said:
@@ -121,10 +121,10 @@ def _paths(rest: str) -> list[str]:
             for path in shlex.split(rest, posix=os.name == "posix")
         ]
     except ValueError as error:
-        raise UsageError(f"/file {rest}: a quotation mark has no partner") from error
+        raise UsageError(f"/file {rest}: a quotation mark has no partner.") from error
     if not paths or "-" in paths:
         raise UsageError(
-            "/file needs the path of a document, or of several: /file notes.txt 'my report.pdf'"
+            "/file needs the path of a document, or of several: /file notes.txt 'my report.pdf'."
         )
     return paths
 
@@ -136,7 +136,7 @@ def _set(chat: Chat, rest: str) -> str:
             f"{name:<20}{json.dumps(value)}" for name, value in chat.describe_params().items()
         )
     if not value:
-        raise UsageError(f"/set {name} needs a value: /set NAME VALUE")
+        raise UsageError(f"/set {name} needs a value: /set NAME VALUE.")
     params = chat.conversation.params.override({name: parsed(value)})
     chat.conversation.params = params
     needs_chance = name in ("top_k", "top_p", "min_p", "seed") and params.temperature == 0
@@ -215,17 +215,17 @@ def _edit(chat: Chat, rest: str) -> str:
 
 def _save(chat: Chat, rest: str) -> str:
     if not rest:
-        raise UsageError("/save needs the name of a file: /save talk.json")
+        raise UsageError("/save needs the name of a file: /save talk.json.")
     path = Path(rest).expanduser()
     if path.exists():
-        raise UsageError(f"{path} exists already; /save takes a new name")
+        raise UsageError(f"{path} exists already; /save takes a new name.")
     write_record(path, chat.record())
     return f"Saved as {path}."
 
 
 def _load(chat: Chat, rest: str) -> str:
     if not rest:
-        raise UsageError("/load needs a file that /save wrote: /load talk.json")
+        raise UsageError("/load needs a file that /save wrote: /load talk.json.")
     path = Path(rest).expanduser()
     conversation = conversation_of(read_record(path), chat.conversation, path)
     chat.start_over(conversation)

@@ -66,7 +66,7 @@ class Chat:
             return
         try:
             if not self.session.cache_path.exists():
-                raise CacheError("its cache was not saved")
+                raise CacheError("its cache was not saved.")
             memory = runner.open(self.session.cache_path)
             runner.recall(memory)
         except NammError as error:

@@ -97,7 +97,7 @@ class Session:
         """The chat that was saved last."""
         paths = sorted(sessions_folder().glob("*.json"), key=lambda path: path.stat().st_mtime)
         if not paths:
-            raise UsageError("there is no saved chat to continue; begin one with: namm-llm chat")
+            raise UsageError("there is no saved chat to continue; begin one with: namm-llm chat.")
         return cls(paths[-1].stem)
 
     def load(self) -> dict[str, Any] | None:

@@ -203,7 +203,7 @@ def why_not_static(model: PreTrainedModel, *caches: ManagedCache) -> str | None:
 
 def _raise(error: Exception) -> None:
     raise CacheError(
-        f"a CUDA graph of this model could not be recorded ({first_line(error)}); pass graph=False"
+        f"a CUDA graph of this model could not be recorded ({first_line(error)}); pass graph=False."
     ) from error
 
 
