@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         for entry in entries:
             click.echo(json.dumps(about(entry), ensure_ascii=False))
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and entries:
         show_table(entries)
     else:
         for entry in entries:

@@ -120,8 +120,8 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 def size(nbytes: float) -> str:
     """`34 MB`, with a decimal below ten."""
-    units = iter(("B", "kB", "MB", "GB"))
+    units = iter(("B", "kB", "MB", "GB", "TB"))
     unit = next(units)
-    while nbytes >= 1000 and unit != "GB":
+    while nbytes >= 1000 and unit != "TB":
         nbytes, unit = nbytes / 1000, next(units)
     return f"{nbytes:.0f} {unit}" if nbytes >= 10 or unit == "B" else f"{nbytes:.1f} {unit}"

@@ -17,7 +17,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]I?)B?|B)", re.IGNORECASE)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _HELP = (
     "give a fraction above 0 and up to 1.0 (0.25, 25%), a number of tokens for each KV head from 2 "
-    "on (2048) or a size (2GiB)"
+    "on (2048) or a size (2GiB)."
 )
 
 
@@ -130,7 +130,7 @@ def _parse_text(text: str) -> Budget | None:
     try:
         return parse_budget(int(text) if text.isdecimal() else float(text))
     except ValueError:
-        point = f"write {text.replace(',', '.')} with a point" if _is_comma(text) else _HELP
+        point = f"write {text.replace(',', '.')} with a point." if _is_comma(text) else _HELP
         raise BudgetError(f"{text!r} is not a budget: {point}") from None
 
 

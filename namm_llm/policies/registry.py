@@ -82,7 +82,9 @@ def policy_class(name: str) -> type[EvictionPolicy]:
     if name not in POLICIES:
         close = get_close_matches(name, POLICIES, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise PolicyError(f"there is no policy {name!r}{hint}; choose one of {', '.join(POLICIES)}")
+        raise PolicyError(
+            f"there is no policy {name!r}{hint}; choose one of {', '.join(POLICIES)}."
+        )
     return POLICIES[name]
 
 
@@ -121,5 +123,5 @@ def _load_installed() -> None:
         except ImportError as error:
             package = point.dist.name if point.dist else point.value
             raise PolicyError(
-                f"the policy {point.name} of {package} cannot be loaded: {error}"
+                f"the policy {point.name} of {package} cannot be loaded: {error}."
             ) from error

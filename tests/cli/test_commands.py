@@ -186,7 +186,8 @@ def test_ctrl_c_keeps_what_was_said_and_exits_130(cli: FakeCommandLine, handbook
         (1500, "1.5 kB"),
         (34_100_000, "34 MB"),
         (2_500_000_000, "2.5 GB"),
-        (4e13, "40000 GB"),
+        (4e13, "40 TB"),
+        (4e16, "40000 TB"),
     ],
 )
 def test_sizes(nbytes: float, text: str) -> None:

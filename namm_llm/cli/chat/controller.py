@@ -249,11 +249,12 @@ class Chat:
             return "Nothing is read yet."
         cache = self.cache
         room = f" of {grouped(self.runner.context_window)}" if self.runner.context_window else ""
+        evicted = cache.stored_tokens < cache.seen_tokens
+        full = f" (all of them: {size(cache.full_nbytes)})" if evicted else ""
         return (
             f"Read: {grouped(cache.seen_tokens)}{room} tokens\n"
             f"Kept: {grouped(cache.stored_tokens)} tokens for each head "
-            f"({cache.kept_fraction:.0%}), {size(cache.nbytes)} "
-            f"(all of them: {size(cache.full_nbytes)})\n"
+            f"({cache.kept_fraction:.0%}), {size(cache.nbytes)}{full}\n"
             f"Chosen by: {cache.policy}, in {grouped(cache.eviction_steps)} eviction steps"
         )
 
