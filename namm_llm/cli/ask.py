@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from namm_llm.cli.inputs import open_document, piped_text, question
+from namm_llm.cli.inputs import open_document, piped_text
 from namm_llm.cli.options import Settings, command
-from namm_llm.cli.output import answer
+from namm_llm.cli.output import Start, answer
+
+if TYPE_CHECKING:
+    from namm_llm.config import SamplingParams
+    from namm_llm.document import Document
 
 
 @command("load", "run", "cache", "sampling")
@@ -33,7 +39,12 @@ def ask(document: str, questions: tuple[str, ...], no_keep: bool, settings: Sett
     given = "" if document == "-" else piped_text()
     memory = open_document(document, settings, keep=not no_keep)
     for text in questions:
-        start = question(memory, f"{given}\n\n{text}".strip(), params)
+        start = about(memory, f"{given}\n\n{text}".strip(), params)
         result = answer(start, as_json=settings.as_json, stats=settings.stats, params=params)
         if result.finish_reason == "cancelled":
             raise KeyboardInterrupt
+
+
+def about(memory: Document, question: str, params: SamplingParams) -> Start:
+    """Begins the answer; a question is short, so there is no progress to report."""
+    return lambda cancel, _: memory.stream(question, params, cancel=cancel)

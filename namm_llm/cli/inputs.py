@@ -6,20 +6,16 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING
 
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import Start, tell
+from namm_llm.cli.output import tell
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
-    from namm_llm.config import SamplingParams
     from namm_llm.document import Document
     from namm_llm.documents import FileText
-    from namm_llm.engine.stream import Stream
 
 MEMORY_SUFFIX = ".namm"
 PATIENCE_SECONDS = 2.0
@@ -48,26 +44,10 @@ def open_document(file: str, settings: Settings, *, keep: bool = False) -> Docum
     return recalled.document
 
 
-def question(document: Document, text: str, params: SamplingParams) -> Start:
-    """Begins the answer to a question about a document."""
-
-    def start(*, cancel: Event, on_progress: Callable[[int, int], None]) -> Stream:
-        return document.stream(
-            text, params, cancel=cancel
-        )  # questions are short, so there is no progress to report
-
-    return start
-
-
-def document_text(file: str) -> str:
-    """The text of FILE (txt, md, html, pdf, docx, ...), or of standard input for `-`. What of it
-    cannot be read is said on stderr.
-    """
-    return document_file(file).text
-
-
 def document_file(file: str) -> FileText:
-    """`document_text` with the document's name."""
+    """FILE (txt, md, html, pdf, docx, ...), or standard input for `-`. What of it cannot be read is
+    said on stderr.
+    """
     from namm_llm.documents import read_file, text_of
 
     found = read_file(file) if file != "-" else text_of(sys.stdin.buffer.read(), "standard input")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from namm_llm.summaries import Summary
 
 
-class Start(Protocol):
-    """Begins an answer: `runner.stream` or `document.stream` with all but these arguments bound."""
-
-    def __call__(
-        self, *, cancel: threading.Event, on_progress: Callable[[int, int], None]
-    ) -> Stream: ...
+Start = Callable[[threading.Event, Callable[[int, int], None]], "Stream"]
+"""Begins an answer that the event cancels; reports how far the prompt is read."""
 
 
 def answer(
@@ -38,7 +34,7 @@ def answer(
     more: what allows a longer answer, for the line on stderr that says that one was cut.
     """
     with interruptible() as cancel, ProgressBar() as bar:
-        stream = start(cancel=cancel, on_progress=bar.update)
+        stream = start(cancel, bar.update)
         for piece in stream:
             bar.stop()
             if not as_json:

@@ -76,7 +76,6 @@ class Chat:
             self._saved_tokens = self.cache.seen_tokens
 
     # -- messages and files ------------------------------------------------------------------------
-    # -------------------------------
 
     def say(self, text: str) -> None:
         """Add a message and print the answer to it."""
@@ -99,15 +98,16 @@ class Chat:
         """
         self.save()  # the message is safe from here on
         params = self.conversation.params
-        start = partial(self.runner.stream, self.conversation.messages, params)
-        more = "--max-tokens" if self._in_pipe else "/set max_tokens"
+        messages = self.conversation.messages
         try:
             result = answer(
-                start,
+                lambda cancel, read: self.runner.stream(
+                    messages, params, cancel=cancel, on_progress=read
+                ),
                 as_json=self.settings.as_json,
                 stats=self.shows_stats,
                 params=params,
-                more=more,
+                more="--max-tokens" if self._in_pipe else "/set max_tokens",
             )
         except (NammError, KeyboardInterrupt):
             self._give_up(before)
@@ -151,7 +151,6 @@ class Chat:
         return f"{file.name} is read ({read} tokens{seconds}) and goes before your next message."
 
     # -- saving ------------------------------------------------------------------------------------
-    # -------------------------------
 
     def record(self) -> dict[str, Any]:
         """What a file of this chat holds."""
@@ -230,7 +229,6 @@ class Chat:
             self._cannot_save = True
 
     # -- what it is --------------------------------------------------------------------------------
-    # -------------------------------
 
     def describe_model(self) -> str:
         """The model and the settings of its cache."""

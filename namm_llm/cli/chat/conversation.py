@@ -102,7 +102,6 @@ class Conversation:
         return self.withdraw() if self.turns else None
 
     # -- as plain values ---------------------------------------------------------------------------
-    # -------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

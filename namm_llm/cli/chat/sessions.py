@@ -21,10 +21,7 @@ from filelock import FileLock, Timeout
 from namm_llm.errors import DocumentError, UsageError
 from namm_llm.io import data_folder, replacing
 
-VERSION = 1
-CACHES_NBYTES = (
-    4_000_000_000  # of all caches together; older ones go first, and what was said stays
-)
+CACHES_NBYTES = 4_000_000_000  # of all caches together; the oldest go first
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
@@ -137,9 +134,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     try:
         with replacing(path) as part:
             part.touch(mode=0o600)
-            part.write_text(
-                json.dumps({"version": VERSION, **record}, ensure_ascii=False), encoding="utf-8"
-            )
+            part.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
     except OSError as error:
         raise DocumentError(
             f"the chat cannot be saved as {path}: {error.strerror or error}."
@@ -150,18 +145,13 @@ def read_record(path: Path) -> dict[str, Any]:
     """A conversation from its file. DocumentError if it is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        version, _ = values["version"], values["conversation"]
+        _ = values["conversation"]
     except OSError as error:
         raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DocumentError(
             f"{path} is no saved chat, or a damaged one; move it away, or take another."
         ) from error
-    if version != VERSION:
-        raise DocumentError(
-            f"{path} has format version {version}, this program knows version {VERSION}; "
-            "use the program that wrote it."
-        )
     assert isinstance(values, dict)
     return values
 
