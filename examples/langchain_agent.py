@@ -49,7 +49,7 @@ def main() -> list[BaseMessage]:
         print(f"{message.type}: {getattr(message, 'tool_calls', None) or message.text}")
     cache = messages[-1].response_metadata["namm"]
     print(
-        f"kept {cache['kept_tokens']} of {cache['seen_tokens']} tokens, "
+        f"kept {cache['stored_tokens']} of {cache['seen_tokens']} tokens, "
         f"{time.perf_counter() - began:.1f} s"
     )
     return messages

@@ -1,5 +1,4 @@
-"""Retrieval-augmented answers over a long text with LangChain: local embeddings, a store in memory,
-an evicting cache.
+"""Retrieval-augmented answers with LangChain: local embeddings, a store in memory, evicting cache.
 
 pip install 'namm-llm[langchain,examples]'; python -m examples.langchain_rag
 """
@@ -43,11 +42,9 @@ def main(records: int = RECORDS, questions: int = 3) -> int:
     chat = ChatNamm(budget=0.5, max_tokens=40)
     splitter = RecursiveCharacterTextSplitter(chunk_size=1000, chunk_overlap=200)
     store = InMemoryVectorStore.from_texts(splitter.split_text(text), MiniLM())
-    retrieved = {
-        "context": store.as_retriever(search_kwargs={"k": 4}) | joined,
-        "question": RunnablePassthrough(),
-    }
-    chain = retrieved | ChatPromptTemplate([("user", "{context}\n\n{question}")]) | chat
+    found = store.as_retriever(search_kwargs={"k": 4}) | joined
+    prompt = ChatPromptTemplate([("user", "{context}\n\n{question}")])
+    chain = {"context": found, "question": RunnablePassthrough()} | prompt | chat
     right = 0
     for record in stated[:questions]:
         began = time.perf_counter()
@@ -55,7 +52,7 @@ def main(records: int = RECORDS, questions: int = 3) -> int:
         cache, seconds = answer.response_metadata["namm"], time.perf_counter() - began
         right += record.answered_by(answer.text)
         print(f"{record.question}\n  {answer.text.strip()}")
-        print(f"  kept {cache['kept_tokens']} of {cache['seen_tokens']} tokens, {seconds:.1f} s")
+        print(f"  kept {cache['stored_tokens']} of {cache['seen_tokens']} tokens, {seconds:.1f} s")
     return right
 
 

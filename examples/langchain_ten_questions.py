@@ -29,7 +29,7 @@ def main(records: int = RECORDS, questions: int = 10) -> list[int]:
             f"({'right' if record.answered_by(answer.text) else 'wrong'})"
         )
         print(
-            f"  read {read[-1]} of {used['input_tokens']} tokens, kept {cache['kept_tokens']}, "
+            f"  read {read[-1]} of {used['input_tokens']} tokens, kept {cache['stored_tokens']}, "
             f"{time.perf_counter() - began:.1f} s"
         )
     return read

@@ -1,8 +1,6 @@
-"""A long text summarised with LangGraph: every part on its own and all at once, then the summaries
-together.
+"""A long text summarised with LangGraph: its parts as one batch, then their summaries together.
 
-The parts run in parallel; the model decodes them as one batch. pip install
-'namm-llm[langchain,examples]'; python -m examples.langgraph_summary
+pip install 'namm-llm[langchain,examples]'; python -m examples.langgraph_summary
 """
 
 import operator
@@ -29,7 +27,7 @@ def main(characters: int = 8000, part: int = 2000) -> State:
     def ask(text: str) -> tuple[str, tuple[int, int]]:
         answer = chat.invoke(f"{text}\n\nSummarize the text above in one sentence.")
         cache = answer.response_metadata["namm"]
-        return answer.text.strip(), (cache["kept_tokens"], cache["seen_tokens"])
+        return answer.text.strip(), (cache["stored_tokens"], cache["seen_tokens"])
 
     def summarize(state: dict[str, str]) -> dict[str, list]:
         summary, kept = ask(state["part"])

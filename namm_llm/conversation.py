@@ -12,6 +12,7 @@ from namm_llm.document import Document
 from namm_llm.engine.session import Session
 from namm_llm.errors import CacheError, UsageError
 from namm_llm.models.messages import Message
+from namm_llm.models.tools import Tool
 
 _TEXT, _IDS = "chat_text", "chat_ids"
 
@@ -43,9 +44,11 @@ class Conversation:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def remember(session: Session, messages: Sequence[Message]) -> Document | None:
+def remember(
+    session: Session, messages: Sequence[Message], tools: Sequence[Tool] = ()
+) -> Document | None:
     """What is kept of a conversation, as a memory; see `Runner.remember`."""
-    text = session.format.template.render(messages)
+    text = session.format.template.render(messages, tools)
     ids, length = session.format.known.longest(text) or ([], 0)
     cache = session.kept_cache(ids)
     if cache is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +20,11 @@ from namm_llm.config import (
     split,
     takes_settings,
 )
+from namm_llm.config.header import config_to_dict
 from namm_llm.document import Document
+from namm_llm.documents import SavedModel
 from namm_llm.documents.blocks import Text, TextBlocks
+from namm_llm.documents.saved import memory_fingerprint
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.results import Generation, OnProgress
 from namm_llm.engine.session import Session
@@ -198,11 +202,11 @@ class Runner:
         request = self.session.reading_request(messages)
         return self.session.answer([request], **options)[0]
 
-    def remember(self, messages: Sequence[Message]) -> Document | None:
+    def remember(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Document | None:
         """What is kept of a conversation, to save and to `recall`, or None. It holds text and ids
         too, with which the next prompt is compared; it is no document to ask.
         """
-        return conversation.remember(self.session, messages)
+        return conversation.remember(self.session, messages, tools)
 
     def recall(self, memory: Document) -> None:
         """Go on with the conversation of a memory that `remember` gave, without reading it.
@@ -227,6 +231,12 @@ class Runner:
         """
         blocks = TextBlocks(text)
         return Document(self.session, self.session.read(None, blocks, on_progress), blocks.sha256)
+
+    def memory_fingerprint(self, text: str) -> str:
+        """`Document.fingerprint` of what `read` gives for a text, without reading it."""
+        text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        model, config = SavedModel.of(self.loaded), config_to_dict(self.session.config)
+        return memory_fingerprint(model, config, text_sha256)
 
     def open(self, path: str | os.PathLike[str]) -> Document:
         """A memory that was saved with this model, with its own settings; or DocumentError."""

@@ -10,6 +10,7 @@ except ImportError as error:
     ) from error
 
 from langchain_namm.chat import ChatNamm
+from langchain_namm.index import NammIndex, NammReader
 from langchain_namm.llm import NammLLM
 
-__all__ = ["ChatNamm", "NammLLM"]
+__all__ = ["ChatNamm", "NammIndex", "NammLLM", "NammReader"]

@@ -10,5 +10,6 @@ except ImportError as error:
     ) from error
 
 from llama_index.llms.namm.base import NammLLM
+from llama_index.llms.namm.index import NammQueryEngine, NammReader
 
-__all__ = ["NammLLM"]
+__all__ = ["NammLLM", "NammQueryEngine", "NammReader"]
