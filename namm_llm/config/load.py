@@ -24,7 +24,7 @@ class LoadConfig:
     """
 
     model: str | os.PathLike[str] = setting(
-        "GGUF file, folder or Hugging Face id of a Llama-like model.",
+        "GGUF file, folder, Hugging Face id or pulled name of a Llama-like model.",
         DEFAULT_MODEL,
         annotation="str | os.PathLike[str]",
         metavar="NAME",
@@ -72,7 +72,7 @@ class LoadConfig:
         group="run",
     )
     cuda_graphs: bool | Literal["eager"] | None = setting(
-        "Decode with CUDA graphs.",
+        "Decode with CUDA graphs (experimental).",
         None,
         annotation="bool | Literal['eager'] | None",
         unset="where the model is on one CUDA device",

@@ -136,7 +136,10 @@ class Decoding(Protocol):
 
 
 class PlainDecoding:
-    """Decoding by plain calls of the model. reason: why CUDA graphs are not used."""
+    """Decoding by plain calls of the model.
+
+    reason: why CUDA graphs are not used.
+    """
 
     def __init__(self, loaded: LoadedModel, reason: str) -> None:
         self._loaded = loaded

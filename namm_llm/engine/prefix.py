@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from namm_llm.cache import ManagedCache
 from namm_llm.engine.forward import tokens_seen
 
-# tokens before a prompt's end at which forks are kept: a question of up to 512 tokens can be
-# replaced by reading at most four times as many
-# as it has (or 32); the last is for the same prompt again, which must have a token to read
+# tokens before a prompt's end at which forks are kept: a question of up to 512 tokens is replaced
+# by reading at most four times as many as it has (or 32); the last is for the same prompt again,
+# of which one token must be left to read
 _FROM_END = (512, 128, 32, 1)
 _WORTH = 32  # tokens that another fork must save
 
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """caches: by the number of tokens of `ids` that went through each."""
+    """The caches of one prompt."""
 
     ids: list[int]
     caches: dict[int, ManagedCache]
+    """By the number of tokens of `ids` that went through each."""
 
 
 class PrefixStore:

@@ -7,6 +7,7 @@ has its own ticket, its own cancel flag, and the answer that it would get alone.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -53,9 +54,13 @@ class RequestQueue:
         self._worker = worker
         self._waiting: list[_Caller] = []
         self._changing = threading.Lock()
+        self._process = os.getpid()
 
     def submit(self, request: Request, cancel: CancelFlag | None) -> Ticket[Event]:
         """Progress, pieces and the result of one request."""
+        if self._process != os.getpid():
+            # a forked process has none of its parent's callers, and the lock may have been held
+            self._process, self._waiting, self._changing = os.getpid(), [], threading.Lock()
         stopped = threading.Event()
         caller = _Caller(replace(request, cancel=AnyOf(stopped, cancel)), stopped)
         with self._changing:

@@ -27,9 +27,10 @@ _EXIT_SECONDS = 10.0  # a thread that computes while the interpreter ends would 
 
 @dataclass(frozen=True)
 class End:
-    """The last thing in a ticket's queue. error: what the job raised."""
+    """The last thing in a ticket's queue."""
 
     error: BaseException | None = None
+    """What the job raised."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,10 @@ class _Ending:
 
 
 class Grammars:
-    """Makes the constraints of one tokenizer. vocabulary: columns of the logits."""
+    """Makes the constraints of one tokenizer.
+
+    vocabulary: columns of the logits. Raises UsageError if the extra `structured` is missing.
+    """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, end_ids: frozenset[int]
@@ -110,8 +113,9 @@ def _grammar(name: str, text: str) -> str:
 
 
 class Constraint:
-    """What may come next in one answer. ending: how a value is ended soonest; None if the answer
-    may be cut.
+    """What may come next in one answer.
+
+    ending: how a value is ended soonest; None if the answer may be cut.
     """
 
     def __init__(self, matcher: LLMatcher, ending: _Ending | None) -> None:

@@ -17,14 +17,19 @@ _COUNT = 16
 
 @dataclass(frozen=True)
 class _Known:
+    """A text that went through the model."""
+
     before: str
     last: str
+    """The answer at its end."""
     ids: list[int]
+    """Of both."""
 
 
 class TokenizationCache:
-    """The last texts and their ids. Any thread may use it. special: matches the special tokens, by
-    which a message ends.
+    """The last texts that went through the model, with their ids. Any thread may use it.
+
+    special: matches the special tokens, by which a message ends.
     """
 
     def __init__(self, special: re.Pattern[str] | None) -> None:

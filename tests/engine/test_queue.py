@@ -5,6 +5,8 @@ and leaves alone.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +130,26 @@ def test_each_answer_of_a_batch_ends_with_its_own_last_token(
     gate.set()
     list(long)
     assert long.result.usage.output_tokens == 30
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_answers_none_of_its_parents_callers(runner: Runner) -> None:
+    expected, document = runner.generate("A", max_tokens=3).text, runner.read("The fox is red.")
+    freed, fork = threading.Event(), multiprocessing.get_context("fork")
+    threading.Thread(target=lambda: runner.session.call(freed.wait)).start()
+    waiting = document.stream("Who?", max_tokens=3)  # cannot share a batch with the child's prompt
+    parent, child = fork.Pipe()
+    process = fork.Process(target=lambda: child.send(runner.generate("A", max_tokens=3).text))
+    process.start()
+    try:
+        assert parent.poll(60)
+        assert parent.recv() == expected
+        process.join(10)
+    finally:
+        process.kill()
+        freed.set()
+    assert waiting.finished().usage.output_tokens == 3
 
 
 async def test_streams_for_asyncio_do_not_block_the_loop(runner: Runner) -> None:

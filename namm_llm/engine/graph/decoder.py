@@ -1,11 +1,10 @@
-"""Decoding one token after the other in shapes that never change between two updates, which a CUDA
+"""`StaticDecoder`: decoding in shapes that never change between two eviction steps, which a CUDA
 graph records once and repeats.
 
-The window part has room for a whole interval from the beginning and lengths are numbers on the
+The window has buffers for a whole interval from the beginning and lengths are numbers on the
 device, so nothing of a step depends on the host: it starts no allocation, waits for nothing and
-copies nothing back. At an update the normal code judges and evicts, and the graph is recorded
-again: that is one step in an interval, and so retained tokens need no copy in buffers that stay
-where they are.
+copies nothing back. An eviction step runs the normal code, and the graph is recorded again: that is
+one token in an interval, and so retained tokens need no copy in buffers that stay where they are.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from transformers.cache_utils import Cache
 from namm_llm.cache.cache import ManagedCache
 from namm_llm.cache.transformers import prepare_model
 from namm_llm.engine.forward import out_of_memory, step
-from namm_llm.engine.graph.counters import Clock
+from namm_llm.engine.graph.counters import StepCounters
 from namm_llm.engine.graph.host_copy import HostCopy
 from namm_llm.engine.graph.layer import StaticLayer, StaticSequence
-from namm_llm.engine.graph.recorder import Recording
+from namm_llm.engine.graph.recorder import GraphRunner
 from namm_llm.errors import CacheError
 
 
@@ -61,7 +60,7 @@ class StaticDecoder:
         self._rows = list(
             self._going
         )  # those that have left stay in the shapes until the next recording
-        self._recording = Recording(device, record=graph, refused=refused or _raise)
+        self._runner = GraphRunner(device, record=graph, refused=refused or _raise)
         self._arrange()
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -74,22 +73,22 @@ class StaticDecoder:
         try:
             return self._step(tokens)
         except torch.OutOfMemoryError as error:
-            longest = max(row.clock.seen for row in self._rows)
+            longest = max(row.counters.seen for row in self._rows)
             nbytes = sum(row.cache.nbytes for row in self._rows)
             raise out_of_memory(longest, len(tokens), nbytes) from error
 
     @torch.no_grad()
     def _step(self, tokens: Tensor) -> Tensor:
-        due = [row for row in self._going if row.clock.is_due]
+        due = [row for row in self._going if row.counters.is_due]
         for row in due:
-            row.update()
+            row.evict()
         if due or 2 * len(self._going) < len(self._rows):
             self._arrange()
         for row, token in zip(self._going, tokens, strict=True):
             row.token.copy_(token[None])
-        self._recording.run(self._forward)
+        self._runner.run(self._forward)
         for row in self._going:
-            row.clock.tick()
+            row.counters.tick()
         assert self._logits is not None
         if len(self._going) == len(self._rows):
             return self._logits
@@ -112,7 +111,7 @@ class StaticDecoder:
         without_last: less its newest token.
         """
         left = self._going.pop(row)
-        left.clock.tick(-without_last)
+        left.counters.tick(-without_last)
         left.leave()
         return left.cache
 
@@ -130,57 +129,58 @@ class StaticDecoder:
         """Shapes for the sequences that are left; the next step is the first of a new recording."""
         self._rows = list(self._going)
         self._logits: Tensor | None = None
-        seen = max(row.clock.seen for row in self._rows)
+        seen = max(row.counters.seen for row in self._rows)
         self._layers = [
             StaticLayer(sequences, seen)
             for sequences in zip(*(row.layers for row in self._rows), strict=True)
         ]
-        self._recording.forget()
+        self._runner.forget()
 
     def _forward(self) -> None:
         logits = step(
             self._model,
             Cache(layers=cast("list[Any]", self._layers)),
             torch.cat([row.token for row in self._rows]),
-            torch.cat([row.clock.position for row in self._rows]),
+            torch.cat([row.counters.position for row in self._rows]),
         )
         if self._logits is None:
             self._logits = torch.empty_like(logits)
         self._logits.copy_(logits)
         for row in self._rows:
-            row.clock.advance()
+            row.counters.advance()
 
 
 class _Row:
-    """One sequence in all layers. token: int64 `[1, 1]`, its next one."""
+    """One sequence in all layers."""
 
     def __init__(self, cache: ManagedCache) -> None:
         self.cache = cache
         sequences = [layer.sequences[0] for layer in cache.managed]
-        self.clock = Clock(
+        self.counters = StepCounters(
             sequences[0], max(len(sequence.retained.lengths) for sequence in sequences)
         )
-        self.layers = [StaticSequence(layer, self.clock) for layer in cache.managed]
+        self.layers = [StaticSequence(layer, self.counters) for layer in cache.managed]
         self.token = torch.zeros(1, 1, dtype=torch.int64, device=sequences[0].retained.keys.device)
+        """Its next token, int64 `[1, 1]`."""
 
-    def update(self) -> None:
+    def evict(self) -> None:
         """All layers stand at the same token, so the order of the normal path does not matter."""
-        self._judge()
+        self._evict_due()
         for layer in self.layers:
-            layer.take_over()
-        self.clock.set(self.cache.managed[0].sequences[0])
+            layer.load()
+        self.counters.set(self.cache.managed[0].sequences[0])
 
     def leave(self) -> None:
         """The cache has it all; what the device still counts is of no use."""
-        self._judge()
+        self._evict_due()
         for layer in self.layers:
             layer.leave()
-        self.clock.stop()
+        self.counters.stop()
 
-    def _judge(self) -> None:
+    def _evict_due(self) -> None:
         for layer in self.layers:
-            layer.hand_over()
-        if self.clock.is_due:
+            layer.store_back()
+        if self.counters.is_due:
             for managed in self.cache.managed:
                 self.cache.evict_due(managed, 0)
 

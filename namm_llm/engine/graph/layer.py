@@ -1,8 +1,7 @@
-"""One layer of a model in buffers that stay where they are between two updates, for every sequence
-of a batch.
+"""One layer in buffers that stay where they are between two eviction steps.
 
-Settled tokens are read where they lie, also those that forks share; window tokens and the queries
-that policies look back on have room for a whole interval from the beginning.
+Retained tokens are read where they lie, also those that forks share. Window tokens and the queries
+that policies look back on have buffers for a whole interval from the beginning.
 """
 
 from __future__ import annotations
@@ -17,17 +16,20 @@ from namm_llm.cache.layer import ManagedLayer
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.cache.transformers import PendingKeys, PendingLayer
 from namm_llm.cache.window import GrowingBuffer
-from namm_llm.engine.graph.counters import Clock
+from namm_llm.engine.graph.counters import StepCounters
 from namm_llm.tokens import VarlenTokens
 
 
 class StaticSequence:
-    """One sequence in one layer. layer: of its own cache, which holds no other sequence."""
+    """One sequence in one layer.
 
-    def __init__(self, layer: ManagedLayer, clock: Clock) -> None:
+    layer: of the sequence's own cache, which holds no other one.
+    """
+
+    def __init__(self, layer: ManagedLayer, counters: StepCounters) -> None:
         self._layer = layer
         self._sequence: LayerSequence = layer.sequences[0]
-        self._clock = clock
+        self._counters = counters
         retained, interval = self._sequence.retained, self._sequence.config.interval
         groups, device = len(retained.lengths), retained.keys.device
         sizes = (retained.keys.shape[-1], retained.values.shape[-1])
@@ -37,28 +39,28 @@ class StaticSequence:
         )
         starts = torch.arange(groups, dtype=torch.int32, device=device) * interval
         self._buffers = keys, values
-        self._recent = VarlenTokens(
-            keys.flatten(0, 1), values.flatten(0, 1), starts, clock.lengths[:groups], interval
+        self._window = VarlenTokens(
+            keys.flatten(0, 1), values.flatten(0, 1), starts, counters.lengths[:groups], interval
         )
         self._queries: list[Tensor] = []
-        self.take_over()
+        self.load()
 
     def extend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Store one token, key and value `[G, 1, D]`, and attend with its queries `[H, 1, D]`:
         output `[H, 1, D]`.
         """
-        clock, sequence = self._clock, self._sequence
+        counters, sequence = self._counters, self._sequence
         for buffer, new in zip(self._buffers, (keys, values), strict=True):
-            buffer.index_copy_(1, clock.row, new)
-        out, lse = varlen_attention(query, (*self._settled, self._recent), scale=sequence.scale)
+            buffer.index_copy_(1, counters.key_row, new)
+        out, lse = varlen_attention(query, (*self._retained, self._window), scale=sequence.scale)
         if sequence.config.policy.observes:
-            self._make_room(query, lse)
+            self._make_buffers(query, lse)
             for buffer, new in zip(self._queries, (query, lse), strict=True):
-                buffer.index_copy_(1, clock.place, new)
+                buffer.index_copy_(1, counters.query_row, new)
         return out
 
-    def take_over(self) -> None:
-        """Move what the sequence holds since its last update into the buffers."""
+    def load(self) -> None:
+        """Move the window of the sequence, and the queries it carries, into the buffers."""
         sequence = self._sequence
         retained = sequence.retained
         both = torch.tensor([retained.lengths, retained.lengths], dtype=torch.int32)
@@ -67,18 +69,18 @@ class StaticSequence:
         whole = VarlenTokens(
             retained.keys, retained.values, starts, lengths, retained.longest, retained.scales
         )
-        self._settled = (whole,) if retained.longest else ()
+        self._retained = (whole,) if retained.longest else ()
         for buffer, column in zip(self._buffers, sequence.window.columns(), strict=False):
             buffer[:, : column.shape[1]] = column
-        columns = sequence.queries.columns()  # none, if the policy carries nothing over an update
+        columns = sequence.queries.columns()  # none, if the policy carries nothing on
         if columns:
-            self._make_room(*columns)
+            self._make_buffers(*columns)
         for buffer, column in zip(self._queries, columns, strict=False):
             buffer[:, : column.shape[1]] = column
 
-    def _make_room(self, *like: Tensor) -> None:
-        """Buffers for queries and log-sum-exps `[H, ...]`, for a whole interval and the most that
-        is carried over an update.
+    def _make_buffers(self, *like: Tensor) -> None:
+        """Buffers for queries and log-sum-exps `[H, ...]`: a whole interval, and the most that is
+        carried over an eviction step.
         """
         if self._queries:
             return
@@ -88,13 +90,13 @@ class StaticSequence:
             column.new_empty(column.shape[0], room, *column.shape[2:]) for column in like
         ]
 
-    def hand_over(self) -> None:
+    def store_back(self) -> None:
         """Let the sequence see all that is in the buffers."""
-        clock, sequence = self._clock, self._sequence
-        sequence.seen = clock.seen
-        self._layer.columns = clock.seen
-        sequence.window = _first(self._buffers, clock.window)
-        sequence.queries = _first(self._queries, clock.queries)
+        counters, sequence = self._counters, self._sequence
+        sequence.seen = counters.seen
+        self._layer.columns = counters.seen
+        sequence.window = _first(self._buffers, counters.window)
+        sequence.queries = _first(self._queries, counters.queries)
 
     def leave(self) -> None:
         """Give the sequence storage of its own again."""
@@ -107,7 +109,10 @@ def _first(buffers: Sequence[Tensor], count: int) -> GrowingBuffer:
 
 
 class StaticLayer(PendingLayer):
-    """One layer of all sequences, as transformers sees it. seen: tokens of the longest of them."""
+    """One layer of all sequences, as transformers sees it.
+
+    seen: tokens of the longest sequence.
+    """
 
     def __init__(self, sequences: Sequence[StaticSequence], seen: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

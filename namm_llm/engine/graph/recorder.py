@@ -1,6 +1,4 @@
-"""`Recording`: a step that is done again and again on the same addresses, as it stands at first,
-then as a CUDA graph of it.
-"""
+"""`GraphRunner`: repeats a step on the same addresses, from a CUDA graph of it."""
 
 from __future__ import annotations
 
@@ -10,13 +8,15 @@ from collections.abc import Callable
 import torch
 
 _WARM = 1  # steps before a recording: they compile kernels and allocate what stays
-_ONE = threading.Lock()  # of all recordings of the process, as torch asks
+_ONE = threading.Lock()  # torch records one graph of a process at a time
 
 
-class Recording:
-    """device: where the step runs. record: whether to make a graph of it at all. refused: told why
-    a recording failed; the step then goes on as it stands. It holds nothing of the step, so that
-    all memory is free as soon as nobody holds the recording.
+class GraphRunner:
+    """Runs a step, at first as it stands, then from a CUDA graph that was recorded of it.
+
+    device: where the step runs. record: whether to make a graph of it at all. refused: told why a
+    recording failed; the step then goes on as it stands. It holds nothing of the step, so that all
+    memory is free as soon as nobody holds the graph.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from namm_llm import ManagedCache, Namm
 from namm_llm.engine.graph.decoder import StaticDecoder
-from namm_llm.engine.graph.recorder import Recording
+from namm_llm.engine.graph.recorder import GraphRunner
 from namm_llm.errors import CacheError
 from tests.architectures import random_ids, random_llama
 
@@ -247,7 +247,7 @@ def test_memory_is_free_as_soon_as_nobody_holds_a_cache_or_its_decoder():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there a graph can be recorded")
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_stands():
     steps, refused = [], []
-    recording = Recording(torch.device("cpu"), record=True, refused=refused.append)
+    recording = GraphRunner(torch.device("cpu"), record=True, refused=refused.append)
     for _ in range(4):
         recording.run(lambda: steps.append(1))
     assert len(steps) == 4
