@@ -74,15 +74,9 @@ def load_gguf(
 ) -> GgufModel:
     """Load a file, a split file by any of its parts, or a folder that holds one model.
 
-    Args:
-        path: where it is.
-        dtype: of weights that are expanded, and of activations.
-        make_linear: makes a module of packed rows, so that they stay packed; None expands all.
-        make_embedding: the same for the embedding table.
-        tokenizer_cache: folder in which built tokenizers are kept; None builds it each time.
-
-    Raises:
-        ModelError: in one line, whatever is wrong with the file.
+    dtype: of expanded weights and of activations. make_linear, make_embedding: make modules of
+    packed rows; without them every matrix is expanded. tokenizer_cache: folder in which built
+    tokenizers are kept. ModelError, in one line, whatever is wrong with the file.
     """
     file = open_gguf(path)
     architecture, config = make_config(file)
@@ -94,20 +88,20 @@ def load_gguf(
     loader = WeightLoader(file, plan, dtype, make_linear, make_embedding)
     loader.fill(model)
     _finish(model, vocabulary)
-    loaded = GgufModel(
+    fingerprint = file.fingerprint
+    file.release()
+    return GgufModel(
         model=model,
         tokenizer=tokenizer,
         path=file.path,
         architecture=architecture.name,
         quantization=file.quantization,
-        fingerprint=file.fingerprint,
+        fingerprint=fingerprint,
         positions=config.max_position_embeddings,
         end_ids=tuple(vocabulary.end_ids),
         packed_nbytes=file.nbytes,
         expanded=tuple(loader.expanded),
     )
-    file.release()
-    return loaded
 
 
 def _empty(file: GgufFile, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

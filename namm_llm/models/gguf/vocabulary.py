@@ -93,8 +93,6 @@ def read_vocabulary(file: GgufFile, rows: int) -> Vocabulary:
                 f"{file.path} is damaged: tokenizer.ggml.{name} has {found.size} numbers for "
                 f"{len(tokens)} tokens."
             )
-    named = ("bos", "eos", "unknown", "padding", *_END_KINDS[1:])
-    special = {kind: token_id(file, kind, len(tokens)) for kind in named}
     has_bos = "tokenizer.ggml.add_bos_token" in metadata
     return Vocabulary(
         path=str(file.path),
@@ -104,8 +102,15 @@ def read_vocabulary(file: GgufFile, rows: int) -> Vocabulary:
         kinds=kinds if kinds.size else np.full(len(tokens), NORMAL),
         scores=scores,
         merges=metadata.texts("tokenizer.ggml.merges"),
-        special={kind: number for kind, number in special.items() if number is not None},
+        special=_special_ids(file, len(tokens)),
         add_bos=metadata.flag("tokenizer.ggml.add_bos_token", False) if has_bos else None,
         add_eos=metadata.flag("tokenizer.ggml.add_eos_token", False),
         add_space=metadata.flag("tokenizer.ggml.add_space_prefix", True),
     )
+
+
+def _special_ids(file: GgufFile, count: int) -> dict[str, int]:
+    """Of the special tokens that the file names."""
+    kinds = ("bos", "eos", "unknown", "padding", *_END_KINDS[1:])
+    found = {kind: token_id(file, kind, count) for kind in kinds}
+    return {kind: number for kind, number in found.items() if number is not None}

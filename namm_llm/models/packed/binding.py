@@ -47,7 +47,7 @@ class Plan(ctypes.Structure):
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """The functions of the library."""
+    """The functions of the library. Those that need memory return 1 if it is short."""
 
     name: str
     """What it was compiled for: avx512-vnni, avx512, avx-vnni, avx2 or plain."""
@@ -58,7 +58,7 @@ class Native:
     expand: Any
     """namm_expand(part, columns, start, stop, out, bfloat16?, threads)."""
     take: Any
-    """namm_take(part, columns, ids, count, out, bfloat16?): 1 if an id is out of range."""
+    """namm_take(part, columns, ids, count, out, bfloat16?): 2 if an id is out of range."""
     pack: Any
     """namm_pack(raw, bytes of a row, rows, columns, GGML type, tiles, threads)."""
     rotate: Any
@@ -107,24 +107,9 @@ def bind(path: Path) -> Native:
     library.namm_take.argtypes = [pointer, number, pointer, number, pointer, flag]
     library.namm_pack.argtypes = [pointer, number, number, number, number, pointer, flag]
     library.namm_rotate.argtypes = [*[pointer] * 5, real, *[number] * 7, flag, flag]
-    library.namm_norm.argtypes = [
-        pointer,
-        pointer,
-        real,
-        pointer,
-        pointer,
-        number,
-        number,
-        flag,
-        flag,
-    ]
-    for function in (
-        library.namm_expand,
-        library.namm_pack,
-        library.namm_rotate,
-        library.namm_norm,
-    ):
-        function.restype = None
+    sizes = [number, number, flag, flag]
+    library.namm_norm.argtypes = [pointer, pointer, real, pointer, pointer, *sizes]
+    library.namm_pack.restype = None
     if library.namm_plan_bytes() != ctypes.sizeof(Plan):
         raise CompilerError("the compiled kernels lay out their arguments in another way")
     runtime = _openmp()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from namm_llm.errors import UsageError
-from namm_llm.models.packed.backend import Backend, backend
+from namm_llm.models.packed.choice import Backend, backend
 from namm_llm.models.packed.embedding import PackedEmbedding
 from namm_llm.models.packed.formats import FORMATS, Fields, format_of
 from namm_llm.models.packed.int4 import Int4Weights

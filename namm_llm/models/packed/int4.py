@@ -112,7 +112,7 @@ class Int4Weights(PackedWeights):
     def matmul(self, x: Tensor) -> Tensor:
         """See PackedWeights. Activations and results are rounded to bfloat16."""
         y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.bfloat16(), self.packed, _GROUP, self.affine
+            x.bfloat16().contiguous(), self.packed, _GROUP, self.affine
         )
         found = y[:, : self.rows]
         if self.planes == 2:
@@ -132,13 +132,14 @@ class Int4Weights(PackedWeights):
 
     def take(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """See PackedWeights."""
+        ids = ids.to(torch.int64)
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
             raise IndexError(f"a row is out of range: there are {self.rows}")
         total = torch.zeros(len(ids), self.columns)
         for plane in range(self.planes):
             at = ids + plane * self.padded
             scale, zero = self.affine[:, at].float().permute(2, 1, 0).unsqueeze(-1).unbind()
-            groups = self._codes(at).view(len(ids), -1, _GROUP).float()
+            groups = self._codes(at).view(len(ids), self.columns // _GROUP, _GROUP).float()
             total += ((groups - 8) * scale + zero).view(len(ids), self.columns)
         return total.to(dtype)
 
@@ -162,7 +163,7 @@ class Int4Weights(PackedWeights):
             codes = codes[:, list(self.order)]
         affine = self.affine[:, first * block : last * block].float()
         scale, zero = affine.permute(2, 1, 0).unsqueeze(-1).unbind()
-        groups = codes.float().view(len(scale), -1, _GROUP)
+        groups = codes.float().view(len(scale), self.columns // _GROUP, _GROUP)
         return groups.mul_(scale).add_(zero - 8 * scale).view(len(scale), self.columns)
 
     def _codes(self, at: Tensor) -> Tensor:

@@ -124,20 +124,20 @@ class TiledWeights(PackedWeights):
         start, stop, _ = slice(start, stop).indices(self.rows)
         out = torch.empty(max(stop - start, 0), self.columns, dtype=_float_or_bfloat(dtype))
         part, bfloat = self._part(), out.dtype is torch.bfloat16
-        threads = torch.get_num_threads()
-        library().expand(
-            ctypes.byref(part), self.columns, start, stop, out.data_ptr(), bfloat, threads
-        )
+        place = (self.columns, start, stop, out.data_ptr())
+        check(library().expand(ctypes.byref(part), *place, bfloat, torch.get_num_threads()))
         return out.to(dtype)
 
     def take(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """See PackedWeights."""
-        ids = ids.to(torch.int64).contiguous()
+        ids = ids.to("cpu", torch.int64).contiguous()
         out = torch.empty(len(ids), self.columns, dtype=_float_or_bfloat(dtype))
         part, bfloat = self._part(), out.dtype is torch.bfloat16
         arguments = (self.columns, ids.data_ptr(), len(ids), out.data_ptr(), bfloat)
-        if library().take(ctypes.byref(part), *arguments):
+        failed = library().take(ctypes.byref(part), *arguments)
+        if failed == 2:
             raise IndexError(f"a row is out of range: there are {self.rows}")
+        check(failed)
         return out.to(dtype)
 
     def halves(self) -> tuple[TiledWeights, TiledWeights] | None:
@@ -202,10 +202,15 @@ def multiply(
         residual = residual.contiguous()
         added = residual.data_ptr()
     threads, count = torch.get_num_threads(), x.numel() // columns
-    function = library().multiply
-    if function(plan, x.data_ptr(), added, y.data_ptr(), count, columns, rows, bfloat, threads):
-        raise MemoryError(f"no memory for {count} rows of {columns} quantised activations")
+    place = (x.data_ptr(), added, y.data_ptr(), count, columns, rows)
+    check(library().multiply(plan, *place, bfloat, threads))
     return y
+
+
+def check(failed: int) -> None:
+    """MemoryError if a function of the library returned 1."""
+    if failed:
+        raise MemoryError("no memory for the activations of a packed product")
 
 
 def library() -> Native:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from namm_llm.models.packed import backend as backends
+from namm_llm.models.packed import choice as backends
 from namm_llm.models.packed import native
-from namm_llm.models.packed.backend import VARIABLE, Backend
+from namm_llm.models.packed.choice import VARIABLE, Backend
 from namm_llm.models.packed.formats import FORMATS, parse
 
 
@@ -22,6 +22,7 @@ def forget() -> None:
 
 @pytest.fixture(autouse=True)
 def _chosen_anew() -> Iterator[None]:
+    torch.manual_seed(0)
     forget()
     yield
     forget()

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from namm_llm.errors import UsageError
-from namm_llm.models.packed import backend as backends
+from namm_llm.models.packed import choice as backends
 from namm_llm.models.packed import compiler, describe, int4, make_linear, native
-from namm_llm.models.packed.backend import VARIABLE, Backend, backend
 from namm_llm.models.packed.binding import Native, bind
+from namm_llm.models.packed.choice import VARIABLE, Backend, backend
 from namm_llm.models.packed.formats import FORMATS
 from tests.models.packed.conftest import forget
 
@@ -138,7 +138,7 @@ def test_plain_c_kernels_agree(tmp_path: Path) -> None:
     if command is None or os.name != "posix":
         pytest.skip("no C compiler")
     made = tmp_path / "plain.so"
-    assert compiler._try([command], (), made) == ""
+    assert compiler._try([command], ("-O1",), made) == ""
     library = bind(made)
     assert all(native.agrees(library, name) for name in FORMATS)
 

@@ -88,7 +88,7 @@ def test_tiles_hold_every_field(name: str, rows: int) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_tiles_take_the_room_of_the_file(name: str) -> None:
     format = FORMATS[name]
-    assert tile_nbytes(format, 1024) <= 1.03 * TILE * 1024 // format.block * format.nbytes
+    assert tile_nbytes(format, 1024) <= 1.03 * (TILE * 1024 // format.block * format.nbytes)
 
 
 def test_formats_are_found_by_number_and_name() -> None:

@@ -39,7 +39,9 @@ def test_products_are_those_of_the_weights(
     linear = made(blocks, name, rows, columns, bias=bias)
     for count in (1, 2, 15, 16, 70):
         x = torch.randn(count, columns)
-        assert distance(linear(x), functional.linear(x, weights, bias)) < _ROUNDED
+        error = (linear(x) - functional.linear(x, weights, bias)).norm()
+        usual = x.norm() * weights.norm() / columns**0.5  # one product may be near zero by chance
+        assert error < _ROUNDED * usual * (1 + 2 / (rows * count) ** 0.5)  # few numbers vary more
 
 
 @pytest.mark.parametrize("name", FORMATS)

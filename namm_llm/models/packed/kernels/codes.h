@@ -1,8 +1,8 @@
 /* Units of the tiled formats: 16 rows x 32 columns, their codes, scales and dot products.
 
-   Codes of a unit lie in 8 chunks of 4 columns; a chunk is 64 bytes, row after row. Of 4-, 5- and 6-bit
-   codes two chunks share 64 bytes (low and high halves). The fifth bits of the 8 chunks are the 8 bits
-   of 64 bytes, the upper two bits of 4 chunks of a 6-bit format those of 64 bytes. */
+   Codes of a unit lie in 8 chunks of 4 columns; a chunk is 64 bytes, row after row. Of 4-, 5- and
+   6-bit codes two chunks share 64 bytes (low and high halves). The fifth bits of the 8 chunks are
+   the 8 bits of 64 bytes, the upper two bits of 4 chunks of a 6-bit format those of 64 bytes. */
 #ifndef NAMM_CODES_H
 #define NAMM_CODES_H
 
@@ -10,27 +10,33 @@
 
 enum { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
-#define BITS(F) ((F) == Q8_0 ? 8 : (F) == Q6_K ? 6 : (F) == Q5_0 || (F) == Q5_1 || (F) == Q5_K ? 5 : 4)
-#define IS_K(F) ((F) >= Q4_K)
-#define HAS_LOW(F) ((F) == Q4_1 || (F) == Q5_1 || (F) == Q4_K || (F) == Q5_K)
+#define BITS(F)                                                                                    \
+    ((F) == Q8_0 ? 8 : (F) == Q6_K ? 6 : (F) == Q5_0 || (F) == Q5_1 || (F) == Q5_K ? 5 : 4)
+#define IS_K(F)       ((F) >= Q4_K)
+#define HAS_LOW(F)    ((F) == Q4_1 || (F) == Q5_1 || (F) == Q4_K || (F) == Q5_K)
 #define CODE_BYTES(F) ((F) == Q8_0 ? 512 : (F) == Q6_K ? 384 : BITS(F) == 5 ? 320 : 256)
-/* what precedes all units of a block (d, dmin), what precedes the codes of a unit, bytes of a block */
-#define HEAD_BYTES(F) (IS_K(F) ? (HAS_LOW(F) ? 64 : 32) : 0)
+/* what precedes all units of a block (d, dmin), what precedes the codes of a unit, bytes of a block
+ */
+#define HEAD_BYTES(F)  (IS_K(F) ? (HAS_LOW(F) ? 64 : 32) : 0)
 #define SCALE_BYTES(F) (IS_K(F) ? 32 : HAS_LOW(F) ? 64 : 32)
-#define UNIT_BYTES(F) (SCALE_BYTES(F) + CODE_BYTES(F))
-#define UNITS(F) (IS_K(F) ? 8 : 1)
+#define UNIT_BYTES(F)  (SCALE_BYTES(F) + CODE_BYTES(F))
+#define UNITS(F)       (IS_K(F) ? 8 : 1)
 #define BLOCK_BYTES(F) (HEAD_BYTES(F) + UNITS(F) * UNIT_BYTES(F))
-/* the sum of a format's codes and activations fits int32; the smallest code's weight is scale * -MIDDLE */
+/* the sum of a format's codes and activations fits int32; the smallest code's weight is scale *
+ * -MIDDLE */
 #define MIDDLE(F) (1 << (BITS(F) - 1))
 
 /* scale and offset of a unit's rows; two of each where groups have 16 columns (Q6_K) */
-typedef struct { vfloat scale[2], offset[2]; } scales_t;
+typedef struct {
+    vfloat scale[2], offset[2];
+} scales_t;
 
 INLINE scales_t scales_of(const int F, const uint8_t *block, const uint8_t *unit, int half) {
     scales_t found;
     if (!IS_K(F)) {
         found.scale[0] = f_half(unit + 2 * LANES * half);
-        found.offset[0] = HAS_LOW(F) ? f_half(unit + 32 + 2 * LANES * half) : f_mul(found.scale[0], f_all(-MIDDLE(F)));
+        found.offset[0] = HAS_LOW(F) ? f_half(unit + 32 + 2 * LANES * half)
+                                     : f_mul(found.scale[0], f_all(-MIDDLE(F)));
     } else {
         vfloat scale = f_half(block + 2 * LANES * half);
         const uint8_t *first = unit + LANES * half, *second = first + 16;
@@ -105,13 +111,15 @@ INLINE void dot(const int F, const vbytes codes[8], const int8_t *x, vbytes sums
     if (F == Q8_0) {
         vbytes sum = i_zero();
         for (int c = 0; c < 8; c++)
-            sum = i_add(sum, i_pairs(s_dot(b_abs(codes[c]), b_signed(b_four(x + 4 * c), codes[c]))));
+            sum =
+                i_add(sum, i_pairs(s_dot(b_abs(codes[c]), b_signed(b_four(x + 4 * c), codes[c]))));
         sums[0] = sum;
         return;
     }
     vbytes four[4];
     for (int p = 0; p < 4; p++)
-        four[p] = s_add(s_dot(codes[2 * p], b_four(x + 8 * p)), s_dot(codes[2 * p + 1], b_four(x + 8 * p + 4)));
+        four[p] = s_add(s_dot(codes[2 * p], b_four(x + 8 * p)),
+                        s_dot(codes[2 * p + 1], b_four(x + 8 * p + 4)));
     if (BITS(F) == 6) {
         sums[0] = i_add(i_pairs(four[0]), i_pairs(four[1]));
         sums[1] = i_add(i_pairs(four[2]), i_pairs(four[3]));
@@ -130,8 +138,10 @@ INLINE void dot(const int F, const vbytes codes[8], const int8_t *x, vbytes sums
 #endif
 
 /* sum += the unit's weights times one row of activations.
-   x: 32 codes; about: their scale, then scale * sum of the codes over 32, the first 16, the last 16 columns. */
-INLINE vfloat unit_dot(const int F, const vbytes codes[8], const scales_t *by, const int8_t *x, const float *about, vfloat sum) {
+   x: 32 codes; about: their scale, then scale * sum of the codes over 32, the first 16, the last 16
+   columns. */
+INLINE vfloat unit_dot(const int F, const vbytes codes[8], const scales_t *by, const int8_t *x,
+                       const float *about, vfloat sum) {
     vbytes sums[2];
     const vfloat scale = f_all(about[0]);
     dot(F, codes, x, sums);

@@ -1,4 +1,5 @@
-/* Norms, activations and rotations, in plain C that the compiler vectorises: sums in 16 lanes, in fixed order. */
+/* Norms, activations and rotations, in plain C that the compiler vectorises: sums in 16 lanes, in
+ * fixed order. */
 #ifndef NAMM_ELEMENTWISE_H
 #define NAMM_ELEMENTWISE_H
 
@@ -27,7 +28,8 @@ INLINE float exp_of(float x) {
 INLINE float gate_of(const int kind, float x) {
     float inner = x;
     if (kind == GELU_TANH) inner = 1.5957691216f * (x + 0.044715f * x * x * x); /* 2 sqrt(2 / pi) */
-    return x / (1.0f + exp_of(-inner)); /* x sigmoid(inner): of tanh, sigmoid(2 y) = (1 + tanh y) / 2 */
+    return x /
+           (1.0f + exp_of(-inner)); /* x sigmoid(inner): of tanh, sigmoid(2 y) = (1 + tanh y) / 2 */
 }
 
 /* sums of 16 rows of gates become activation(gate) * up */
@@ -39,7 +41,8 @@ static void gate_rows(int64_t kind, const float *ups, float *gates, int64_t coun
 }
 
 /* out = x / sqrt(mean(x^2) + epsilon) * weight */
-static void norm_row(const float *x, const float *weight, float epsilon, int64_t columns, float *out) {
+static void norm_row(const float *x, const float *weight, float epsilon, int64_t columns,
+                     float *out) {
     float lanes[16] = {0}, total = 0.0f;
     int64_t i = 0;
     for (; i + 16 <= columns; i += 16)

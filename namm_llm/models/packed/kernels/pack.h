@@ -4,9 +4,15 @@
 
 #include "codes.h"
 
-#define FILE_BYTES(F)                                                                             \
-    ((F) == Q4_0 ? 18 : (F) == Q4_1 ? 20 : (F) == Q5_0 ? 22 : (F) == Q5_1 ? 24 : (F) == Q8_0 ? 34 \
-     : (F) == Q4_K ? 144 : (F) == Q5_K ? 176 : 210)
+#define FILE_BYTES(F)                                                                              \
+    ((F) == Q4_0   ? 18                                                                            \
+     : (F) == Q4_1 ? 20                                                                            \
+     : (F) == Q5_0 ? 22                                                                            \
+     : (F) == Q5_1 ? 24                                                                            \
+     : (F) == Q8_0 ? 34                                                                            \
+     : (F) == Q4_K ? 144                                                                           \
+     : (F) == Q5_K ? 176                                                                           \
+                   : 210)
 
 /* the codes of one block: 32 or 256 */
 INLINE void file_codes(const int F, const uint8_t *block, uint8_t *codes) {
@@ -73,8 +79,10 @@ INLINE void place_codes(const int F, const uint8_t *codes, uint8_t *tile, int r)
     }
 }
 
-/* rows first .. first + 15 (fewer at the end) of a matrix, `stride` bytes a row, into one tile of zeros */
-INLINE void pack_tile(const int F, const uint8_t *raw, int64_t stride, int count, int64_t columns, uint8_t *tile) {
+/* rows first .. first + 15 (fewer at the end) of a matrix, `stride` bytes a row, into one tile of
+ * zeros */
+INLINE void pack_tile(const int F, const uint8_t *raw, int64_t stride, int count, int64_t columns,
+                      uint8_t *tile) {
     uint8_t codes[256];
     for (int64_t b = 0; b < columns / (32 * UNITS(F)); b++, tile += BLOCK_BYTES(F))
         for (int r = 0; r < count; r++) {

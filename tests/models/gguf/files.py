@@ -1,4 +1,4 @@
-"""GGUF files of tiny random models, written with the `gguf` package: its names, packing and format."""
+"""GGUF files of tiny random models, written with the names and packing of the package `gguf`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.gguf.vocabularies import byte_level_twin
+from tests.models.gguf.vocabularies import byte_level_twin
 
 gguf = pytest.importorskip(
     "gguf", reason="the package gguf, which writes the files, is not installed"

@@ -10,7 +10,14 @@ import torch
 
 from namm_llm.errors import ModelError
 from namm_llm.models.gguf import is_gguf, load_gguf, open_gguf
-from tests.gguf.files import VOCABULARY, FileWriter, gguf, random_ids, tiny_model, write_model
+from tests.models.gguf.files import (
+    VOCABULARY,
+    FileWriter,
+    gguf,
+    random_ids,
+    tiny_model,
+    write_model,
+)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from namm_llm.errors import UsageError
 from namm_llm.models.gguf import convert_gguf, load_gguf
-from tests.gguf.files import ARCHITECTURES, VOCABULARY, random_ids, tiny_model, write_model
-from tests.gguf.vocabularies import byte_level_twin, random_lines
+from tests.models.gguf.files import ARCHITECTURES, VOCABULARY, random_ids, tiny_model, write_model
+from tests.models.gguf.vocabularies import byte_level_twin, random_lines
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 

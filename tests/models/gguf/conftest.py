@@ -10,12 +10,6 @@ import pytest
 REAL_VARIABLE = "NAMM_LLM_REAL_MODELS"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "real: needs real models, from the folder NAMM_LLM_REAL_MODELS"
-    )
-
-
 @pytest.fixture(scope="session")
 def real_folder() -> Path:
     """The folder with real models; skips if none is named."""

@@ -12,7 +12,7 @@ import pytest
 
 from namm_llm.errors import ModelError
 from namm_llm.models.gguf import load_gguf, open_gguf
-from tests.gguf.files import VOCABULARY, tiny_model, write_model
+from tests.models.gguf.files import VOCABULARY, tiny_model, write_model
 
 SECONDS = 1.0
 KILOBYTES = 400_000  # that one load may add to the peak; the file takes 200

@@ -10,7 +10,7 @@ import torch
 
 from namm_llm.models.gguf import load_gguf
 from namm_llm.models.gguf.blocks import dequantize
-from tests.gguf.files import (
+from tests.models.gguf.files import (
     ARCHITECTURES,
     VOCABULARY,
     FileWriter,

@@ -12,7 +12,14 @@ import torch
 
 from namm_llm.errors import ModelError
 from namm_llm.models.gguf import load_gguf
-from tests.gguf.files import VOCABULARY, FileWriter, gguf, random_ids, tiny_model, write_model
+from tests.models.gguf.files import (
+    VOCABULARY,
+    FileWriter,
+    gguf,
+    random_ids,
+    tiny_model,
+    write_model,
+)
 
 THETA = 500000.0
 WIDE = {

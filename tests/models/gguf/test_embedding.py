@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from namm_llm.models.gguf import BlockEmbedding, load_gguf
-from tests.gguf.files import VOCABULARY, random_ids, tiny_model, write_model
+from tests.models.gguf.files import VOCABULARY, random_ids, tiny_model, write_model
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])

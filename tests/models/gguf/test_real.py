@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from namm_llm.models.gguf import GgufModel, load_gguf, open_gguf
+from namm_llm.models.gguf import GgufFile, GgufModel, load_gguf, open_gguf
+from namm_llm.models.gguf.header import read_header
+from namm_llm.models.gguf.tokenizer import make_tokenizer
+from namm_llm.models.gguf.vocabulary import read_vocabulary
 
 pytestmark = pytest.mark.real
 # ids of llama.cpp (llama-cpp-python 0.3.36), without a begin token: SmolLM2, Gemma 3
@@ -21,6 +24,7 @@ GOLDEN = {
     "\n \n1": ([198, 3717, 33], [107, 236743, 107, 236770]),
     "Hello  world": ([19556, 216, 905], [9259, 138, 12392]),
 }
+VOCABULARIES = "llama-bpe llama-spm phi-3 qwen2 qwen35 gpt-2 starcoder refact command-r mpt".split()
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,46 @@ def test_gemma_continues_and_knows_its_ends(loaded_gemma3: GgufModel) -> None:
         best = loaded.model(ids).logits[0, -1].topk(5).indices
     assert " Paris" in [loaded.tokenizer.decode([number]) for number in best.tolist()]
     assert loaded.end_ids == (1, 106)  # <eos>, <end_of_turn>
+
+
+def test_vocabularies_of_llama_cpp_give_the_ids_of_their_own_tokenizers(real_folder: Path) -> None:
+    """The files ggml-vocab-*.gguf of llama.cpp's sources: texts with ids by other tokenizers."""
+    files = sorted((real_folder / "vocab").glob("ggml-vocab-*.gguf"))
+    checked = [
+        path for path in files if path.name[len("ggml-vocab-") : -len(".gguf")] in VOCABULARIES
+    ]
+    if not checked:
+        pytest.skip("the folder of real models has no vocab/ggml-vocab-*.gguf")
+    for path in checked:
+        header = read_header(path)
+        vocabulary = read_vocabulary(GgufFile(path=path, headers=(header,)), 1 << 20)
+        phi3 = header.metadata["general.architecture"] == "phi3"
+        tokenizer = make_tokenizer(vocabulary, chat_template=None, strips_after=phi3)
+        texts = path.with_name(path.name + ".inp").read_text(encoding="utf-8")
+        ids = path.with_name(path.name + ".out").read_text(encoding="utf-8")
+        for text, line in zip(
+            texts.split("\n__ggml_vocab_test__\n"), ids.split("\n"), strict=False
+        ):
+            found = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert found == [int(number) for number in line.split()], (path.name, text)
+
+
+@pytest.mark.parametrize("file", ["smollm2", "gemma3"])
+def test_logits_equal_llama_cpp(file: str, request: pytest.FixtureRequest) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    loaded = request.getfixturevalue(f"loaded_{file}")
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    ids = loaded.tokenizer(text)["input_ids"][:2000]
+    other = llama_cpp.Llama(
+        str(loaded.path), n_ctx=2048, logits_all=True, n_threads=1, n_threads_batch=1, verbose=False
+    )
+    other.eval(ids)
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([ids])).logits[0]
+    for length in (900, 2000):
+        ours, theirs = logits[length - 1], torch.from_numpy(other.scores[length - 1])
+        assert ours.argmax() == theirs.argmax()
+        assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] >= 0.999
 
 
 def test_second_load_takes_less_than_five_seconds(smollm2: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from namm_llm.errors import ModelError
 from namm_llm.models.gguf import load_gguf
-from tests.gguf.files import tiny_model, write_model
-from tests.gguf.vocabularies import Twin, byte_level_twin, random_lines, sentencepiece_twin
+from tests.models.gguf.files import tiny_model, write_model
+from tests.models.gguf.vocabularies import Twin, byte_level_twin, random_lines, sentencepiece_twin
 
 LINES = 10000
 
