@@ -17,19 +17,22 @@ BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>")
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | "
+    "trim + '<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 TEXT = (
     "The quick brown fox jumps over the lazy dog. The access code of the amber vault is 48213. "
-    "Who signs travel requests? The head of the department does. Ein schöner Tag, ein Café, 漢字 und 🙂. "
+    "Who signs travel requests? The head of the department does. Ein schöner Tag, ein Café, 漢字 und "
+    "🙂. "
 )
 
 
 def tiny_tokenizer(
-    *, template: str | None = TEMPLATE, adds_bos: bool = True
+    *, template: str | None = TEMPLATE, adds_bos: bool = True, ask_prompt: str = "{question}"
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of some hundred entries."""
+    """A byte-level BPE of some hundred entries; questions stand behind a document as they are."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +50,9 @@ def tiny_tokenizer(
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A", special_tokens=[(BOS, 0)]
         )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, ask_prompt=ask_prompt
+    )
     fast.chat_template = template
     return fast
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from namm_lab.reports import ablations, curves, forgotten, gpu, quality, reopen, report
 from namm_lab.reports.peers.command import peers
+from namm_lab.reports.prompts import prompts
 from namm_lab.reports.results import add_rows, results_file
 from namm_lab.reports.speed import speed
 from namm_lab.rows import Row
@@ -23,6 +24,7 @@ def main() -> None:
 
 main.add_command(speed)
 main.add_command(peers)
+main.add_command(prompts)
 
 
 @main.command("quality")

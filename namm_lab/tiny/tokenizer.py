@@ -55,6 +55,7 @@ def wrap(core: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
         tokenizer_object=core, bos_token=BOS, eos_token=END, pad_token=PAD,
         chat_template=CHAT_TEMPLATE, additional_special_tokens=[EOS, SYSTEM, USER, ASSISTANT],
         model_max_length=positions,
+        ask_prompt="{question}",  # as the dialogues of the training data have it
     )  # fmt: skip
 
 

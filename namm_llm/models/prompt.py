@@ -24,6 +24,9 @@ from namm_llm.models.tools import Tool, describe_tools
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Question = str | Sequence[Message]
+ASK = "Answer the question about the text above.\nQuestion: {question}\nAnswer:"
+"""What follows a document whose question is a text, unless the model's tokenizer_config.json has an
+`ask_prompt` of its own, the form that it was trained with. Chosen by measurement: see docs/log."""
 _DOCUMENT, _QUESTION = "DOCUMENTxGOESxHERE", "QUESTIONxGOESxHERE"
 # around a document and a question, for a model without a chat template
 _PLAIN = ("", "\nQuestion: ", "\nAnswer:")
@@ -39,6 +42,7 @@ class PromptFormat:
         self._backend = backend
         self._model_id = model_id
         self._bos = _bos(tokenizer, backend)
+        self._ask = str(tokenizer.init_kwargs.get("ask_prompt", ASK))
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = re.compile("|".join(map(re.escape, sorted(special)))) if special else None
         self.known = TokenizationCache(self._special)
@@ -66,7 +70,8 @@ class PromptFormat:
 
         Raises UsageError for an empty prompt, or one of another kind.
         """
-        is_text, items = isinstance(prompt, str), [] if isinstance(prompt, str) else list(prompt)
+        is_text = isinstance(prompt, str)
+        items = list(prompt) if isinstance(prompt, Sequence) and not is_text else []
         if tools and (is_text or not all(isinstance(item, Mapping) for item in items)):
             raise UsageError(
                 "tools need messages; a text or token ids go to the model as they stand."
@@ -75,7 +80,7 @@ class PromptFormat:
             ids = self._begin(self.encode(prompt))
         elif items and all(isinstance(item, int) for item in items):
             ids = [int(item) for item in items if isinstance(item, int)]
-        elif all(isinstance(item, Mapping) for item in items):
+        elif isinstance(prompt, Sequence) and all(isinstance(item, Mapping) for item in items):
             messages = [item for item in items if isinstance(item, Mapping)]
             ids = self.rendered_ids(self.template.render(messages, tools))
         else:
@@ -152,8 +157,9 @@ class PromptFormat:
         """What follows a document: the question, the end of the message, the beginning of the
         answer.
 
-        A conversation may stand in the place of the question. The document begins its first
-        message, which must be the user's; what the system says comes behind the document.
+        A question that is a text is put as `ASK` says. A conversation may be given instead, whose
+        words stay as they are. The document begins its first message, which must be the user's;
+        what the system says comes behind the document.
         """
         if not isinstance(question, str):
             return self._conversation(question, tools)
@@ -189,8 +195,8 @@ class PromptFormat:
         """The texts before the document, between document and question, and after the question."""
         if not self.template.is_there:
             return _PLAIN
-        message = {"role": "user", "content": f"{_DOCUMENT}\n\n{_QUESTION}"}
-        rendered = self.template.render([message])
+        asked = self._ask.replace("{question}", _QUESTION)
+        rendered = self.template.render([{"role": "user", "content": f"{_DOCUMENT}\n\n{asked}"}])
         head, found, rest = rendered.partition(_DOCUMENT)
         middle, found_too, tail = rest.partition(_QUESTION)
         return (head, middle, tail) if found and found_too else _PLAIN

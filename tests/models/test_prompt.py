@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from namm_llm.errors import ModelError, UsageError
-from namm_llm.models.prompt import PromptFormat
+from namm_llm.models.prompt import ASK, PromptFormat
 from tests.tiny import BOS, EOT, TEMPLATE, tiny_tokenizer
 
 NO_BOS_TEMPLATE = TEMPLATE.replace("{{ bos_token }}", "")
@@ -52,6 +54,39 @@ def test_a_document_and_a_question_make_one_message() -> None:
         *form.encode(whole[whole.index("\n\nWhat") :]),
     ]
     assert form.head_tokens == len(form.encode(whole[: whole.index("The fox")]))
+
+
+def test_a_question_is_put_as_the_model_wants_it() -> None:
+    asked = "The fox is red.\n\nAnswer the question about the text above.\nQuestion: Who?\nAnswer:"
+    for options, content in (
+        ({"ask_prompt": ASK}, asked),
+        ({"ask_prompt": "Q {question} A"}, "The fox is red.\n\nQ Who? A"),
+    ):
+        form = prompts(**options)
+        whole = form.template.render([{"role": "user", "content": content}])
+        ids = form.document("The fox is red.") + form.question("Who?")
+        assert form.decode(ids) == form.decode(form.encode(whole))
+
+
+def test_messages_about_a_document_stay_as_they_are() -> None:
+    form = prompts(ask_prompt=ASK)
+    message = {"role": "user", "content": "The fox is red.\n\nSummarize it."}
+    ids = form.document("The fox is red.") + form.question(
+        [{**message, "content": "Summarize it."}]
+    )
+    assert form.decode(ids) == form.decode(form.encode(form.template.render([message])))
+
+
+def test_a_model_without_a_prompt_of_its_own_has_the_default() -> None:
+    tokenizer = tiny_tokenizer()
+    del tokenizer.init_kwargs["ask_prompt"]
+    form = PromptFormat(tokenizer, tokenizer.backend_tokenizer, "tiny")
+    assert form.question("Who?") == prompts(ask_prompt=ASK).question("Who?")
+
+
+def test_the_own_prompt_of_a_model_is_saved_with_it(tmp_path: Path) -> None:
+    tiny_tokenizer(ask_prompt="Q {question} A").save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs["ask_prompt"] == "Q {question} A"
 
 
 def test_without_a_template_a_document_is_followed_by_question_and_answer() -> None:
