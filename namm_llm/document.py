@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.cache import ManagedCache
-from namm_llm.config import SamplingParams
+from namm_llm.config import CacheConfig, SamplingParams
 from namm_llm.config.header import config_from_dict, config_tensors, config_to_dict
 from namm_llm.documents.blocks import Text, TextBlocks
 from namm_llm.documents.saved import (
@@ -137,8 +137,7 @@ class Document:
         """The same for the same text, read by the same model with the same cache settings: what
         answers can be kept by. That of its file is the same.
         """
-        model, config = SavedModel.of(self.session.loaded), config_to_dict(self._cache.config)
-        return memory_fingerprint(model, config, self._text_sha256)
+        return fingerprint_of(self.session, self._cache.config, self._text_sha256)
 
     def __repr__(self) -> str:
         seen, kept = self._cache.stats().seen_tokens, self._cache.stats().stored_tokens
@@ -209,3 +208,8 @@ class Document:
                 f"{path} is of no use to this program ({error}). Read the document again."
             ) from error
         return cls(session, cache, header.text_sha256, extra=header.extra)
+
+
+def fingerprint_of(session: Session, config: CacheConfig, text_sha256: str) -> str:
+    """`Document.fingerprint` of a text with this hash, read with these cache settings."""
+    return memory_fingerprint(SavedModel.of(session.loaded), config_to_dict(config), text_sha256)

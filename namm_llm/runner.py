@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +19,8 @@ from namm_llm.config import (
     split,
     takes_settings,
 )
-from namm_llm.config.header import config_to_dict
-from namm_llm.document import Document
-from namm_llm.documents import SavedModel
+from namm_llm.document import Document, fingerprint_of
 from namm_llm.documents.blocks import Text, TextBlocks
-from namm_llm.documents.saved import memory_fingerprint
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.results import Generation, OnProgress
 from namm_llm.engine.session import Session
@@ -157,8 +153,7 @@ class Runner:
         on_progress: called with the tokens of the prompt that are read, and all of them.
 
         Raises ContextError if the prompt leaves no position for an answer, UsageError for an empty
-        prompt or wrong options, ModelError if the model takes no messages; and while pieces are
-        read, ModelError if the device runs out of memory.
+        prompt or wrong options, ModelError if the model takes no messages or memory runs out.
         """
         request = self.session.prompt_request(
             prompt, params, tools=tools, tool_choice=tool_choice, **overrides
@@ -203,9 +198,7 @@ class Runner:
         return self.session.answer([request], **options)[0]
 
     def remember(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Document | None:
-        """What is kept of a conversation, to save and to `recall`, or None. It holds text and ids
-        too, with which the next prompt is compared; it is no document to ask.
-        """
+        """What is kept of a conversation, to save and to `recall`; no document to ask. Or None."""
         return conversation.remember(self.session, messages, tools)
 
     def recall(self, memory: Document) -> None:
@@ -223,20 +216,17 @@ class Runner:
         text: a document, a list of them (read with an empty line between), or a stream of pieces
         such as an open text file, which is never there as a whole: it is read in blocks that end
         where tokenizers begin anew (behind a newline, before a space), and gives the memory of the
-        whole text. on_progress: called with the tokens that are read and those that have come so
-        far.
+        whole text. on_progress: called with the tokens read, and those that have come so far.
 
-        Raises DocumentError for what is no text, ContextError if it has more tokens than the model
-        has trained positions, ModelError if the device runs out of memory.
+        Raises DocumentError for what is no text, ContextError for more tokens than trained
+        positions, ModelError if the device runs out of memory.
         """
         blocks = TextBlocks(text)
         return Document(self.session, self.session.read(None, blocks, on_progress), blocks.sha256)
 
     def memory_fingerprint(self, text: str) -> str:
         """`Document.fingerprint` of what `read` gives for a text, without reading it."""
-        text_sha256 = hashlib.sha256(text.encode()).hexdigest()
-        model, config = SavedModel.of(self.loaded), config_to_dict(self.session.config)
-        return memory_fingerprint(model, config, text_sha256)
+        return fingerprint_of(self.session, self.session.document_config, TextBlocks.hash_of(text))
 
     def open(self, path: str | os.PathLike[str]) -> Document:
         """A memory that was saved with this model, with its own settings; or DocumentError."""
@@ -251,9 +241,7 @@ class Runner:
         cancel: CancelFlag | None = None,
         **overrides: Any,
     ) -> list[Generation]:
-        """The answers to one question about several documents, decoded together; each is what it
-        would be alone. Options and errors as of `Document.stream`.
-        """
+        """The answers to one question about several documents, as of `Document.ask`, together."""
         requests = [
             self.session.question_request(memory.cache, question, params, **overrides)
             for memory in memories

@@ -286,6 +286,10 @@ def test_no_file_has_more_than_300_lines() -> None:
     assert [str(path) for path in product if len(lines_of(path)) > 300] == []
 
 
+def test_the_runner_is_a_facade() -> None:
+    assert len(lines_of(PACKAGE / "runner.py")) <= 250
+
+
 def test_nearly_every_function_has_less_than_35_lines() -> None:
     sizes = [size for path in modules().values() for size in function_sizes(path)]
     assert sum(size < 35 for size in sizes) >= 0.99 * len(sizes)

@@ -54,6 +54,11 @@ class TextBlocks:
         """Of the whole text in UTF-8, once it has been iterated over."""
         return self._hash.hexdigest()
 
+    @staticmethod
+    def hash_of(text: str) -> str:
+        """The `sha256` of a text that is there as a whole."""
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def _cut(self, pieces: Iterable[str]) -> Iterator[str]:
         waiting: list[str] = []
         count = 0

@@ -214,6 +214,12 @@ class Session:
                     on_progress(done + event.done, total)
         assert event is cache, "only its reader can cancel this"
 
+    @property
+    def document_config(self) -> CacheConfig:
+        """The settings of a document's cache: what stands before the document always stays."""
+        head = self.format.head_tokens
+        return self.config.protect([(0, head)]) if head else self.config
+
     def restore(
         self, tensors: dict[str, Tensor], metadata: dict[str, str], config: CacheConfig
     ) -> ManagedCache:

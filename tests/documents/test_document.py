@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from namm_llm.document import Document
+from namm_llm.documents import read_header
 from namm_llm.errors import ContextError, DocumentError, UsageError
 from namm_llm.runner import Runner
 from tests.documents.vaults import IDS, QUESTIONS, SETTINGS, TEXT, load
@@ -78,6 +79,16 @@ def test_the_head_of_the_prompt_and_the_question_stay(tiny_folder: Path) -> None
         segment.positions[:head].tolist() == list(range(head))
         for segment in sequence.retained.heads()
     )
+
+
+def test_a_fingerprint_is_known_before_the_text_is_read(tiny_folder: Path, tmp_path: Path) -> None:
+    runner = load(tiny_folder, policy="h2o", budget=0.5, interval=32)
+    document = runner.read(TEXT)
+    document.save(tmp_path / "vaults.namm")
+    known = runner.memory_fingerprint(TEXT)
+    assert document.fingerprint == read_header(tmp_path / "vaults.namm").fingerprint == known
+    assert runner.memory_fingerprint(TEXT + " ") != known
+    assert runner.with_cache("h2o", budget=0.4, interval=32).memory_fingerprint(TEXT) != known
 
 
 def test_a_fork_is_written_to_without_changing_the_document(tiny_folder: Path) -> None:
