@@ -2,15 +2,18 @@
 
 A question is put to all of them in one batch, so that nothing of a document is read again, and the
 answers are combined with one more. Memories hold no text: a folder keeps it beside them, for the
-passages that an answer is shown with.
+sentences that an answer is shown with.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +31,8 @@ COMBINE = (
     "Answers from {count} documents:\n\n{answers}\n\nGive one answer to the question from them; "
     "leave out what does not answer it.\nQuestion: {question}"
 )
-_LEAST_SHARE = 0.5  # of all layers and heads that keep a token
+_LEAST_SHARE = 0.5  # of the entries of a sentence, one for each layer, head and token
+_SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s)|\n|$)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Source:
     file: Path
     answer: Generation
     kept: tuple[str, ...]
-    """The longest passages of its text that at least half of all layers and heads keep."""
+    """Sentences of its text that its memory keeps and that are nearest to the answer."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,13 @@ def ask_documents(
     question: str,
     *,
     owner: object,
-    passages: int = 3,
+    sentences: int = 3,
     cancel: threading.Event | None = None,
 ) -> Combined:
     """The combined answer of the memories in these files. UsageError for none.
 
-    owner: the memories are closed when it is gone, at the latest. passages: most kept passages of a
-    source.
+    owner: the memories are closed when it is gone, at the latest. sentences: most of them that a
+    source is shown with.
     """
     paths = [Path(file) for file in dict.fromkeys(map(os.fspath, files))]
     if not paths:
@@ -87,39 +91,42 @@ def ask_documents(
     memories = [OPEN.open(path, call.runner, owner) for path in paths]
     answers = call.runner.ask_each(memories, question, call.params, cancel=cancel)
     sources = tuple(
-        Source(path, answer, tuple(kept_passages(call.runner, memory, _text_of(path), passages)))
+        Source(path, answer, _shown(call.runner, memory, path, answer.text, sentences))
         for path, memory, answer in zip(paths, memories, answers, strict=True)
     )
     whole = answers[0] if len(answers) == 1 else _combine(call, answers, question, cancel)
     return Combined(whole.text.strip(), whole.finish_reason, sources)
 
 
-def kept_passages(runner: Runner, memory: Document, file: Path, most: int) -> list[str]:
-    """The longest passages that are kept, in the order of the text; none if the text is gone."""
-    if not most or not file.is_file():
-        return []
-    text = file.read_text(encoding="utf-8")
-    spans = sorted(_kept_spans(runner, memory, text), key=lambda span: span[0] - span[1])[:most]
-    found = [" ".join(text[start:stop].split()) for start, stop in sorted(spans)]
-    return [passage for passage in found if passage]
+def _shown(runner: Runner, memory: Document, file: Path, answer: str, most: int) -> tuple[str, ...]:
+    """None if the text is not there any more."""
+    if not most or not _text_of(file).is_file():
+        return ()
+    text = _text_of(file).read_text(encoding="utf-8")
+    return tuple(kept_sentences(runner, memory, text, answer, most))
 
 
-def _kept_spans(runner: Runner, memory: Document, text: str) -> Iterator[tuple[int, int]]:
-    """Characters from and to which all tokens are kept."""
+def kept_sentences(
+    runner: Runner, memory: Document, text: str, answer: str, most: int
+) -> list[str]:
+    """Sentences of the document of which at least half of all entries are kept: those that share
+    most words with the answer, in the order of the text.
+    """
     from namm_llm import kept_entries
 
     shares = kept_entries(memory.cache).float().mean((0, 1)).tolist()
     starts = runner.document_starts(text)
-    begun: int | None = None
-    for share, start in zip(shares, starts, strict=False):
-        is_kept = share >= _LEAST_SHARE and start >= 0
-        if is_kept and begun is None:
-            begun = start
-        elif not is_kept and begun is not None:
-            yield begun, start
-            begun = None
-    if begun is not None:
-        yield begun, len(text)
+    found: list[tuple[int, int, str]] = []
+    for match in _SENTENCE.finditer(text):
+        tokens = slice(bisect_left(starts, match.start()), bisect_left(starts, match.end()))
+        kept, words = shares[tokens], _words(match[0]) & _words(answer)
+        if words and kept and sum(kept) >= _LEAST_SHARE * len(kept):
+            found.append((-len(words), match.start(), " ".join(match[0].split())))
+    return [sentence for _, _, sentence in sorted(sorted(found)[:most], key=itemgetter(1))]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def _combine(

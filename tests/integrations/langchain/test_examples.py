@@ -55,6 +55,22 @@ def test_many_questions_read_their_text_once(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_index_answers_from_memories(capsys: pytest.CaptureFixture[str]) -> None:
+    from examples.langchain_index import main
+
+    assert main(documents=2, records=3, questions=2) == 2
+    assert told(capsys).count("kept sentence: ['The ") >= 1
+
+
+def test_a_thread_goes_on_after_a_restart(capsys: pytest.CaptureFixture[str]) -> None:
+    from examples.langgraph_resume import main
+
+    first, second = main(records=3)
+    assert second * 5 < first
+    assert told(capsys).count("kept") == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_retrieval_finds_the_answers(capsys: pytest.CaptureFixture[str]) -> None:
     from examples.langchain_rag import main
 

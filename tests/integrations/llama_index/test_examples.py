@@ -36,9 +36,19 @@ def test_it_runs(name, capsys):
     assert promised in printed
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_documents_are_read_once_and_asked(capsys):
+    from examples.llama_index_memories import main
+
+    assert main(documents=2, records=3, questions=2) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 2 are right" in printed
+    assert printed.count("kept sentence: ['The ") >= 1
+
+
 def test_each_is_short_and_run_here():
     files = {
         file.stem: len(file.read_text().splitlines()) for file in EXAMPLES.glob("llama_index_*.py")
     }
-    assert set(files) == {*SMALL, "llama_index_shared"}
+    assert set(files) == {*SMALL, "llama_index_shared", "llama_index_memories"}
     assert max(files.values()) <= 60
