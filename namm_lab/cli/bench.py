@@ -9,9 +9,8 @@ import click
 
 from namm_lab.cli.values import names, numbers, print_table
 from namm_llm import UsageError
-from namm_llm.cli.options import quiet_libraries, setting_option
+from namm_llm.cli.options import default_model, quiet_libraries, setting_option
 from namm_llm.cli.progress import ProgressBar
-from namm_llm.config import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from namm_lab.bench import Benchmark
@@ -139,7 +138,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
             "--model is a real model and --shape one with random weights: give one of the two."
         )
     if "shape" not in fields:
-        fields.setdefault("model", DEFAULT_MODEL)
+        fields.setdefault("model", default_model())
     return fields
 
 

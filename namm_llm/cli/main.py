@@ -22,6 +22,7 @@ COMMANDS = {
     "chat": "Chat with a model.",
     "documents": "List, show and forget the memories that are kept.",
     "inspect": "Show what the cache kept of a document and what it forgot.",
+    "models": "List, fetch, show and convert models.",
     "read": "Read documents once and keep their memory.",
     "summarize": "Summarize a document.",
 }
@@ -37,6 +38,7 @@ _OTHER_NAMES = {
     "generate": "ask",
     "list": "documents list",
     "ls": "documents list",
+    "pull": "models pull",
     "query": "ask",
     "rm": "documents forget",
     "run": "chat",

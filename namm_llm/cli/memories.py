@@ -82,7 +82,7 @@ def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Setti
     }
     if "model" not in given:
         own["revision"] = model.revision
-        if Path(model.name).is_absolute() and not Path(model.name).is_dir():
+        if Path(model.name).is_absolute() and not Path(model.name).exists():
             raise DocumentError(
                 f"{name} was read with the model {model.name}, which is not there any "
                 "more; say where it is with --model."

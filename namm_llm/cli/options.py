@@ -56,29 +56,50 @@ class Settings:
     as_json: bool = False
     stats: bool = False
 
+    @property
+    def model(self) -> str:
+        """The name of the model: the user's, or the best one that is here."""
+        given = self.runner.get("model")
+        return str(given) if given is not None else default_model()
+
     def params(self) -> SamplingParams:
         """How answers are sampled. UsageError for a value that is out of range."""
         return SamplingParams(**{**self.defaults, **self.sampling})
 
     def load(self) -> Runner:
-        """The runner; one line on stderr says what the bundled model is."""
+        """The runner; one line on stderr says which model nobody named."""
         quiet_libraries()
         from namm_llm.runner import Runner
 
-        runner = Runner.load(**self.runner)
-        if self.runner.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
-            click.echo(
-                f"{DEFAULT_MODEL}: a tiny bundled model that looks facts up in long documents, and "
-                "no more than that. Name a real one with --model, such as "
-                "meta-llama/Llama-3.2-1B-Instruct.",
-                err=True,
-            )
+        runner = Runner.load(**{**self.runner, "model": self.model})
+        if "model" not in self.runner:
+            click.echo(_about_default(self.model), err=True)
         if "budget" in self.runner and "policy" not in self.runner:
             other = "--policy chooses another way"
             if runner.config.policy.name != "namm":
                 other += "; `namm-llm train distil` makes a NAMM for this model"
             click.echo(f"Tokens are chosen by: {runner.config.describe()} ({other}).", err=True)
         return runner
+
+
+def default_model() -> str:
+    """What a command runs on when nobody names a model: the best one that is pulled, or else the
+    bundled one.
+    """
+    from namm_llm.models.catalogue import best_here
+
+    best = best_here()
+    return DEFAULT_MODEL if best is None else best.name
+
+
+def _about_default(name: str) -> str:
+    if name != DEFAULT_MODEL:
+        return f"{name} is used, the best model that is pulled; --model names another."
+    return (
+        f"{DEFAULT_MODEL}: a tiny bundled model that looks facts up in long documents, and no more "
+        "than that. `namm-llm models pull smollm2-135m` fetches one that answers (93 MB), or name "
+        "one with --model."
+    )
 
 
 class SettingOption(click.Option):
@@ -171,6 +192,11 @@ def command(
 
 
 def _option_for(each: Setting, defaults: Mapping[str, Any]) -> Callable[..., Any]:
+    if each.name == "model":
+        what = "GGUF file, folder, Hugging Face id or a name of `namm-llm models list`."
+        return setting_option(
+            each.name, f"{what}  [default: the best that is pulled, else {DEFAULT_MODEL}]"
+        )
     if each.name not in defaults:
         return setting_option(each.name)
     return setting_option(each.name, f"{each.help}  [default: {defaults[each.name]}]")

@@ -38,7 +38,7 @@ class SavedModel:
     """The model that a memory was read with."""
 
     name: str
-    """A bundled model, a Hugging Face id or an absolute folder."""
+    """A bundled model, a name of the catalogue, a Hugging Face id, or an absolute path."""
     revision: str | None
     quantization: str | None
     dtype: str
@@ -51,9 +51,9 @@ class SavedModel:
     def of(cls, loaded: LoadedModel) -> SavedModel:
         """What memories that this model reads belong to."""
         from namm_llm.models.fingerprint import template_fingerprint
-        from namm_llm.models.locate import BUNDLED
+        from namm_llm.models.locate import has_own_name
 
-        is_folder = loaded.folder is not None and loaded.model_id not in BUNDLED
+        is_folder = loaded.folder is not None and not has_own_name(loaded.model_id)
         return cls(
             name=str(loaded.folder.resolve()) if is_folder and loaded.folder else loaded.model_id,
             revision=getattr(loaded.model.config, "_commit_hash", None),

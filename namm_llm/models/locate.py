@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from namm_llm.config import CacheConfig, make_cache_config
 from namm_llm.errors import ModelError
+from namm_llm.models.catalogue import catalogue, pulled_path
 from namm_llm.models.gguf.file import is_gguf
 
 BUNDLED = {"namm-tiny": Path(__file__).parents[1] / "models" / "namm-tiny"}
@@ -32,10 +33,13 @@ _TOKENIZER_FILES = (
 
 
 def locate(name: str | os.PathLike[str]) -> Path | None:
-    """The checked folder of a bundled or local model, or a GGUF file; None for a Hugging Face id.
+    """The checked folder of a bundled, pulled or local model, or a GGUF file; None for a Hugging
+    Face id.
 
-    Raises ModelError for what is none of them.
+    Raises ModelError for what is none of them, and for a name of the catalogue that is not pulled.
     """
+    if isinstance(name, str) and (pulled := pulled_path(name)) is not None:
+        return pulled.parent  # the folder, so that a NAMM beside the file is found
     if name in BUNDLED:
         folder = BUNDLED[str(name)]
         if not folder.is_dir():
@@ -62,6 +66,11 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
             "meta-llama/Llama-3.2-1B-Instruct."
         )
     return None
+
+
+def has_own_name(name: str) -> bool:
+    """Whether a name means the same model in every folder and on every machine."""
+    return name in BUNDLED or name in catalogue()
 
 
 def cache_config_of(name: str | os.PathLike[str], **settings: Any) -> CacheConfig:

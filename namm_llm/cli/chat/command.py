@@ -14,7 +14,6 @@ import click
 from namm_llm.cli.chat.conversation import Conversation, beginning
 from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import counted, tell
-from namm_llm.config import DEFAULT_MODEL
 from namm_llm.errors import NammError, UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _talk(
 
     talk = Chat(conversation, settings, session, in_pipe=not terminal)
     if terminal:
-        tell(f"Loading {settings.runner.get('model', DEFAULT_MODEL)} ...")
+        tell(f"Loading {settings.model} ...")
     talk.begin(settings.load())
     lines = lines_of([*COMMANDS], history_path() if session else None)
     if terminal:

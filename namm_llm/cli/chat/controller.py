@@ -154,10 +154,13 @@ class Chat:
 
     def record(self) -> dict[str, Any]:
         """What a file of this chat holds."""
-        options = dict(self.settings.runner)
+        from namm_llm.models.locate import has_own_name
+
+        # the model too if nobody named it: a better one may be pulled before the chat goes on
+        options = {**self.settings.runner, "model": self.runner.model_id}
         for name in ("model", "namm"):
             path = Path(str(options.get(name, "")))
-            if name in options and path.exists():
+            if name in options and path.exists() and not has_own_name(str(path)):
                 options[name] = str(path.resolve())  # the chat may be continued from another folder
         return {"options": options, "conversation": self.conversation.to_dict()}
 
