@@ -32,14 +32,7 @@ from transformers import (
 )
 
 from namm_llm.cache.transformers import device_of
-from namm_llm.config import (
-    DEFAULT_MODEL,
-    Device,
-    LoadConfig,
-    Quantization,
-    settings_of,
-    takes_settings,
-)
+from namm_llm.config import DEFAULT_MODEL, LoadConfig, Quantization, settings_of, takes_settings
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.models.checks import check_model, check_tokenizer, end_ids
 from namm_llm.models.fingerprint import fingerprint
@@ -48,9 +41,8 @@ from namm_llm.models.grammar import Grammars
 from namm_llm.models.load_errors import as_model_error
 from namm_llm.models.locate import locate
 from namm_llm.models.packed_model import PACKED, load_packed_file, pack_model
+from namm_llm.models.placement import device_map_of, parse_dtype
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_DEVICE_MAPS = ("balanced", "balanced_low_0", "sequential")
 # up to this, a CPU computes in float32: half precision is slower on most of them
 _SMALL_NBYTES = 2 * 2**30
 
@@ -120,7 +112,7 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -
     ModelError if it cannot be loaded, UsageError for wrong settings.
     """
     given = LoadConfig(model=model, **settings)
-    name, dtype, placement = str(model), _parse_dtype(given.dtype), _placement(given.device)
+    name, dtype, placement = str(model), parse_dtype(given.dtype), device_map_of(given.device)
     folder = locate(model)
     options: dict[str, Any] = {
         "revision": given.revision,
@@ -144,46 +136,6 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -
                 loaded = _load(name, folder, quantization, placement, dtype, options)
             _LOADED[key] = loaded
     return loaded
-
-
-def _parse_dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
-    if dtype == "auto":
-        return "auto"
-    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found is None or found not in _DTYPES.values():
-        raise UsageError(f"dtype must be auto, {', '.join(_DTYPES)}, not {dtype!r}.")
-    return found
-
-
-def _placement(device: Device) -> dict[str, Any] | str:
-    """A device map for transformers."""
-    if isinstance(device, dict) or device in _DEVICE_MAPS:
-        return device
-    kind, _, number = device.partition(":")
-    if device == "auto":
-        device = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    elif kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
-        known = ", ".join(("auto", "cpu", "cuda", "mps", *_DEVICE_MAPS))
-        raise UsageError(f"device must be one of {known} or a device map, not {device!r}.")
-    elif kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        build = (
-            ""
-            if torch.version.cuda or torch.version.hip
-            else ", and this torch is a build without CUDA"
-        )
-        raise ModelError(
-            f"device {device} is not there: {torch.cuda.device_count()} CUDA devices are "
-            f"visible{build}; use device='cpu'."
-        )
-    elif kind == "mps" and not torch.backends.mps.is_available():
-        raise ModelError("device mps is not there (it needs an Apple GPU); use device='cpu'.")
-    return {"": device}
 
 
 def _changed(folder: Path | None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from namm_llm.models.packed.int4 import portable
 from namm_llm.models.packed.linear import PackedLinear
 from namm_llm.models.packed.weights import PackedWeights
 
@@ -34,7 +35,7 @@ class PackedEmbedding(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.weights = self.weights.portable()
+        self.weights = portable(self.weights)
 
     def extra_repr(self) -> str:
         """For print(model)."""

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from namm_llm.errors import ModelError
+from namm_llm.models.packed import native
+from namm_llm.models.packed.binding import Native
 from namm_llm.models.packed.formats import FORMATS, Fields, Format, parse
-from namm_llm.models.packed.weights import PackedWeights
+from namm_llm.models.packed.weights import PackedWeights, TiledWeights
 
 _GROUP = 32
 _AT_ONCE = 4096
@@ -143,8 +146,8 @@ class Int4Weights(PackedWeights):
             total += ((groups - 8) * scale + zero).view(len(ids), self.columns)
         return total.to(dtype)
 
-    def portable(self) -> PackedWeights:
-        """See PackedWeights: repacked if this CPU's layout is another one."""
+    def for_this_cpu(self) -> Int4Weights:
+        """Repacked if this CPU's layout is another one."""
         if self.order == _row_order():
             return self
         at = [torch.arange(self.rows) + plane * self.padded for plane in range(self.planes)]
@@ -194,6 +197,23 @@ def _row_order() -> tuple[int, ...]:
     places = torch.stack([(low & 15) | ((high & 15) << 4), (low >> 4) | (high & 240)])
     width = next(n for n in range(1, places.shape[1]) if places[0, n] == places[0, 0])
     return tuple(torch.argsort(places[:, :width].reshape(-1).long()).tolist())
+
+
+def portable(weights: PackedWeights) -> PackedWeights:
+    """Weights for this machine's kernels: themselves, unless saved on another one.
+
+    Raises ModelError if they need compiled kernels, and there are none here.
+    """
+    if isinstance(weights, Int4Weights):
+        return weights.for_this_cpu()
+    compiled = native.load()
+    if isinstance(compiled, Native) or not isinstance(weights, TiledWeights):
+        return weights
+    if weights.format_name not in FORMATS:
+        raise ModelError(
+            f"weights saved in {weights.format_name} need compiled kernels: {compiled}."
+        )
+    return Int4Weights.of(weights.fields())
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from namm_llm.models.packed.binding import MOST_PARTS, ROW_TYPES, Plan, Steps, plan_of
-from namm_llm.models.packed.int4 import Int4Weights
+from namm_llm.models.packed.int4 import Int4Weights, portable
 from namm_llm.models.packed.weights import PackedWeights, TiledWeights, multiply
 
 Gate = Literal["silu", "gelu_tanh"]
@@ -164,7 +164,7 @@ class PackedLinear(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.parts = nn.ModuleList(part.portable() for part in self.weights)
+        self.parts = nn.ModuleList(portable(part) for part in self.weights)
 
     def extra_repr(self) -> str:
         """For print(model)."""

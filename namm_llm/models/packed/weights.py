@@ -38,10 +38,6 @@ class PackedWeights(nn.Module, ABC):
     def take(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """[n, columns]: the rows `ids` (int64 [n]). IndexError if one is out of range."""
 
-    @abstractmethod
-    def portable(self) -> PackedWeights:
-        """These weights for this machine's kernels: itself, unless saved on another one."""
-
     def forward(self, x: Tensor) -> Tensor:
         """`matmul`."""
         return self.matmul(x)
@@ -157,18 +153,6 @@ class TiledWeights(PackedWeights):
         if self.format_name not in FORMATS:
             raise ValueError(f"weights in {self.format_name} are not quantised")
         return from_tiles(self.tiles, FORMATS[self.format_name], self.rows)
-
-    def portable(self) -> PackedWeights:
-        """See PackedWeights: without compiled kernels, the same weights for torch's operator."""
-        if isinstance(native.load(), Native):
-            return self
-        from namm_llm.models.packed.int4 import Int4Weights  # which imports this module
-
-        if self.format_name not in FORMATS:
-            raise ModelError(
-                f"weights saved in {self.format_name} need compiled kernels: {native.load()}."
-            )
-        return Int4Weights.of(self.fields())
 
     def _part(self) -> Part:
         return Part(self.tiles.data_ptr(), None, self.rows, self.ggml_type)

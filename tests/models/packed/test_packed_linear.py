@@ -14,6 +14,7 @@ from torch.nn import functional
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.models.packed import Backend, Packer, fuse, make_linear
 from namm_llm.models.packed.formats import FORMATS
+from namm_llm.models.packed.int4 import portable
 from namm_llm.models.packed.linear import PackedLinear, rms_norm
 from namm_llm.models.packed.native import quantised
 from tests.models.packed.conftest import distance
@@ -190,8 +191,8 @@ def test_int4_weights_of_another_cpu_are_repacked(
     stored.packed.copy_(reversed_rows.reshape(stored.packed.shape))
     stored.order = swapped
     assert torch.equal(stored.values(0, 100), wanted)
-    assert torch.equal(stored.portable().values(0, 100), wanted)
-    assert stored.portable() is not stored
+    assert torch.equal(portable(stored).values(0, 100), wanted)
+    assert portable(stored) is not stored
 
 
 def test_dtypes_and_devices_of_the_weights_stay(each_backend: Backend, blocks: Blocks) -> None:
