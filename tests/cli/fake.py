@@ -31,6 +31,7 @@ CONTRACT = {
         "policy": "h2o",
     },
     "model": "fake",
+    "looped": False,
 }
 
 
@@ -51,8 +52,9 @@ class FakeResult:
     text: str
     finish_reason: str
 
-    def __getattr__(self, name: str) -> Record:
-        return Record(CONTRACT[name])
+    def __getattr__(self, name: str) -> Any:
+        value = CONTRACT[name]
+        return Record(value) if isinstance(value, dict) else value
 
     def to_dict(self) -> dict[str, Any]:
         return {**CONTRACT, "text": self.text, "finish_reason": self.finish_reason}

@@ -113,7 +113,7 @@ def test_every_command_and_key_until_a_kill(tiny_folder: Path, tmp_path: Path, h
     chat.command("/save talk.json", "Saved as talk.json.")
     chat.command("/save talk.json", "Error: talk.json exists already")
     chat.command("/clear", "A new conversation; the one before is kept as ")
-    chat.command("/load talk.json", "2 messages; they are read with the next one.")
+    chat.command("/load talk.json", "2 messages; read with the next one.")
     paste(chat)
     stop_an_answer(chat)
     keys_at_the_prompt(chat)

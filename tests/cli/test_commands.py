@@ -15,7 +15,8 @@ from namm_llm.errors import ContextError
 from tests.cli.conftest import FakeCommandLine
 from tests.cli.fake import CONTRACT
 
-STATISTICS = "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept (−1 536 evicted) 34 MB\n"
+STATISTICS = "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept "
+"(−1 536 evicted) 34 MB\n"
 
 
 def test_ask_prints_one_answer_for_each_question(cli: FakeCommandLine, handbook: str) -> None:
@@ -78,7 +79,7 @@ def test_a_schema_is_a_file_or_json(
     assert cli.runner.params == [SamplingParams(json_schema={"type": "object"})]
     done = cli(["{}"], "ask", handbook, "Green?", "--json-schema", "none.json")
     assert done.stderr == (
-        "Error: --json-schema none.json: the file cannot be read (No such file or directory)\n"
+        "Error: --json-schema none.json: the file cannot be read (No such file or directory).\n"
     )
     assert done.exit_code == 2
 

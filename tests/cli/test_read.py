@@ -23,7 +23,8 @@ from tests.documents.pdf import pdf
 from tests.tiny import save_tiny
 
 BUDGET = ("--model", "./model", "--budget", "0.5", "--interval", "8")
-CHOSEN = "Tokens are chosen by: replay, budget 0.5, model (--policy chooses another way; `namm-llm train distil` makes a NAMM for this model).\n"
+CHOSEN = "Tokens are chosen by: replay, budget 0.5, model (--policy chooses another way; "
+"`namm-llm train distil` makes a NAMM for this model).\n"
 CUT = "(cut at 3 tokens; --max-tokens allows more)\n"
 
 
@@ -151,7 +152,8 @@ def test_several_files_are_one_memory(folder: Path, reads: list[str]) -> None:
         stdin="The roof is grey.",
     )
     assert reads == [
-        "Document: note.txt\n\nThe lamp is green. The door is red.\n\nDocument: standard input\n\nThe roof is grey.\n\n"
+        "Document: note.txt\n\nThe lamp is green. The door is red.\n\nDocument: standard "
+        "input\n\nThe roof is grey.\n\n"
         "Document: plan.pdf\n\nThe wall is blue.\n"
     ]
     assert both.stdout == "both\n"
@@ -252,7 +254,8 @@ def test_a_model_that_moved_or_is_another(folder: Path) -> None:
     shutil.move("model", "moved")
     gone = call("ask", "notes", "Why?")
     where = (folder / "model").resolve()
-    message = f"Error: notes was read with the model {where}, which is not there any more; say where it is with --model.\n"
+    message = f"Error: notes was read with the model {where}, which is not there any more; say "
+    "where it is with --model.\n"
     assert (gone.exit_code, gone.stdout, gone.stderr) == (1, "", message)
     assert ask("notes", "--model", "./moved") == expected
     save_tiny(folder / "other", seed=1)
@@ -277,7 +280,8 @@ def test_asking_a_long_file_keeps_its_memory_and_says_so(
     (entry,) = MemoryStore().entries()
     assert kept.stderr.startswith(f"{CHOSEN}The memory of note.txt is kept (")
     assert kept.stderr.endswith(
-        f" kB), so that it is not read again: {entry.id}. `namm-llm documents forget {entry.id}` removes it, --no-keep keeps none.\n{CUT}"
+        f" kB), so that it is not read again: {entry.id}. `namm-llm documents forget "
+        f"{entry.id}` removes it, --no-keep keeps none.\n{CUT}"
     )
     assert len(reads) == 3
     again = done("ask", "note.txt", "Why?", "--max-tokens", "3", *BUDGET)
@@ -346,7 +350,8 @@ def test_making_room_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["read", "note.txt", "-o", "x.bin"], "x.bin must end in .namm"),
         (
             ["read", "note.txt", "-o", "no/x.namm"],
-            f"{Path('no/x.namm')} cannot be written: name a file in a folder that exists and may be written to.",
+            f"{Path('no/x.namm')} cannot be written: name a file in a folder that exists "
+            "and may be written to.",
         ),
         (
             ["read", "note.txt", "-o", "x.namm", "--name", "x"],
@@ -354,7 +359,8 @@ def test_making_room_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ),
         (
             ["read", "note.txt", "--name", "a/b"],
-            "'a/b' looks like an option or a file: a name begins with no -, has no slash and does not end in .namm.",
+            "'a/b' looks like an option or a file: a name begins with no -, has no slash "
+            "and does not end in .namm.",
         ),
     ],
 )
@@ -371,7 +377,8 @@ def test_wrong_use_is_refused_before_anything_is_read(
     [
         (
             ["ask", "handbok", "Why?"],
-            "there is no file handbok and no memory of this name; `namm-llm documents list` shows the memories.",
+            "there is no file handbok and no memory of this name; `namm-llm documents "
+            "list` shows the memories.",
         ),
         (["ask", "nowhere.txt", "Why?"], "there is no file nowhere.txt."),
         (["read", "model"], "model is a folder; name the files in it."),

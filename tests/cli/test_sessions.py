@@ -182,7 +182,8 @@ def test_the_list(chat: Callable[..., Result]) -> None:
         (
             ("--session", "held"),
             2,
-            "the session held is open in another chat; leave that one, or take another with --session NAME.",
+            "the session held is open in another chat; leave that one, or take another "
+            "with --session NAME.",
         ),
         (
             ("--session", "broken"),

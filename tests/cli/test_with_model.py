@@ -80,7 +80,7 @@ def test_the_same_call_works_without_a_mistake(folder: Path) -> None:
         ),
         (["--budget-scope", "everybody"], "budget_scope must be one of "),
         (["--interval", "0"], "interval must be a whole number of tokens from 1 on, not 0"),
-        (["--quantization", "q4"], "quantization must be one of nf4, fp4, int8"),
+        (["--quantization", "q4"], "quantization must be one of int4, int8, nf4, fp4"),
         (["--dtype", "float8"], "dtype must be auto, float32"),
         (["--device", "tpu"], "device must be one of auto, cpu, cuda"),
         (["--temperature", "-1"], "temperature must be a number from 0 on, not -1.0"),
