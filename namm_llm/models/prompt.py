@@ -24,7 +24,7 @@ from namm_llm.models.tools import Tool, describe_tools
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Question = str | Sequence[Message]
-ASK = "Answer the question about the text above.\nQuestion: {question}\nAnswer:"
+ASK = "Answer briefly from the text above: {question}"
 """What follows a document whose question is a text, unless the model's tokenizer_config.json has an
 `ask_prompt` of its own, the form that it was trained with. Chosen by measurement: see docs/log."""
 _DOCUMENT, _QUESTION = "DOCUMENTxGOESxHERE", "QUESTIONxGOESxHERE"

@@ -16,6 +16,7 @@ from namm_llm.runner import Runner
 
 LENGTHS = {"short": 2, "medium": 5, "long": 12}
 """Sentences."""
+_NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
 _TOKENS_PER_SENTENCE = 60  # in any language; an answer that is cut is worse than room that is left
 _SPARE_TOKENS = 32
 
@@ -71,7 +72,8 @@ class Request:
 
     def text(self, prompt: str) -> str:
         """One of the prompts above, with length and focus."""
-        sentences = "one sentence" if self.sentences == 1 else f"{self.sentences} sentences"
+        count = dict(enumerate(_NUMBERS, 1)).get(self.sentences, str(self.sentences))
+        sentences = f"{count} sentence{'s' if self.sentences > 1 else ''}"
         focus = FOCUS.format(focus=self.focus) if self.focus else ""
         return prompt.format(sentences=sentences) + focus
 

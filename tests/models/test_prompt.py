@@ -57,7 +57,7 @@ def test_a_document_and_a_question_make_one_message() -> None:
 
 
 def test_a_question_is_put_as_the_model_wants_it() -> None:
-    asked = "The fox is red.\n\nAnswer the question about the text above.\nQuestion: Who?\nAnswer:"
+    asked = "The fox is red.\n\nAnswer briefly from the text above: Who?"
     for options, content in (
         ({"ask_prompt": ASK}, asked),
         ({"ask_prompt": "Q {question} A"}, "The fox is red.\n\nQ Who? A"),

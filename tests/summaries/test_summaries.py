@@ -26,15 +26,15 @@ from namm_llm.summaries.calls import _text_of
 from tests.summaries.conftest import ANSWER
 from tests.tiny import save_tiny
 
-WHOLE = "Summarize the text above in 5 sentences."
-PART = "The text above is one part of a longer document. Summarize it in 5 sentences."
+WHOLE = "Summarize the text above in five sentences."
+PART = "The text above is one part of a longer document. Summarize it in five sentences."
 JOIN = (
     "Above are summaries of the parts of one document, in their order. Write one summary of the "
-    "whole document in 5 sentences."
+    "whole document in five sentences."
 )
 GO_ON = (
     "Above are a summary of a document so far and the text that follows. Write one summary of both "
-    "together in 5 sentences."
+    "together in five sentences."
 )
 
 
@@ -168,7 +168,7 @@ def test_a_model_without_a_chat_template(tmp_path: Path, page: str) -> None:
 def test_length_and_focus_reach_the_model(runner: Runner, short: str, page: str) -> None:
     asked = ask(
         runner.read(short),
-        "Summarize the text above in 2 sentences. Tell only what matters for this: the red door",
+        "Summarize the text above in two sentences. Tell only what matters for this: the red door",
         **ANSWER,
     )
     assert (
