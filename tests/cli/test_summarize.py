@@ -92,11 +92,25 @@ def test_several_files_have_a_summary_each(folder: Path, model: str, runner: Run
 
 def test_several_files_together(folder: Path, model: str, runner: Runner) -> None:
     done = call(model, "note.txt", "door.md", "--together", "--json")
-    both = "Document: note.txt\n\nThe lamp is green.\n\nDocument: door.md\n\n# Door\n\nThe door "
-    "is red.\n"
+    both = (
+        "Document: note.txt\n\nThe lamp is green.\n\n"
+        "Document: door.md\n\n# Door\n\nThe door is red.\n"
+    )
     answer = json.loads(done.stdout)
     assert answer["files"] == ["note.txt", "door.md"]
     assert answer["text"] == summarize(both, runner, max_tokens=9).text
+
+
+def test_a_summary_that_repeats_itself_says_so(folder: Path, model: str) -> None:
+    # what the answer holds already is favoured, so that a random model repeats itself
+    options = ("--max-tokens", "180", "--frequency-penalty=-2", "--model", model)
+    done = CliRunner().invoke(main, ["summarize", "note.txt", *options], prog_name="namm-llm")
+    assert done.stderr == (
+        "(ended because it began to repeat itself; --no-stop-loops lets it go on)\n"
+    )
+    whole = CliRunner().invoke(main, ["summarize", "note.txt", "--no-stop-loops", *options])
+    assert whole.stdout.startswith(done.stdout.rstrip("\n"))
+    assert "repeat" not in whole.stderr
 
 
 def test_json_has_an_object_for_each_file(folder: Path, model: str) -> None:
