@@ -243,15 +243,19 @@ def test_show_memory_and_model(cli: FakeCommandLine, handbook: str) -> None:
         "System: Be brief.\n\nUser: [handbook.txt, 18 characters]\nHi\n\nAssistant: Hello.\n"
         in shown
     )
-    memory = "Read: 2 048 of 4 096 tokens\nKept: 512 tokens for each head (25%), 34 MB (all of "
-    "them: 136 MB)\nChosen by: h2o, in 4 eviction steps\n"
+    memory = (
+        "Read: 2 048 of 4 096 tokens\nKept: 512 tokens for each head (25%), 34 MB (all of "
+        "them: 136 MB)\nChosen by: h2o, in 4 eviction steps\n"
+    )
     assert shown.endswith(memory)
 
 
 def test_stats(cli: FakeCommandLine) -> None:
     done = cli(["1", "2", "3"], "chat", stdin="/stats\nHi\n/stats off\nHi\n/stats on\nHi\n")
-    line = "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 "
-    "kept (−1 536 evicted) 34 MB"
+    line = (
+        "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 "
+        "kept (−1 536 evicted) 34 MB"
+    )
     assert done.stderr.splitlines() == [
         "Statistics on.",
         line,

@@ -15,8 +15,10 @@ from namm_llm.errors import ContextError
 from tests.cli.conftest import FakeCommandLine
 from tests.cli.fake import CONTRACT
 
-STATISTICS = "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept "
-"(−1 536 evicted) 34 MB\n"
+STATISTICS = (
+    "142 tok · 18.3 tok/s · ttft 0.41 s · prompt 1 203 (1 150 cached) · KV 512/2 048 kept "
+    "(−1 536 evicted) 34 MB\n"
+)
 
 
 def test_ask_prints_one_answer_for_each_question(cli: FakeCommandLine, handbook: str) -> None:

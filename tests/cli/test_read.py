@@ -23,8 +23,10 @@ from tests.documents.pdf import pdf
 from tests.tiny import save_tiny
 
 BUDGET = ("--model", "./model", "--budget", "0.5", "--interval", "8")
-CHOSEN = "Tokens are chosen by: replay, budget 0.5, model (--policy chooses another way; "
-"`namm-llm train distil` makes a NAMM for this model).\n"
+CHOSEN = (
+    "Tokens are chosen by: replay, budget 0.5, model (--policy chooses another way; "
+    "`namm-llm train distil` makes a NAMM for this model).\n"
+)
 CUT = "(cut at 3 tokens; --max-tokens allows more)\n"
 
 
@@ -254,8 +256,10 @@ def test_a_model_that_moved_or_is_another(folder: Path) -> None:
     shutil.move("model", "moved")
     gone = call("ask", "notes", "Why?")
     where = (folder / "model").resolve()
-    message = f"Error: notes was read with the model {where}, which is not there any more; say "
-    "where it is with --model.\n"
+    message = (
+        f"Error: notes was read with the model {where}, which is not there any more; say "
+        "where it is with --model.\n"
+    )
     assert (gone.exit_code, gone.stdout, gone.stderr) == (1, "", message)
     assert ask("notes", "--model", "./moved") == expected
     save_tiny(folder / "other", seed=1)
