@@ -7,12 +7,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check test-slow test-gpu bench bench-gpu bench-peers format clean
+.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## read a long document with and without eviction, ask the same questions, compare
+demo: $(READY)  ## read a long document with and without eviction, ask the same questions, compare (SmolLM2, 93 MB)
 	@$(BIN)/python -m examples.demo
 
 test: check  ## ruff, mypy and the tests that need no GPU and little time (what CI runs)
@@ -25,6 +25,10 @@ check: $(READY)
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "(slow or long) and not gpu"
+
+test-real: $(READY)  ## the tests on a real model, SmolLM2 (93 MB), which is pulled first
+	$(BIN)/namm-llm models pull smollm2-135m >/dev/null
+	NAMM_LLM_REAL_MODELS="$$(dirname "$$($(BIN)/namm-llm models path smollm2-135m)")" $(BIN)/python -m pytest -m real
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu and not slow"
