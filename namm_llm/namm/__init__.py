@@ -1,7 +1,7 @@
 """NAMM: the neural attention memory model that scores cached tokens. It knows nothing about caches
 or language models.
 
-    attention rows  --Spectrogram.update-->  state  --Namm.features-->  features  --Namm.scores-->  scores
+    attention rows --Spectrogram.update--> state --Namm.features--> features --Namm.scores--> scores
 
 A `Namm` is an immutable value; `Namm.load` and `Namm.save` keep it in a small safetensors file.
 """  # noqa: E501 (a diagram)

@@ -17,11 +17,15 @@ from namm_llm.documents.blocks import TextBlocks
 from namm_llm.models.prompt import PromptFormat
 from tests.tiny import TEMPLATE, TEXT, tiny_tokenizer
 
-LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 WORDS = pre_tokenizers.Split(Regex("(?<!▁)(?=▁)|(?<=\n)(?!\n)|(?<!\n)(?=\n)"), "isolated")
 PROSE = (
     TEXT
-    + "\n\nA  second paragraph,\twith\ttabs and   many spaces;\n- a list,\n- of 12345 things.\r\n\r\n"
+    + "\n\nA  second paragraph,\twith\ttabs and   many spaces;\n"
+    + "- a list,\n- of 12345 things.\r\n\r\n"
     + TEXT
     + "\n \n    indented(code)\n"
 ) * 3

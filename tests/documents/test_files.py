@@ -18,10 +18,10 @@ from namm_llm.documents import FileText, join_texts, read_file, text_of
 from namm_llm.errors import DocumentError, NammError, UsageError
 from tests.documents.pdf import pdf
 
-PAGE = """<!DOCTYPE html><html><head><meta charset="windows-1252"><title>t</title><style>p {}</style></head><body>
-<h1>Handbook</h1><p>Requests are <b>signed</b> by  the
-head. A café.</p><ul><li>one<li>two</ul><table><tr><th>Name<th>City</tr><tr><td>Ann<td>Rome</tr></table>
-<pre>  code
+PAGE = """<!DOCTYPE html><html><head><meta charset="windows-1252"><title>t</title><style>p {}</style></head>
+<body><h1>Handbook</h1><p>Requests are <b>signed</b> by  the
+head. A café.</p><ul><li>one<li>two</ul><table><tr><th>Name<th>City</tr>
+<tr><td>Ann<td>Rome</tr></table><pre>  code
     more</pre><script>var hidden = 1</script></body></html>"""
 PAGE_TEXT = """Handbook
 
@@ -113,7 +113,8 @@ def test_a_word_documents_footnotes_are_read(write: Write) -> None:
                 )
                 data = data.replace(
                     "</Relationships>",
-                    f'<Relationship Id="rId99" Type="{kind}" Target="footnotes.xml"/></Relationships>',
+                    f'<Relationship Id="rId99" Type="{kind}" Target="footnotes.xml"/>'
+                    "</Relationships>",
                 )
             archive.writestr(name, data.encode("latin-1"))
         note = '<w:footnote w:id="2"><w:p><w:r><w:t>Below the line.</w:t></w:r></w:p></w:footnote>'

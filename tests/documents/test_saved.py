@@ -40,7 +40,8 @@ for file in files:
     memory = runner.open(file)
     for sampling in ({}, {"temperature": 1.0, "seed": 5}):
         found = [memory.ask(question, max_tokens=40, **sampling) for question in questions]
-        print(json.dumps([[answer.text, answer.usage.output_tokens, answer.cache.stored_tokens] for answer in found]))
+        rows = [[a.text, a.usage.output_tokens, a.cache.stored_tokens] for a in found]
+        print(json.dumps(rows))
 """
 
 
@@ -271,12 +272,12 @@ def test_an_unquantised_memory_is_not_one_of_a_quantised_model(
 ) -> None:
     with pytest.raises(
         DocumentError,
-        match=r"\(float32\), this runner has .*tiny-llama \(nf4, float32\)\. Load that model, or read the",
+        match=r"\(float32\), this runner has .*tiny-llama \(nf4, float32\)\. Load that model",
     ):
         load(tiny_folder, quantization="nf4").open(saved)
     with pytest.raises(
         DocumentError,
-        match=r"\(float32\), this runner has .*tiny-llama \(bfloat16\)\. Load that model, or read the",
+        match=r"\(float32\), this runner has .*tiny-llama \(bfloat16\)\. Load that model",
     ):
         load(tiny_folder, dtype="bfloat16").open(saved)
 

@@ -1,4 +1,4 @@
-"""What loads, what is shared, and what every failure says. Nothing here may reach for the network."""
+"""What loads, what is shared, and what every failure says; nothing reaches for the network."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ def test_what_cannot_be_an_id_never_reaches_the_network(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("namm_llm.models.loading._load", lambda *_: pytest.fail("tried to load it"))
-    expected = f"there is no model folder {name}; name one, or a Hugging Face id such as meta-llama/Llama-3.2-1B-Instruct."
+    expected = (
+        f"there is no model folder {name}; name one, or a Hugging Face id such as "
+        "meta-llama/Llama-3.2-1B-Instruct."
+    )
     assert failure(name) == expected
 
 

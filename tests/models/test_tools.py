@@ -144,7 +144,8 @@ def test_no_choice_leaves_the_tools_out(runner: Runner) -> None:
             [ONE, PING],
         ),
         (
-            '```json\n[{"name": "add", "arguments": {"a": 1, "b": 2}}, {"name": "ping", "arguments": {}}]\n```',
+            '```json\n[{"name": "add", "arguments": {"a": 1, "b": 2}}, '
+            '{"name": "ping", "arguments": {}}]\n```',
             "",
             [ONE, PING],
         ),
