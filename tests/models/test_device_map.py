@@ -89,7 +89,7 @@ def test_weights_that_come_from_disk_answer_as_weights_in_memory(tiny_folder: Pa
         Runner.load(tiny_folder, **settings),
         Runner.load(tiny_folder, device=ON_DISK, **settings),
     )
-    assert any(weight.is_meta for weight in there._loaded.model.parameters())
+    assert any(weight.is_meta for weight in there.loaded.model.parameters())
     expected, found = (runner.read(TEXT) for runner in (here, there))
     assert (
         found.info()["stored_tokens"]
@@ -118,7 +118,7 @@ def test_half_precision_stays_where_a_part_of_the_weights_is_elsewhere(
     for file in tiny_folder.glob("*token*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     runner = Runner.load(tmp_path, device=ON_DISK)
-    assert {weight.dtype for weight in runner._loaded.model.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in runner.loaded.model.parameters()} == {torch.bfloat16}
     assert runner.generate("The code", max_tokens=2).usage.output_tokens == 2
 
 
