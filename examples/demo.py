@@ -26,8 +26,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from namm_llm import NammError, Runner
-from namm_llm.models.catalogue import catalogue, pull
+from namm_llm import NammError, Runner, catalogue, pull_model
 
 MODEL, TINY = "smollm2-135m", "namm-tiny"
 BUDGETS = {MODEL: (0.25,), TINY: (0.25, 0.0625)}
@@ -250,7 +249,7 @@ def available() -> str:
             transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()
         ) as bar:
             task = bar.add_task("Fetching")
-            pull(model, lambda done, total: bar.update(task, completed=done, total=total))
+            pull_model(model, lambda done, total: bar.update(task, completed=done, total=total))
     except NammError as error:
         print(f"{error}\nSo the demo runs on {TINY}, which comes with the package.")
         return TINY

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from namm_llm.inspect import Inspection, inspect_memories, kept_entries
+    from namm_llm.models.catalogue import catalogue, pull_model
     from namm_llm.models.tools import ToolCall, parse_tool_calls
     from namm_llm.namm import Namm, Spectrogram
     from namm_llm.policies import register_policy
@@ -81,11 +82,13 @@ __all__ = [
     "ToolCall",
     "UsageError",
     "__version__",
+    "catalogue",
     "inspect_memories",
     "kept_entries",
     "make_cache_config",
     "parse_budget",
     "parse_tool_calls",
+    "pull_model",
     "read_header",
     "register_policy",
     "settings_of",
@@ -94,6 +97,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "catalogue": "namm_llm.models.catalogue",
+    "pull_model": "namm_llm.models.catalogue",
     "Budget": "namm_llm.policies.budget",
     "CacheConfig": "namm_llm.config",
     "CacheStats": "namm_llm.cache.stats",

@@ -112,9 +112,9 @@ class Document:
         of one text, if `text` begins with a word behind a newline, or with a space behind a word. A
         full cache then holds what one long reading would. One that evicts had an eviction step at
         the end of the first part, once more than in one long reading (unless that end was where one
-        is due), so other tokens may stay; budget and protected spans hold as ever. What the two memories share takes memory once, until an eviction step of the longer
-        one. Its `text_sha256` is the SHA-256 of both parts' hashes. Raises ContextError,
-        DocumentError.
+        is due), so other tokens may stay; budget and protected spans hold as ever. What the two
+        memories share takes memory once, until an eviction step of the longer one. Its
+        `text_sha256` is the SHA-256 of both parts' hashes. Raises ContextError, DocumentError.
         """
         blocks = TextBlocks(text, "the text")
         cache = self.session.read(self._cache, blocks, on_progress)

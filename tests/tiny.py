@@ -24,8 +24,8 @@ TEMPLATE = (
 )
 TEXT = (
     "The quick brown fox jumps over the lazy dog. The access code of the amber vault is 48213. "
-    "Who signs travel requests? The head of the department does. Ein schöner Tag, ein Café, 漢字 und "
-    "🙂. "
+    "Who signs travel requests? The head of the department does. Ein schöner Tag, ein Café, "
+    "漢字 und 🙂. "
 )
 
 

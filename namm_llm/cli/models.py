@@ -14,7 +14,7 @@ from namm_llm.cli.options import quiet_libraries
 from namm_llm.cli.output import grouped, size, tell
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import UsageError
-from namm_llm.models.catalogue import CatalogueModel, catalogue, hub_models, pull, pulled_path
+from namm_llm.models.catalogue import CatalogueModel, catalogue, hub_models, pull_model, pulled_path
 
 if TYPE_CHECKING:
     from namm_llm.models.card import ModelCard
@@ -90,7 +90,7 @@ def pull_(name: str) -> None:
         if not model.chat:
             tell(f"{name} is a base model: it goes on with a text and knows no chat.")
         with ProgressBar("Fetching", "MB") as bar:
-            pull(model, lambda done, total: bar.update(done // MEGABYTE, total // MEGABYTE))
+            pull_model(model, lambda done, total: bar.update(done // MEGABYTE, total // MEGABYTE))
         tell(f"{name} is here and checked ({size(model.nbytes)}): --model {name}")
     click.echo(model.path)
 

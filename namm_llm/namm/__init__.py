@@ -4,7 +4,7 @@ or language models.
     attention rows --Spectrogram.update--> state --Namm.features--> features --Namm.scores--> scores
 
 A `Namm` is an immutable value; `Namm.load` and `Namm.save` keep it in a small safetensors file.
-"""  # noqa: E501 (a diagram)
+"""
 
 from namm_llm.namm.network import Namm
 from namm_llm.namm.recency import Recency

