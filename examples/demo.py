@@ -4,8 +4,8 @@ questions, and shows answers, bytes and seconds side by side.
 With SmolLM2 (135 million parameters), which it pulls from the package index, the document is pages
 of Python's own help with ten notes between the paragraphs ("The oldest tree in Milltown is a pear
 tree."). A model of this size finds a sentence that stands out, and not each of them; it does not
-count, compare or conclude. So five notes are asked for, those that it answers with the full cache.
-What eviction keeps had no say in the choice.
+count, compare or conclude. So five notes are asked for, chosen because it found them with the full
+cache; with the prompt of today it finds four. What eviction keeps had no say in the choice.
 
 Without a package index it runs on namm-tiny, which knows nothing but records, so that records stand
 between the sentences of its document ("The access code of the silver anchor is 48213."). No word of
