@@ -26,7 +26,7 @@ from namm_llm.errors import NammError
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, LAB = ROOT / "namm_llm", ROOT / "namm_lab"
-LEFT_OUT = {"__pycache__", "build", "dist", "site", "site"}
+LEFT_OUT = {"__pycache__", "build", "dist", "site"}
 # each part imports only those before it
 ORDER = (
     "errors version io tokens attention namm policies config cache models documents engine "
