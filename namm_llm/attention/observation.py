@@ -193,11 +193,12 @@ def _replay_dtype(device: torch.device) -> torch.dtype:
     The result ranks tokens whose attention spans decades, and bfloat16 is off by a few hundredths
     of its logarithm. Attention itself is always computed in the model's own type.
     """
-    native = device.type == "cpu" and _cpu_multiplies_bfloat16()
+    native = device.type == "cpu" and cpu_multiplies_bfloat16()
     return torch.bfloat16 if native else torch.float32
 
 
 @lru_cache(maxsize=1)
-def _cpu_multiplies_bfloat16() -> bool:
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16."""
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

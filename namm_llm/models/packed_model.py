@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from namm_llm.attention.observation import cpu_multiplies_bfloat16
 from namm_llm.errors import ModelError
 from namm_llm.io import data_folder
 from namm_llm.models.gguf import GgufModel, load_gguf
@@ -35,8 +36,7 @@ def activation_dtype() -> torch.dtype:
 
     bfloat16 where the CPU multiplies in it: half the memory of the cache, and faster attention.
     """
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
 def load_packed_file(path: Path, device: torch.device, dtype: torch.dtype | None) -> GgufModel:
