@@ -56,14 +56,16 @@ def agrees(library: Native, name: str) -> bool:
     raw = random_blocks(name, rows, columns, generator)
     fields = parse(raw, FORMATS[name])
     tiles, wanted, kind = to_tiles(fields), fields.values(), fields.format.ggml_type
-    packed, expanded = torch.empty_like(tiles), torch.empty(rows, columns)
+    # Wrong to begin with: fresh memory may hold what an earlier trial left, and look right.
+    packed, expanded = ~tiles, torch.full((rows, columns), torch.nan)
     plan = plan_of([(tiles, None, rows, kind)], columns, Steps())
     library.pack(raw.data_ptr(), raw.shape[1], rows, columns, kind, packed.data_ptr(), 1)
     library.expand(ctypes.byref(plan.parts[0]), columns, 0, rows, expanded.data_ptr(), 0, 1)
     if not torch.equal(packed, tiles) or not torch.equal(expanded, wanted):
         return False
     for count in (1, 5):
-        x, y = torch.randn(count, columns, generator=generator), torch.empty(count, rows)
+        x = torch.randn(count, columns, generator=generator)
+        y = torch.full((count, rows), torch.nan)
         arguments = (x.data_ptr(), None, y.data_ptr(), count, columns, rows, 0, 1)
         library.multiply(ctypes.byref(plan), *arguments)
         right = quantised(x) @ wanted.double().T
