@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -35,3 +36,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NAMM_LLM_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def uncached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty folder for compiled kernels, and no library loaded yet."""
+    from namm_llm import native
+    from namm_llm.models.packed import native as packed
+
+    monkeypatch.setenv("NAMM_LLM_KERNELS", str(tmp_path / "kernels"))
+    monkeypatch.delenv("CC", raising=False)
+    for cached in (native.load, packed.load):
+        cached.cache_clear()
+    yield tmp_path / "kernels"
+    for cached in (native.load, packed.load):
+        cached.cache_clear()

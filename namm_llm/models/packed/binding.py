@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from namm_llm.models.packed.compiler import CompilerError
+from namm_llm.native import Library
 
 ROW_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}
 """GGML's numbers of the types that are stored row by row, unquantised."""
@@ -21,7 +19,7 @@ MOST_PARTS = 8
 
 
 class Part(ctypes.Structure):
-    """One matrix: `part_t` of kernels/packed.c."""
+    """One matrix: `part_t` of kernels/tiles.h."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -32,7 +30,7 @@ class Part(ctypes.Structure):
 
 
 class Plan(ctypes.Structure):
-    """Matrices that are multiplied by the same activations: `plan_t` of kernels/packed.c."""
+    """Matrices that are multiplied by the same activations: `plan_t` of kernels/multiply.h."""
 
     _fields_ = (
         ("columns", ctypes.c_int64),
@@ -95,43 +93,28 @@ def plan_of(
     return plan
 
 
-def bind(path: Path) -> Native:
-    """The library's functions with their types. Raises OSError, AttributeError or CompilerError."""
-    library = ctypes.CDLL(os.fspath(path))
+def bind(library: Library) -> Native:
+    """The library's functions with their types. ValueError if it lays out a plan differently."""
+    functions = library.functions
     pointer, number, flag, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
-    library.namm_name.restype = ctypes.c_char_p
-    library.namm_plan_bytes.restype = number
-    library.namm_init.argtypes = [pointer]
-    library.namm_multiply.argtypes = [*[pointer] * 4, *[number] * 3, flag, flag]
-    library.namm_expand.argtypes = [pointer, number, number, number, pointer, flag, flag]
-    library.namm_take.argtypes = [pointer, number, pointer, number, pointer, flag]
-    library.namm_pack.argtypes = [pointer, number, number, number, number, pointer, flag]
-    library.namm_rotate.argtypes = [*[pointer] * 5, real, *[number] * 7, flag, flag]
+    functions.namm_plan_bytes.restype = number
+    functions.namm_multiply.argtypes = [*[pointer] * 4, *[number] * 3, flag, flag]
+    functions.namm_expand.argtypes = [pointer, number, number, number, pointer, flag, flag]
+    functions.namm_take.argtypes = [pointer, number, pointer, number, pointer, flag]
+    functions.namm_pack.argtypes = [pointer, number, number, number, number, pointer, flag]
+    functions.namm_rotate.argtypes = [*[pointer] * 5, real, *[number] * 7, flag, flag]
     sizes = [number, number, flag, flag]
-    library.namm_norm.argtypes = [pointer, pointer, real, pointer, pointer, *sizes]
-    library.namm_pack.restype = None
-    if library.namm_plan_bytes() != ctypes.sizeof(Plan):
-        raise CompilerError("the compiled kernels lay out their arguments in another way")
-    runtime = _openmp()
-    library.namm_init(runtime)
+    functions.namm_norm.argtypes = [pointer, pointer, real, pointer, pointer, *sizes]
+    functions.namm_pack.restype = None
+    if functions.namm_plan_bytes() != ctypes.sizeof(Plan):
+        raise ValueError("the compiled kernels lay out their arguments in another way")
     return Native(
-        name=library.namm_name().decode(),
-        threads=runtime is not None,
-        multiply=library.namm_multiply,
-        expand=library.namm_expand,
-        take=library.namm_take,
-        pack=library.namm_pack,
-        rotate=library.namm_rotate,
-        norm=library.namm_norm,
+        name=library.name,
+        threads=library.threads,
+        multiply=functions.namm_multiply,
+        expand=functions.namm_expand,
+        take=functions.namm_take,
+        pack=functions.namm_pack,
+        rotate=functions.namm_rotate,
+        norm=functions.namm_norm,
     )
-
-
-def _openmp() -> ctypes.c_void_p | None:
-    """GOMP_parallel of torch's own OpenMP runtime: two runtimes would compete for the cores."""
-    folder = Path(torch.__file__).parent / "lib"
-    for name in (None, *sorted(map(os.fspath, folder.glob("libgomp*")))):
-        try:
-            return ctypes.cast(ctypes.CDLL(name).GOMP_parallel, ctypes.c_void_p)
-        except (OSError, AttributeError):
-            continue
-    return None

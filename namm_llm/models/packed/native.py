@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from namm_llm.models.packed.binding import Native, Steps, bind, plan_of
-from namm_llm.models.packed.compiler import CompilerError, compiled
 from namm_llm.models.packed.formats import FORMATS, parse
 from namm_llm.models.packed.tiles import TILE, to_tiles
+from namm_llm.native import load as load_library
 
 _GROUP = 32
 _TOLERANCE = 2e-3
@@ -21,10 +21,10 @@ _TOLERANCE = 2e-3
 @functools.cache
 def load() -> Native | str:
     """The kernels for this CPU, or why there are none."""
-    try:
-        library = bind(compiled())
-    except (CompilerError, OSError, AttributeError) as error:
-        return " ".join(str(error).split())
+    compiled = load_library()
+    if isinstance(compiled, str):
+        return compiled
+    library = bind(compiled)
     wrong = next((name for name in FORMATS if not agrees(library, name)), None)
     return library if wrong is None else f"the compiled kernel for {wrong} gives wrong numbers"
 

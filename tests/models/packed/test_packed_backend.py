@@ -1,4 +1,4 @@
-"""The choice of kernels: probes, fallbacks and the cache of compiled libraries."""
+"""The choice of kernels: probes and fallbacks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,12 @@ import torch
 
 from namm_llm.errors import UsageError
 from namm_llm.models.packed import choice as backends
-from namm_llm.models.packed import compiler, describe, int4, make_linear, native
+from namm_llm.models.packed import describe, int4, make_linear, native
 from namm_llm.models.packed.binding import Native, bind
 from namm_llm.models.packed.choice import VARIABLE, Backend, backend
 from namm_llm.models.packed.formats import FORMATS
+from namm_llm.native import compiler, open_library
 from tests.models.packed.conftest import forget
-
-
-@pytest.fixture
-def uncached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder for libraries, and no backend chosen yet."""
-    monkeypatch.setenv("NAMM_LLM_KERNELS", str(tmp_path / "kernels"))
-    monkeypatch.delenv("CC", raising=False)
-    native.load.cache_clear()
-    yield tmp_path / "kernels"
-    native.load.cache_clear()
 
 
 def test_without_a_compiler_torch_is_used_and_it_says_so(
@@ -100,38 +91,6 @@ def test_a_chosen_backend_that_does_not_work_is_refused(
         backend()
 
 
-def test_a_compiler_that_fails_is_quoted(uncached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = uncached.parent / "cc"
-    script.write_text("#!/bin/sh\necho 'packed.c:1: error: out of order' >&2\nexit 1\n")
-    script.chmod(0o700)
-    monkeypatch.setenv("CC", str(script))
-    assert native.load() == f"{script} failed: packed.c:1: error: out of order"
-
-
-def test_a_library_is_compiled_once(uncached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = shutil.which("cc") or shutil.which("gcc")
-    if real is None:
-        pytest.skip("no C compiler")
-    calls, script = uncached.parent / "calls", uncached.parent / "cc"
-    script.write_text(f'#!/bin/sh\necho called >> "{calls}"\nexec {real} "$@" -O0\n')
-    script.chmod(0o700)
-    monkeypatch.setenv("CC", str(script))
-    first = compiler.compiled()
-    assert compiler.compiled() == first
-    assert calls.read_text().count("called") == 1
-    assert [path.name for path in uncached.iterdir()] == [first.name]
-
-
-def test_a_library_that_others_can_write_is_not_loaded(uncached: Path) -> None:
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        pytest.skip("no C compiler")
-    uncached.mkdir()
-    uncached.chmod(0o777)
-    loaded = native.load()
-    assert isinstance(loaded, str)
-    assert "can be written by other users" in loaded
-
-
 def test_plain_c_kernels_agree(tmp_path: Path) -> None:
     """What a CPU without AVX2 runs."""
     command = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
@@ -139,7 +98,7 @@ def test_plain_c_kernels_agree(tmp_path: Path) -> None:
         pytest.skip("no C compiler")
     made = tmp_path / "plain.so"
     assert compiler._try([command], ("-O1",), made) == ""
-    library = bind(made)
+    library = bind(open_library(made))
     assert all(native.agrees(library, name) for name in FORMATS)
 
 

@@ -1,4 +1,4 @@
-/* Packed weights on a CPU: compiled at run time, called through ctypes. */
+/* All kernels of the package: compiled at run time, called through ctypes. */
 #include "expand.h"
 #include "multiply.h"
 #include "rotate.h"

@@ -1,6 +1,6 @@
 """Compiles the C kernels for this machine's CPU, once, and keeps the library in a cache folder.
 
-Optional: without a C compiler the package falls back to torch's own operators. The compiler is CC,
+Optional: without a C compiler torch's own operators are used. The compiler is CC,
 else cc, gcc or clang, else the one of the package `ziglang`. The name of the library is a hash of
 sources, compiler, flags and CPU, so a new version, or another machine that shares the folder,
 compiles anew.
@@ -121,7 +121,7 @@ def _compile(compiler: list[str], library: Path) -> None:
 
 def _try(compiler: list[str], native: tuple[str, ...], made: Path) -> str:
     """Run the compiler; what it complained about, in one line."""
-    command = [*compiler, *_FLAGS, *native, str(SOURCES / "packed.c"), "-o", str(made), "-lm"]
+    command = [*compiler, *_FLAGS, *native, str(SOURCES / "kernels.c"), "-o", str(made), "-lm"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=_SECONDS
