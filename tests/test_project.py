@@ -393,7 +393,8 @@ def text_files() -> list[Path]:
         for path in ROOT.iterdir()
         if path.is_dir() and path.name not in LEFT_OUT and path.name[0] != "."
     ]
-    files = [path for path in ROOT.iterdir() if path.is_file()]
+    # a linked worktree has a file .git, which git alone writes
+    files = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
     files += [
         path for folder in [*folders, ROOT / ".ci"] for path in folder.rglob("*") if path.is_file()
     ]
