@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from namm_llm.document import Document
     from namm_llm.documents import MemoryStore, read_header
-    from namm_llm.engine.results import Generation, Piece
+    from namm_llm.engine.results import Generation, Piece, TokenLogprob
     from namm_llm.engine.stream import Stream
     from namm_llm.errors import (
         BudgetError,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from namm_llm.inspect import Inspection, inspect_memories, kept_entries
     from namm_llm.models.catalogue import catalogue, pull_model
+    from namm_llm.models.tool_stream import ToolCallStream, canonical_tool_choice
     from namm_llm.models.tools import ToolCall, parse_tool_calls
     from namm_llm.namm import Namm, Spectrogram
     from namm_llm.policies import register_policy
@@ -79,9 +80,12 @@ __all__ = [
     "Stream",
     "Summary",
     "SummaryStream",
+    "TokenLogprob",
     "ToolCall",
+    "ToolCallStream",
     "UsageError",
     "__version__",
+    "canonical_tool_choice",
     "catalogue",
     "inspect_memories",
     "kept_entries",
@@ -122,7 +126,10 @@ _HOME = {
     "Stream": "namm_llm.engine.stream",
     "Summary": "namm_llm.summaries",
     "SummaryStream": "namm_llm.summaries",
+    "TokenLogprob": "namm_llm.engine.results",
     "ToolCall": "namm_llm.models.tools",
+    "ToolCallStream": "namm_llm.models.tool_stream",
+    "canonical_tool_choice": "namm_llm.models.tool_stream",
     "inspect_memories": "namm_llm.inspect",
     "kept_entries": "namm_llm.inspect",
     "make_cache_config": "namm_llm.config",

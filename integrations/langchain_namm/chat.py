@@ -22,14 +22,12 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from namm_integrations.call import Whole
 from namm_integrations.threads import call_in_thread, in_thread
-from namm_integrations.tools import Growing
-from namm_integrations.tools import tool_choice as canonical_choice
 
 from langchain_namm.messages import answer_schema, metadata, to_openai, usage
 from langchain_namm.profile import profile
 from langchain_namm.settings import NammSettings
 from langchain_namm.structured import structured
-from namm_llm import Generation, ToolCall
+from namm_llm import Generation, ToolCall, ToolCallStream, canonical_tool_choice
 
 Chunks = Iterator[ChatGenerationChunk]
 
@@ -117,8 +115,8 @@ class ChatNamm(NammSettings, BaseChatModel):
         """The text of an answer as it can be shown, and what is known at its end."""
         given = dict(given)
         tools = [convert_to_openai_tool(tool) for tool in given.pop("tools", None) or ()]
-        choice = canonical_choice(given.pop("tool_choice", None))
-        growing = Growing(
+        choice = canonical_tool_choice(given.pop("tool_choice", None))
+        growing = ToolCallStream(
             [] if choice == "none" else tools,
             parallel=given.pop("parallel_tool_calls", None) is not False,
         )

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, convert_to_openai_messages
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.utils.function_calling import convert_to_json_schema
-from namm_integrations.call import numbers_of
+from namm_integrations.call import logprobs_of, numbers_of
 
 from namm_llm import Generation, UsageError
 
@@ -88,4 +88,5 @@ def metadata(generation: Generation, finish_reason: str | None = None) -> dict[s
         "model_provider": "namm",
         "finish_reason": finish_reason or generation.finish_reason,
         "namm": numbers_of(generation),
+        **logprobs_of(generation),
     }

@@ -152,6 +152,13 @@ class Call:
             )
 
 
+def logprobs_of(generation: Generation) -> dict[str, Any]:
+    """`logprobs` as OpenAI's chat completions have them, if the call asked for them; or nothing."""
+    if generation.logprobs is None:
+        return {}
+    return {"logprobs": {"content": [each.to_openai() for each in generation.logprobs]}}
+
+
 def numbers_of(generation: Generation) -> dict[str, Any]:
     """The numbers of an answer, ready for JSON.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,6 +70,17 @@ class SamplingParams:
         least=-2,
         most=2,
     )
+    logit_bias: Mapping[int, float] | None = setting(
+        "Added to the logits of these token ids before one is chosen.", None, offered=False
+    )
+    logprobs: int | None = setting(
+        "Report the log-probability of each token, and of the N likeliest in its place.",
+        None,
+        metavar="N",
+        least=0,
+        most=20,
+        unset="no log-probabilities",
+    )
     seed: int | None = setting(
         "Makes drawing repeatable.", None, metavar="N", least=0, most=2**63 - 1
     )
@@ -104,6 +116,12 @@ class SamplingParams:
                 f"{given[0]} and {given[1]} cannot both be followed; give one of them."
             )
         check_fields(self)
+        for token, bias in (self.logit_bias or {}).items():
+            if not (isinstance(token, int) and math.isfinite(bias) and abs(bias) <= 100):
+                raise UsageError(
+                    "logit_bias maps token ids to numbers from -100 to 100, not "
+                    f"{token!r} to {bias!r}."
+                )
         if not all(isinstance(text, str) and text for text in self.stop):
             raise UsageError(f"stop must be texts that are not empty, not {self.stop!r}.")
 
@@ -114,7 +132,8 @@ class SamplingParams:
 
     def override(self, changes: Mapping[str, Any]) -> SamplingParams:
         """The same parameters with some changed. UsageError for a name that there is not."""
-        check_names(changes, SAMPLING, "sampling")
+        # `logit_bias` speaks of token ids, so only requests offer it
+        check_names(set(changes) - {"logit_bias"}, SAMPLING, "sampling")
         return replace(self, **changes)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import torch
@@ -13,7 +14,7 @@ from namm_llm.config import SamplingParams
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.forward import tokens_seen
 from namm_llm.engine.loop_guard import LoopGuard
-from namm_llm.engine.results import FinishReason, Generation, Piece, Timings, Usage
+from namm_llm.engine.results import FinishReason, Generation, Piece, Timings, TokenLogprob, Usage
 from namm_llm.engine.sampling import Sampler
 from namm_llm.engine.text import Detokenizer, StopStrings
 from namm_llm.models.grammar import Constraint
@@ -90,6 +91,8 @@ class Answer:
         self._loops = LoopGuard() if guarded else None
         self._shown: list[str] = []
         self._pending: list[int] = []
+        self._unread: deque[Tensor] = deque()
+        self._logprobs: list[TokenLogprob] = []
         self._first_at = self._last_at = 0.0
 
     # -- the loop ----------------------------------------------------------------------------------
@@ -97,6 +100,8 @@ class Answer:
     def pick(self, logits: Tensor) -> Tensor:
         """The next token, int64 `[]`, on the device of the logits `[V]`."""
         constraint = self.request.constraint
+        if self.request.params.logprobs is not None:
+            self._unread.append(logits.float().log_softmax(-1))
         if constraint is None:
             token = self._sampler.pick(logits)
         else:
@@ -109,12 +114,15 @@ class Answer:
     def take(self, token: int) -> Piece | None:
         """Add the token that was picked; the piece of text that it completes, if it does."""
         self.output.append(token)
+        logprobs = self._unread.popleft() if self._unread else None
         if token in self._loaded.end_ids:
             self.finish_reason = "stop"
             return None
         self._last_at = perf_counter()
         self._first_at = self._first_at or self._last_at
         self._pending.append(token)
+        if logprobs is not None:
+            self._logprobs.append(self._logprob(token, logprobs))
         text = self._stops.feed(self._detokenizer.feed(token))
         constraint = self.request.constraint
         self.looped = self._loops is not None and self._loops.feed(token)
@@ -137,9 +145,20 @@ class Answer:
         if not text:
             return None
         self._shown.append(text)
-        piece = Piece(text, tuple(self._pending))
+        logprobs = self._logprobs[-len(self._pending) :] if self._logprobs else []
+        piece = Piece(text, tuple(self._pending), tuple(logprobs) if self._pending else ())
         self._pending.clear()
         return piece
+
+    def _logprob(self, token: int, logprobs: Tensor) -> TokenLogprob:
+        """What is reported of a token. logprobs: `[V]`."""
+
+        def of(id: int) -> TokenLogprob:
+            text = self._loaded.backend.decode([id], skip_special_tokens=False)
+            return TokenLogprob(id, text, float(logprobs[id]))
+
+        top = logprobs.topk(self.request.params.logprobs or 0).indices.tolist()
+        return replace(of(token), top=tuple(map(of, top)))
 
     @property
     def may_go_on(self) -> bool:
@@ -187,6 +206,7 @@ class Answer:
             cache=self.cache.stats(),
             model=self._loaded.model_id,
             looped=self.looped,
+            logprobs=None if request.params.logprobs is None else tuple(self._logprobs),
             closed_early=request.constraint is not None and request.constraint.closed_early,
         )
 

@@ -13,12 +13,40 @@ OnProgress = Callable[[int, int], None]  # called with the tokens that are read,
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """The natural log-probability of a token as the model gave it, before sampling parameters."""
+
+    token_id: int
+    text: str
+    """Its text; the replacement character stands for part of a character."""
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+    """The likeliest tokens in its place, likeliest first."""
+
+    def to_openai(self) -> dict[str, Any]:
+        """As an entry of `logprobs.content` in a chat completion."""
+        is_whole = "\N{REPLACEMENT CHARACTER}" not in self.text
+        return {
+            "token": self.text,
+            "logprob": self.logprob,
+            "bytes": list(self.text.encode()) if is_whole else None,
+            "top_logprobs": [_without_top(each.to_openai()) for each in self.top],
+        }
+
+
+def _without_top(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "top_logprobs"}
+
+
+@dataclass(frozen=True)
 class Piece:
     """A bit of an answer: whole characters, never part of a stop string."""
 
     text: str
     token_ids: tuple[int, ...]
     """The tokens that became text with it."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of these tokens, where the request asked for them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,8 @@ class Generation:
     """Whether it was ended because it repeated itself (`stop_loops`); `finish_reason` is `stop`."""
     closed_early: bool = False
     """Whether JSON was brought to its end because `max_tokens` came near."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of all tokens of the text, where the request asked for them."""
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints: the fields, and those of usage, timings and cache."""

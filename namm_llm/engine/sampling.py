@@ -36,6 +36,7 @@ class Sampler:
         self._presence = float(params.presence_penalty)
         self._frequency = float(params.frequency_penalty)
         self._prompt = prompt
+        self._bias = params.logit_bias or {}
         self._came: Tensor | None = None
         self._counts: Tensor | None = None
         self._warpers = _warpers(params)
@@ -68,7 +69,10 @@ class Sampler:
             self._counts.scatter_add_(0, token[None], self._counts.new_ones(1))
 
     def _penalised(self, scores: Tensor) -> Tensor:
-        """Scores `[V]` after the penalties for tokens that came."""
+        """Scores `[V]` after the bias, and the penalties for tokens that came."""
+        if self._bias:
+            tokens = torch.tensor(list(self._bias), device=scores.device)
+            scores = scores.index_add(0, tokens, scores.new_tensor(list(self._bias.values())))
         if self._repetition != 1:
             scores = self._repeated(scores)
         if self._presence or self._frequency:

@@ -110,11 +110,12 @@ class Session:
         loaded = self.loaded
         constraint = loaded.grammars.constraint(params) if params.constrained else None
         request = Request(ids, params, memory, constraint, text=text, reads_only=reads_only)
-        if not 0 <= min(ids) <= max(ids) < loaded.vocabulary:
-            raise UsageError(
-                f"token ids go from 0 to {loaded.vocabulary - 1} with {loaded.model_id}, "
-                f"not to {max(ids)}."
-            )
+        for id in (min(ids), max(ids), *(params.logit_bias or ())):
+            if not 0 <= id < loaded.vocabulary:
+                raise UsageError(
+                    f"token ids go from 0 to {loaded.vocabulary - 1} with {loaded.model_id}; "
+                    f"{id} is none."
+                )
         what = "prompt" if memory is None else "question"
         self._check_fits(len(ids), request.memory_tokens, what)
         return request

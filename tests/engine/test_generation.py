@@ -157,7 +157,17 @@ def test_numbers_of_a_result(runner: Runner) -> None:
     assert found.model == runner.model_id
     as_json = found.to_dict()
     assert list(as_json) == [
-        *("text", "finish_reason", "usage", "timings", "cache", "model", "looped", "closed_early")
+        *(
+            "text",
+            "finish_reason",
+            "usage",
+            "timings",
+            "cache",
+            "model",
+            "looped",
+            "closed_early",
+            "logprobs",
+        )
     ]
     assert list(as_json["usage"]) == ["input_tokens", "cached_tokens", "output_tokens"]
     assert list(as_json["timings"]) == [

@@ -34,9 +34,8 @@ from llama_index.llms.namm.tools import growing_with_tools
 from namm_integrations.call import Call, Prompt, RenderedPrompt, Whole
 from namm_integrations.settings import canonical
 from namm_integrations.threads import in_thread
-from namm_integrations.tools import Growing, tool_choice
 
-from namm_llm import UsageError
+from namm_llm import ToolCallStream, UsageError, canonical_tool_choice
 
 if TYPE_CHECKING:
     from threading import Event
@@ -179,13 +178,14 @@ class NammLLM(ConfiguredLLM, ConstrainedLLM, FunctionCallingLLM, CustomLLM):
         self, messages: Sequence[ChatMessage], given: Given, cancel: Event | None = None
     ) -> ChatResponseGen:
         given = dict(given)
-        tools, choice = given.pop("tools", None) or [], tool_choice(given.pop("tool_choice", None))
+        tools = given.pop("tools", None) or []
+        choice = canonical_tool_choice(given.pop("tool_choice", None))
         parallel = given.pop("allow_parallel_tool_calls", True)
         call = self._call(given)
         asked = self._chat_prompt(messages, call)
         if not tools:
             return _growing(call.answer(asked, cancel), responses.chat)
-        growing = Growing([] if choice == "none" else tools, parallel=parallel)
+        growing = ToolCallStream([] if choice == "none" else tools, parallel=parallel)
         answer = call.answer(asked, cancel, tools=tools, tool_choice=choice)
         return growing_with_tools(answer, growing, responses.chat)
 

@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
-from namm_integrations.call import numbers_of
+from namm_integrations.call import logprobs_of, numbers_of
 
 if TYPE_CHECKING:
     from namm_llm import Generation
@@ -50,4 +50,5 @@ def raw(result: Generation | None) -> dict[str, Any] | None:
             "cached_tokens": usage.cached_tokens,
         },
         "namm": numbers_of(result),
+        **logprobs_of(result),
     }

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from namm_integrations.call import Whole
-from namm_integrations.tools import Growing
 
 if TYPE_CHECKING:
-    from namm_llm import Generation, Piece, ToolCall
+    from namm_llm import Generation, Piece, ToolCall, ToolCallStream
 
 
 def growing_with_tools(
     answer: Iterator[Piece | Whole],
-    growing: Growing,
+    growing: ToolCallStream,
     respond: Callable[[str, str, Generation | None], ChatResponse],
 ) -> Iterator[ChatResponse]:
     """A response for each piece of text, and at last one with the tool calls. Text that could be a

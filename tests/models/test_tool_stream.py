@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from namm_integrations.tools import Growing
+
+from namm_llm.models.tool_stream import ToolCallStream
 
 TOOLS = [{"type": "function", "function": {"name": "ring"}}]
 
 
 def shown(*pieces: str) -> list[str]:
-    growing = Growing(TOOLS)
+    growing = ToolCallStream(TOOLS)
     return [growing.feed(piece) for piece in pieces]
 
 
@@ -34,23 +35,23 @@ def test_citations_links_and_code_do_not_stop_a_stream(text: str) -> None:
     ],
 )
 def test_no_character_of_a_call_is_shown(call: str) -> None:
-    growing = Growing(TOOLS)
+    growing = ToolCallStream(TOOLS)
     assert "".join(growing.feed(character) for character in f"I ring. {call}") == "I ring. "
     rest, calls = growing.end()
     assert (rest, [each.name for each in calls]) == ("", ["ring"])
 
 
 def test_what_turns_out_to_be_no_call_is_shown_at_the_end() -> None:
-    growing = Growing(TOOLS)
+    growing = ToolCallStream(TOOLS)
     assert growing.feed('Take {"a": 1}.') == "Take "
     assert growing.end() == ('{"a": 1}.', [])
 
 
 def test_without_tools_nothing_is_held() -> None:
-    assert Growing([]).feed('{"name": "ring"}') == '{"name": "ring"}'
+    assert ToolCallStream([]).feed('{"name": "ring"}') == '{"name": "ring"}'
 
 
 def test_one_call_at_most_where_calls_may_not_be_parallel() -> None:
-    growing = Growing(TOOLS, parallel=False)
+    growing = ToolCallStream(TOOLS, parallel=False)
     growing.feed('{"name": "ring"}\n{"name": "ring"}')
     assert len(growing.end()[1]) == 1

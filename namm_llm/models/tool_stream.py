@@ -1,4 +1,4 @@
-"""Tools: which one the model must call, and what of a growing answer may still become a call."""
+"""Tool calls of an answer that still grows: which text is surely none, and which tool is forced."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from namm_llm import ToolCall, UsageError, parse_tool_calls
+from namm_llm.errors import UsageError
+from namm_llm.models.tools import Tool, ToolCall, ToolChoice, parse_tool_calls
 
 _BEGINNING = re.compile(r"[{\[<`]")
 _JSON = re.compile(r'\[?\s*(?:$|\{\s*(?:$|"))')  # an object, or a list of them
@@ -32,7 +33,7 @@ _WORDS = {
 }
 
 
-def tool_choice(given: Any) -> str:
+def canonical_tool_choice(given: Any) -> ToolChoice:
     """auto, none, required or the name of a tool. Takes None, a truth value, a word, a name, or
     OpenAI's and Anthropic's mappings. UsageError for anything else.
     """
@@ -45,12 +46,14 @@ def tool_choice(given: Any) -> str:
     return _WORDS.get(given, str(given))
 
 
-class Growing:
+class ToolCallStream:
     """Text in, text that is surely no tool call out; the rest is held until it is sure or the
     answer ends. Without tools nothing is held.
+
+    parallel: whether an answer may hold several calls.
     """
 
-    def __init__(self, tools: Sequence[Mapping[str, Any]], *, parallel: bool = True) -> None:
+    def __init__(self, tools: Sequence[Tool], *, parallel: bool = True) -> None:
         self._tools = tools
         self._parallel = parallel
         names = [tool.get("function", {}).get("name", "") for tool in tools]
