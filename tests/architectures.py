@@ -6,6 +6,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 VOCABULARY = 300
+SHAPE = {  # of configurations of other architectures
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+    "initializer_range": 0.2,
+}
 
 
 def random_llama(

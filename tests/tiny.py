@@ -11,7 +11,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>")
@@ -90,4 +96,32 @@ def save_tiny(
     tokenizer = tiny_tokenizer(template=template, adds_bos=adds_bos)
     tokenizer.save_pretrained(folder)
     tiny_llama(len(tokenizer), seed=seed, positions=positions).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_gemma(folder: Path, *, window: int = 64) -> Path:
+    """The same with a Gemma 3: a layer with a sliding window, and one with full attention."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=4096,
+        sliding_window=window,
+        layer_types=["sliding_attention", "full_attention"],
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=3,
+        initializer_range=0.15,
+        tie_word_embeddings=False,  # else it repeats the last token
+    )
+    model = Gemma3ForCausalLM(config)
+    model.lm_head.weight.data[1:3] = 0.0  # so that no answer ends by chance
+    model.save_pretrained(folder)
     return folder

@@ -15,9 +15,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache
 
+from namm_llm.cache.batch import BatchLayer
 from namm_llm.cache.layer import ManagedLayer, joined, layers_for
+from namm_llm.cache.sliding import SlidingLayer
 from namm_llm.cache.state import check_settings, fill_layers, layers_state
 from namm_llm.cache.stats import CacheStats
 from namm_llm.cache.transformers import PendingKeys, layer_devices, prepare_model
@@ -31,10 +33,12 @@ from namm_llm.policies.base import EvictionPolicy
 class ManagedCache(Cache):
     """A key-value cache that evicts, for models of transformers.
 
-    Layers with full attention are managed; layers with a sliding window keep transformers' own
-    window, which is bounded anyway.
+    Layers with full attention are managed; layers with a sliding window hold what their next token
+    can see, which is bounded anyway.
     """
 
+    layers: list[BatchLayer]  # type: ignore[assignment]
+    """One for each layer of the model."""
     on_eviction: Callable[[EvictionEvent], None] | None = None
     """Called at every eviction step of every layer, right before tokens are removed. Forks do not
     inherit it.
@@ -73,7 +77,7 @@ class ManagedCache(Cache):
     @property
     def configs(self) -> tuple[CacheConfig, ...]:
         """Settings of each sequence; before the first token those that the cache was made for."""
-        layer = self.managed[0]
+        layer = self.layers[0]
         return tuple(sequence.config for sequence in layer.sequences) or layer.configs
 
     @property
@@ -94,16 +98,13 @@ class ManagedCache(Cache):
         """Keys and values `[B, G, T, D]` of the layer's new tokens; attention gets `PendingKeys` in
         the place of the keys, and they are stored when it attends.
         """
-        layer: Any = self.layers[layer_idx]
-        if not isinstance(layer, ManagedLayer):
-            kept = layer.update(key_states, value_states, *args, **kwargs)
-            return cast("tuple[Tensor, Tensor]", kept)
+        layer = self.layers[layer_idx]
         pending: Any = PendingKeys(key_states, value_states, partial(self._attend, layer))
         return pending, value_states
 
     def _attend(
         self,
-        layer: ManagedLayer,
+        layer: BatchLayer,
         query: Tensor,
         keys: Tensor,
         values: Tensor,
@@ -113,7 +114,7 @@ class ManagedCache(Cache):
         """See `PendingKeys.store`."""
         out = query.new_zeros(*query.shape[:3], values.shape[-1])
         for row in layer.extend(out, query, keys, values, padding, scale):
-            self.evict_due(layer, row)
+            self.evict_due(cast("ManagedLayer", layer), row)
         return out.transpose(1, 2)
 
     def evict_due(self, layer: ManagedLayer, row: int) -> None:
@@ -156,7 +157,7 @@ class ManagedCache(Cache):
         """Never evict the tokens at these positions `(start, end)`; those already evicted stay
         evicted.
         """
-        for layer in self.managed:
+        for layer in self.layers:
             layer.protect(spans)
 
     # -- forks and batches -------------------------------------------------------------------------
@@ -169,8 +170,6 @@ class ManagedCache(Cache):
     def join(cls, caches: Sequence[ManagedCache]) -> ManagedCache:
         """Forks of all sequences of these caches side by side, as one batch; each keeps its
         settings.
-
-        Raises CacheError for caches with sliding windows that hold unequally many tokens.
         """
         batch = cls(layers=[])
         batch.layers = [
@@ -183,6 +182,21 @@ class ManagedCache(Cache):
         forked.
         """
         self.reorder_cache(torch.LongTensor(list(rows)))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take back the newest -`tokens_to_remove` tokens. Raises CacheError if an eviction step
+        has been run over some of them, or a sliding window has lost what it would show again.
+        """
+        count = -tokens_to_remove
+        if count < 0:
+            raise CacheError("crop takes minus the number of tokens to remove.")
+        sequences = [sequence for layer in self.layers for sequence in layer.sequences]
+        if not all(sequence.can_drop(count) for sequence in sequences):
+            raise CacheError(
+                f"{count} tokens cannot be taken back: an eviction step has already been run over "
+                "some of them, or a sliding window has moved on; read the text again."
+            )
+        super().crop(tokens_to_remove)
 
     def activate_past_recording(self) -> None:
         """Asked for by assisted decoding, which takes tokens back. Raises CacheError."""
@@ -220,7 +234,7 @@ class ManagedCache(Cache):
 
     def seen_tokens(self) -> list[int]:
         """Tokens that went through, for each sequence."""
-        return [sequence.seen for sequence in self.managed[0].sequences]
+        return [sequence.seen for sequence in self.layers[0].sequences]
 
     def kept_tokens(self) -> list[list[list[int]]]:
         """Tokens stored `[layer][sequence][KV head]`, the window's included."""
@@ -231,15 +245,13 @@ class ManagedCache(Cache):
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that the cache holds alive, empty rows of buffers included."""
-        sequences = [sequence for layer in self.managed for sequence in layer.sequences]
-        held = [tensor for sequence in sequences for tensor in sequence.tensors()]
-        return held + self._sliding()
+        sequences = [sequence for layer in self.layers for sequence in layer.sequences]
+        return [tensor for sequence in sequences for tensor in sequence.tensors()]
 
     def _sliding(self) -> list[Tensor]:
         """Keys and values of the layers with a sliding window."""
-        layers = [layer for layer in self.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-        parts = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
-        return [tensor for tensor in parts if tensor is not None]
+        layers = [layer for layer in self.layers if isinstance(layer, SlidingLayer)]
+        return [t for layer in layers for sequence in layer.sequences for t in sequence.tensors()]
 
     @property
     def nbytes(self) -> int:
@@ -263,17 +275,18 @@ class ManagedCache(Cache):
 
     def stats(self) -> CacheStats:
         """The numbers that a result carries."""
-        sequences = [sequence for layer in self.managed for sequence in layer.sequences]
-        heads = sum(len(sequence.retained.lengths) for sequence in sequences)
-        slots = sum(sequence.seen * len(sequence.retained.lengths) for sequence in sequences)
+        layers: Sequence[BatchLayer] = self.managed or self.layers
+        sequences = [sequence for layer in layers for sequence in layer.sequences]
+        heads = sum(sequence.num_heads for sequence in sequences)
+        slots = sum(sequence.seen * sequence.num_heads for sequence in sequences)
         stored = sum(sequence.stored() for sequence in sequences)
-        rows = self.managed[0].sequences if self.managed else []
+        rows = layers[0].sequences
         return CacheStats(
-            seen_tokens=sum(sequence.seen for sequence in rows),
+            seen_tokens=sum(self.seen_tokens()),
             stored_tokens=round(stored * len(rows) / heads) if heads else 0,
             kept_fraction=stored / slots if slots else 1.0,
             nbytes=self.nbytes,
             full_nbytes=self.full_nbytes,
-            eviction_steps=sum(sequence.eviction_steps for sequence in rows),
+            eviction_steps=sum(s.eviction_steps for s in rows) if self.managed else 0,
             policy="; ".join(dict.fromkeys(config.describe() for config in self.configs)),
         )

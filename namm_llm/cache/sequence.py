@@ -55,6 +55,16 @@ class LayerSequence:
         )
 
     @property
+    def num_heads(self) -> int:
+        """KV heads."""
+        return len(self.retained.lengths)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.retained.keys.device
+
+    @property
     def is_due(self) -> bool:
         """Whether an eviction step is due: at every multiple of the interval."""
         return self.window.count > 0 and self.seen % self.config.interval == 0
@@ -88,6 +98,10 @@ class LayerSequence:
             self.queries.append(query, lse, limit=self.config.interval + carried)
         self.seen += query.shape[1]
         return out
+
+    def can_drop(self, count: int) -> bool:
+        """Whether the newest tokens can be taken back: those of the window."""
+        return count <= self.window.count
 
     def drop_last(self, count: int) -> None:
         """Take back the newest tokens, all of them in the window."""

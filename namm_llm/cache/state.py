@@ -1,7 +1,6 @@
 """A cache's layers as named tensors and text, and back: the contents of a saved document.
 
-Names are `layer.sequence.column`, for a layer with a sliding window `layer.column`; numbers go into
-one JSON string. Knows nothing of files, models'
+Names are `layer.sequence.column`; numbers go into one JSON string. Knows nothing of files, models'
 names or texts.
 """
 
@@ -14,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.batch import BatchLayer
 from namm_llm.cache.sequence import LayerSequence
+from namm_llm.cache.sliding import SlidingLayer, SlidingSequence
 from namm_llm.cache.window import GrowingBuffer
 from namm_llm.config import CacheConfig
 from namm_llm.config.header import config_to_dict
@@ -24,32 +24,24 @@ from namm_llm.tokens import RaggedTokens
 
 _NUMBERS = ("scale", "seen", "compacted_at", "eviction_steps")
 _BUFFERS = ("window", "queries")
-_SLIDING = ("keys", "values")  # of a layer with a sliding window
+_SLIDING_NUMBERS = ("scale", "seen")
 
 
-def layers_state(layers: Sequence[Any]) -> tuple[dict[str, Tensor], str]:
+def layers_state(layers: Sequence[BatchLayer]) -> tuple[dict[str, Tensor], str]:
     """Contiguous tensors and a JSON text that `fill_layers` makes the same layers of."""
     tensors: dict[str, Tensor] = {}
     numbers = []
     for index, layer in enumerate(layers):
-        if isinstance(layer, ManagedLayer):
-            for row, sequence in enumerate(layer.sequences):
-                prefix = f"{index}.{row}."
-                tensors.update({prefix + name: each for name, each in _columns(sequence).items()})
-            rows = [
-                {"lengths": s.retained.lengths, **{name: getattr(s, name) for name in _NUMBERS}}
-                for s in layer.sequences
-            ]
-            numbers.append({"columns": layer.columns, "sequences": rows})
-        else:
-            for name in _SLIDING if layer.is_initialized else ():
-                tensors[f"{index}.{name}"] = getattr(layer, name).contiguous()
-            numbers.append({"columns": layer.cumulative_length})
+        for row, sequence in enumerate(layer.sequences):
+            columns = _columns(sequence).items()
+            tensors.update({f"{index}.{row}.{name}": each for name, each in columns})
+        rows = [_numbers(sequence) for sequence in layer.sequences]
+        numbers.append({"columns": layer.columns, "sequences": rows})
     return tensors, json.dumps(numbers)
 
 
 def fill_layers(
-    layers: Sequence[Any],
+    layers: Sequence[BatchLayer],
     tensors: Mapping[str, Tensor],
     numbers: str,
     devices: Mapping[int, torch.device],
@@ -59,27 +51,26 @@ def fill_layers(
     """
     try:
         for index, (layer, saved) in enumerate(zip(layers, json.loads(numbers), strict=True)):
-            if isinstance(layer, ManagedLayer):
-                _fill(layer, f"{index}.", tensors, saved)
-                layer.place(devices[index])
-            elif saved["columns"]:
-                keys, values = (tensors[f"{index}.{name}"].to(devices[index]) for name in _SLIDING)
-                layer.lazy_initialization(keys, values)
-                layer.keys, layer.values = keys, values
-                layer.cumulative_length = saved["columns"]
+            _fill(layer, f"{index}.", tensors, saved)
+            layer.place(devices[index])
     except (KeyError, ValueError, TypeError) as error:
         raise CacheError(f"the saved cache is damaged or of another model: {error}") from error
 
 
 def _fill(
-    layer: ManagedLayer, prefix: str, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
+    layer: BatchLayer, prefix: str, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
 ) -> None:
     layer.columns = saved["columns"]
-    rows = zip(layer.configs_of(len(saved["sequences"])), saved["sequences"], strict=True)
-    layer.sequences = [
-        _sequence(f"{prefix}{row}.", config, own, tensors) for row, (config, own) in enumerate(rows)
-    ]
-    layer.is_initialized = True
+    layer.sequences = []
+    configs = layer.configs_of(len(saved["sequences"]))
+    for row, (config, numbers) in enumerate(zip(configs, saved["sequences"], strict=True)):
+        start = f"{prefix}{row}."
+        own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+        if isinstance(layer, SlidingLayer):
+            layer.sequences.append(_sliding_sequence(layer, config, numbers, own))
+        else:
+            layer.sequences.append(_sequence(config, numbers, own))
+    layer.is_initialized = bool(layer.sequences)
 
 
 def check_settings(saved: str, config: CacheConfig) -> None:
@@ -100,7 +91,10 @@ def check_settings(saved: str, config: CacheConfig) -> None:
         )
 
 
-def _columns(sequence: LayerSequence) -> dict[str, Tensor]:
+def _columns(sequence: LayerSequence | SlidingSequence) -> dict[str, Tensor]:
+    if isinstance(sequence, SlidingSequence):
+        kept = {"keys": sequence.keys, "values": sequence.values}
+        return {name: column.contiguous() for name, column in kept.items()}
     columns = dict(sequence.retained.columns())
     for part in _BUFFERS:
         for number, column in enumerate(getattr(sequence, part).columns()):
@@ -108,14 +102,16 @@ def _columns(sequence: LayerSequence) -> dict[str, Tensor]:
     return columns
 
 
+def _numbers(sequence: LayerSequence | SlidingSequence) -> dict[str, Any]:
+    if isinstance(sequence, SlidingSequence):
+        return {name: getattr(sequence, name) for name in _SLIDING_NUMBERS}
+    numbers = {name: getattr(sequence, name) for name in _NUMBERS}
+    return {"lengths": sequence.retained.lengths, **numbers}
+
+
 def _sequence(
-    prefix: str, config: CacheConfig, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    config: CacheConfig, numbers: Mapping[str, Any], own: Mapping[str, Tensor]
 ) -> LayerSequence:
-    own = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
     columns = {name: tensor for name, tensor in own.items() if "." not in name}
     retained = RaggedTokens(**columns, lengths=tuple(numbers["lengths"]))
     if sum(retained.lengths) != len(retained.positions):
@@ -126,3 +122,14 @@ def _sequence(
     )
     own_numbers = {name: numbers[name] for name in _NUMBERS}
     return LayerSequence(config, retained, window=window, queries=queries, **own_numbers)
+
+
+def _sliding_sequence(
+    layer: SlidingLayer, config: CacheConfig, numbers: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> SlidingSequence:
+    sequence = layer.new_sequence(config, own["keys"], numbers["scale"])
+    sequence.keys, sequence.values, sequence.seen = own["keys"], own["values"], numbers["seen"]
+    held = min(sequence.seen, layer.size - 1)
+    if sequence.keys.shape[1] != held or sequence.values.shape[1] != held:
+        raise ValueError("tokens of a sliding window are missing")
+    return sequence

@@ -51,9 +51,6 @@ class Engine:
         self._prefixes = prefixes
         self._known = known
         self._decoding = decoding
-        cache = self._new_cache()
-        # transformers' own windows cannot be joined
-        self._can_batch = len(cache.managed) == len(cache.layers)
 
     def _new_cache(self) -> ManagedCache:
         return ManagedCache.for_model(self._loaded.model, self._config)
@@ -104,7 +101,7 @@ class Engine:
                 number = numbers[len(answers)] if more is None else len(answers)
                 answers.append(self._begin(number, waiting.pop(0)))
                 logits.append((yield from self._prefill(answers[-1], cancel)))
-                if more is not None and self._can_batch and len(answers) + len(waiting) < BATCH:
+                if more is not None and len(answers) + len(waiting) < BATCH:
                     waiting += more(first)
             yield from self._write(answers, logits, cancel, keep=keep)
 
@@ -116,10 +113,9 @@ class Engine:
         def span(number: int) -> int:
             return requests[number].question_span
 
-        size = BATCH if self._can_batch else 1
         for _, alike in groupby(sorted(range(len(requests)), key=span), key=span):
             numbers = list(alike)
-            yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
+            yield from (numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH))
 
     def _begin(self, number: int, request: Request) -> Answer:
         """The answer, with the cache that it goes on from."""

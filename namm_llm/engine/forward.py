@@ -24,7 +24,7 @@ from namm_llm.errors import ModelError
 def tokens_seen(cache: Cache) -> int:
     """Tokens that went through a cache of one sequence, or of sequences that have read alike."""
     if isinstance(cache, ManagedCache):
-        return cache.seen_tokens()[0] if cache.managed[0].sequences else 0
+        return next(iter(cache.seen_tokens()), 0)
     return int(cache.get_seq_length())
 
 

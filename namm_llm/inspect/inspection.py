@@ -65,8 +65,13 @@ def inspect_memories(
     """Look at memories of one text.
 
     name: the document's, by whose suffix code is known. Raises DocumentError for a memory of
-    another text.
+    another text, or of a model without a layer that evicts.
     """
+    if not memories[0].cache.managed:
+        raise DocumentError(
+            f"{runner.model_id} has only layers with a sliding window, which hold the newest "
+            "tokens of any text: there is nothing to show."
+        )
     spans = token_spans(runner, text)
     kinds = character_kinds(text, name)
     cache = memories[0].cache

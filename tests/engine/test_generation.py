@@ -16,7 +16,7 @@ from namm_llm.config import SamplingParams, make_cache_config
 from namm_llm.engine.answer import Answer, Request
 from namm_llm.engine.decode import PlainBatch, decode
 from namm_llm.engine.forward import prefill
-from namm_llm.errors import ContextError, ModelError, UsageError
+from namm_llm.errors import ContextError, UsageError
 from namm_llm.runner import Runner
 from tests.tiny import save_tiny
 
@@ -259,40 +259,3 @@ def test_the_namm_beside_the_weights_is_the_default_one(tmp_path: Any) -> None:
     runner = Runner.load(folder, policy="namm")
     assert runner.config == make_cache_config("namm", namm=Namm.zeros(), chunked=True)
     assert runner.generate("The fox", max_tokens=3).cache.policy.startswith("namm")
-
-
-def test_models_with_sliding_windows_answer_one_by_one(tmp_path: Any) -> None:
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    from tests.tiny import tiny_tokenizer
-
-    tokenizer = tiny_tokenizer()
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=8,
-        layer_types=["sliding_attention", "full_attention"],
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=3,
-    )
-    torch.manual_seed(0)
-    tokenizer.save_pretrained(tmp_path)
-    Gemma3ForCausalLM(config).save_pretrained(tmp_path)
-    runner = Runner.load(tmp_path)
-    ids = runner.encode("The quick brown fox jumps over the lazy dog.")
-    answer = runner.generate(ids, max_tokens=12)
-    assert answer.text == runner.decode(greedy(runner, ids, 12)).rstrip("\ufffd")
-    assert [one.text for one in runner.generate_batch([ids, ids], max_tokens=12)] == [
-        answer.text
-    ] * 2
-    with pytest.raises(
-        ModelError,
-        match="cannot be decoded with cuda_graphs='eager': it has layers with a sliding window",
-    ):
-        Runner.load(tmp_path, cuda_graphs="eager")
