@@ -1,7 +1,8 @@
 """`Document`: a document that was read once, to be asked as often as one likes, saved, and opened
 again without reading.
 
-It holds the compressed cache and never the text. A saved memory is one safetensors file: the
+It holds the compressed cache, and the token ids of what it read, which are never saved. A saved
+memory is one safetensors file: the
 tensors of the cache, and a header that says which model, cache settings and text they belong to.
 """
 
@@ -28,6 +29,7 @@ from namm_llm.documents.saved import (
     read,
     write,
 )
+from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.results import Generation, OnProgress
 from namm_llm.engine.session import Session
@@ -50,13 +52,16 @@ class Document:
         text_sha256: str,
         *,
         extra: Mapping[str, str] | None = None,
+        ids: Sequence[int] = (),
     ) -> None:
+        """ids: tokens of the text, if they are known: answers that quote it come faster."""
         self.session = session
         """The model with the cache settings of whoever read it; `Runner(session)` is its runner."""
         self.extra = dict(extra or {})
         """Strings that its file carries for whoever saved it."""
         self._cache = cache
         self._text_sha256 = text_sha256
+        self._ids = ids
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -69,8 +74,7 @@ class Document:
         **options: Any,
     ) -> Generation:
         """The whole answer to a question, a text or chat messages; options as of `stream`."""
-        request = self.session.question_request(self._cache, question, params, **options)
-        return self.session.answer([request], cancel)[0]
+        return self.session.answer([self.request(question, params, **options)], cancel)[0]
 
     def stream(
         self,
@@ -86,8 +90,7 @@ class Document:
         ContextError if document and question leave no position for an answer, UsageError for an
         empty question or wrong options.
         """
-        request = self.session.question_request(self._cache, question, params, **options)
-        return self.session.stream(request, cancel)
+        return self.session.stream(self.request(question, params, **options), cancel)
 
     def ask_many(
         self,
@@ -98,11 +101,16 @@ class Document:
         **options: Any,
     ) -> list[Generation]:
         """The answers to several questions, decoded together; each is what it would be alone."""
-        requests = [
-            self.session.question_request(self._cache, question, params, **options)
-            for question in questions
-        ]
+        requests = [self.request(question, params, **options) for question in questions]
         return self.session.answer(requests, cancel)
+
+    def request(
+        self, question: Question, params: SamplingParams | None = None, **options: Any
+    ) -> Request:
+        """A question as the session takes it; options as of `stream`."""
+        return self.session.question_request(
+            self._cache, question, params, memory_ids=self._ids, **options
+        )
 
     def extend(self, text: Text, *, on_progress: OnProgress | None = None) -> Document:
         """A memory of this document and `text` behind it, for which only `text` is read; this
@@ -117,14 +125,14 @@ class Document:
         `text_sha256` is the SHA-256 of both parts' hashes. Raises ContextError, DocumentError.
         """
         blocks = TextBlocks(text, "the text")
-        cache = self.session.read(self._cache, blocks, on_progress)
+        cache, ids = self.session.read(self._cache, blocks, on_progress)
         both = hashlib.sha256((self._text_sha256 + blocks.sha256).encode()).hexdigest()
-        return Document(self.session, cache, both, extra=self.extra)
+        return Document(self.session, cache, both, extra=self.extra, ids=[*self._ids, *ids])
 
     def fork(self) -> Document:
         """A second memory that shares what is retained, for code that writes to `cache`."""
         cache = self.session.call(self._cache.fork)
-        return Document(self.session, cache, self._text_sha256, extra=self.extra)
+        return Document(self.session, cache, self._text_sha256, extra=self.extra, ids=self._ids)
 
     @property
     def cache(self) -> ManagedCache:
@@ -186,12 +194,14 @@ class Document:
         write(Path(path), tensors, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], session: Session) -> Document:
+    def load(
+        cls, path: str | os.PathLike[str], session: Session, text: str | None = None
+    ) -> Document:
         """Open a saved memory with the settings that it was read with, whatever those of the
         session are.
 
-        Raises DocumentError if the file is no whole memory, or one of another model, quantization
-        or dtype.
+        text: what it was read from, if that is at hand; see `Runner.open`. Raises DocumentError if
+        the file is no whole memory, or one of another model, quantization or dtype.
         """
         path = Path(path)
         header, tensors = read(path)
@@ -206,7 +216,8 @@ class Document:
             raise DocumentError(
                 f"{path} is of no use to this program ({error}). Read the document again."
             ) from error
-        return cls(session, cache, header.text_sha256, extra=header.extra)
+        ids = () if text is None else session.format.document(text)
+        return cls(session, cache, header.text_sha256, extra=header.extra, ids=ids)
 
 
 def fingerprint_of(session: Session, config: CacheConfig, text_sha256: str) -> str:

@@ -222,15 +222,20 @@ class Runner:
         positions, ModelError if the device runs out of memory.
         """
         blocks = TextBlocks(text)
-        return Document(self.session, self.session.read(None, blocks, on_progress), blocks.sha256)
+        cache, ids = self.session.read(None, blocks, on_progress)
+        return Document(self.session, cache, blocks.sha256, ids=ids)
 
     def memory_fingerprint(self, text: str) -> str:
         """`Document.fingerprint` of what `read` gives for a text, without reading it."""
         return fingerprint_of(self.session, self.session.document_config, TextBlocks.hash_of(text))
 
-    def open(self, path: str | os.PathLike[str]) -> Document:
-        """A memory that was saved with this model, with its own settings; or DocumentError."""
-        return Document.load(path, self.session)
+    def open(self, path: str | os.PathLike[str], text: str | None = None) -> Document:
+        """A memory that was saved with this model, with its own settings; or DocumentError.
+
+        text: what it was read from, if that is at hand: answers are the same, and those that quote
+        it come faster (`prompt_lookup`).
+        """
+        return Document.load(path, self.session, text)
 
     def ask_each(
         self,
@@ -242,8 +247,5 @@ class Runner:
         **overrides: Any,
     ) -> list[Generation]:
         """The answers to one question about several documents, as of `Document.ask`, together."""
-        requests = [
-            self.session.question_request(memory.cache, question, params, **overrides)
-            for memory in memories
-        ]
+        requests = [memory.request(question, params, **overrides) for memory in memories]
         return self.session.answer(requests, cancel)

@@ -19,6 +19,9 @@ from namm_llm.errors import CacheError
 from namm_llm.policies.budget import TokenCost
 from namm_llm.tokens import RaggedTokens
 
+ONE_BY_ONE = 15
+"""So few new tokens attend one after the other: rounded as single steps round, to the last bit."""
+
 
 @dataclass
 class LayerSequence:
@@ -83,7 +86,7 @@ class LayerSequence:
                     f"in chunks that end at multiples of {interval} "
                     f"(generation_config.prefill_chunk_size={interval}), one sequence at a time."
                 )
-            left = interval - self.seen % interval
+            left = interval - self.seen % interval if query.shape[1] > ONE_BY_ONE else 1
             piece = slice(start, min(query.shape[1], start + left))
             out[:, piece] = self._attend(query[:, piece], keys[:, piece], values[:, piece])
             start = piece.stop

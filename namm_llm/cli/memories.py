@@ -124,7 +124,7 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
     id = store.id_of(text, runner.fingerprint, config_to_dict(runner.config))
     if store.holds(id, text):
         try:
-            entry, document = store.entry(id), runner.open(store.path_of(id))
+            entry, document = store.entry(id), runner.open(store.path_of(id), text)
         except DocumentError as error:  # also when another process has just removed it
             tell(f"Warning: {error}")
         else:

@@ -7,7 +7,7 @@ list. Imports no torch.
 
 from namm_llm.config.cache import CACHE, INTERVAL, TEXT, BudgetScope, CacheConfig, make_cache_config
 from namm_llm.config.load import DEFAULT_MODEL, Device, LoadConfig, Quantization
-from namm_llm.config.sampling import CONSTRAINTS, SAMPLING, SamplingParams
+from namm_llm.config.sampling import CONSTRAINTS, MOST_GUESSED, SAMPLING, SamplingParams
 from namm_llm.config.setting import (
     Group,
     Setting,
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "INTERVAL",
     "LOAD",
+    "MOST_GUESSED",
     "RUN",
     "SAMPLING",
     "TEXT",

@@ -11,6 +11,7 @@ from typing import Any
 from namm_llm.config.setting import check_fields, check_names, declared_in, setting
 from namm_llm.errors import UsageError
 
+MOST_GUESSED = 14  # with one more token, as many as every kernel takes one by one
 CONSTRAINTS = ("json_schema", "regex", "grammar")
 
 
@@ -95,6 +96,16 @@ class SamplingParams:
         None,
         unset="on for summaries, off elsewhere",
     )
+    prompt_lookup: int | None = setting(
+        "Tokens guessed at a time from the text; greedy answers stay the same. 0: none.",
+        None,
+        unset="as many as pay",
+        unit="tokens",
+        metavar="N",
+        least=0,
+        most=MOST_GUESSED,
+        aliases=("prompt_lookup_num_tokens",),
+    )
     json_schema: str | Mapping[str, Any] | None = setting(
         "The answer is JSON that follows this schema.",
         None,
@@ -129,6 +140,12 @@ class SamplingParams:
     def constrained(self) -> bool:
         """Whether the answer must follow a schema, an expression or a grammar."""
         return any(getattr(self, name) is not None for name in CONSTRAINTS)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether tokens are chosen by the model's own logits and nothing else."""
+        changed = self.presence_penalty or self.frequency_penalty or self.logit_bias
+        return self.repetition_penalty == 1 and not changed and not self.constrained
 
     def override(self, changes: Mapping[str, Any]) -> SamplingParams:
         """The same parameters with some changed. UsageError for a name that there is not."""

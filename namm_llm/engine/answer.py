@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -32,6 +33,8 @@ class Request:
     params: SamplingParams
     memory: ManagedCache | None = None
     """The cache of a document that `ids` follow; it is forked, never changed."""
+    memory_ids: Sequence[int] = ()
+    """Token ids of what `memory` read, where they are known: answers quote them."""
     constraint: Constraint | None = None
     """What the answer must be; it serves this request alone."""
     cancel: CancelFlag | None = None

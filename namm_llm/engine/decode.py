@@ -18,7 +18,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.cache.transformers import device_of
 from namm_llm.engine.answer import Answer
 from namm_llm.engine.cancel import CancelFlag
-from namm_llm.engine.forward import step, tokens_seen
+from namm_llm.engine.forward import feed, step, tokens_seen
 from namm_llm.engine.results import RowPiece
 from namm_llm.errors import ModelError
 from namm_llm.models.loading import LoadedModel
@@ -106,6 +106,31 @@ class PlainBatch:
         logits = step(self._model, self._cache, tokens, self._positions)
         self._positions = self._positions + 1
         return logits
+
+    @property
+    def can_take_back(self) -> bool:
+        """Whether newest tokens can be forgotten up to the last eviction step; a sliding window has
+        lost what it would need for that.
+        """
+        return len(self._cache.managed) == len(self._cache.layers)
+
+    @property
+    def room(self) -> int:
+        """Tokens of the only sequence that come before the next eviction step."""
+        interval = self._cache.config.interval
+        return interval - self._cache.seen_tokens()[0] % interval - 1
+
+    def steps(self, tokens: list[int]) -> Tensor:
+        """Logits `[T, V]` after each of T more tokens of the only sequence, at most `room`."""
+        ids = torch.tensor([tokens], device=self._positions.device)
+        [logits] = feed(self._model, self._cache, ids)
+        self._positions = self._positions + len(tokens)
+        return logits[0]
+
+    def take_back(self, count: int) -> None:
+        """Forget the newest tokens, none of which an eviction step has seen."""
+        self._cache.crop(-count)
+        self._positions = self._positions - count
 
     def fetch(self, tokens: Tensor) -> Callable[[], list[int]]:
         """As of `Batch`."""

@@ -17,8 +17,9 @@ from namm_llm.cache import ManagedCache
 from namm_llm.config import CacheConfig
 from namm_llm.engine.answer import Answer, Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.decode import Decoding, decode
+from namm_llm.engine.decode import Decoding, PlainBatch, decode
 from namm_llm.engine.forward import prefill, tokens_seen
+from namm_llm.engine.lookup import with_lookup
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.results import Event, Progress, RowPiece, RowResult
 from namm_llm.models.loading import LoadedModel
@@ -166,7 +167,10 @@ class Engine:
             answer.cache = None
         if not going:
             return
-        for event in decode(self._decoding.batch(caches), going, scores, cancel):
+        batch = self._decoding.batch(caches)
+        if isinstance(batch, PlainBatch):
+            batch = with_lookup(batch, going, self._loaded)
+        for event in decode(batch, going, scores, cancel):
             if isinstance(event, Answer):
                 yield from self._finish(event, keep=keep)
             else:

@@ -6,6 +6,7 @@ thread, and gives its callers streams and results. `Runner` and `Document` are b
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
@@ -82,14 +83,19 @@ class Session:
         question: Question,
         params: SamplingParams | None = None,
         *,
+        memory_ids: Sequence[int] = (),
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
         **overrides: Any,
     ) -> Request:
-        """A question, or a conversation, about a document; arguments as of `Document.stream`."""
+        """A question, or a conversation, about a document; arguments as of `Document.stream`.
+
+        memory_ids: what `memory` read, if that is known.
+        """
         tools = chosen_tools(tools, tool_choice)
         params = _params(params, overrides, tools, tool_choice)
-        return self._request(self.format.question(question, tools), params, memory)
+        ids = self.format.question(question, tools)
+        return self._request(ids, params, memory, memory_ids=memory_ids)
 
     def reading_request(self, messages: Sequence[Any]) -> Request:
         """A conversation that is read before its last message is whole; nothing is written."""
@@ -103,13 +109,16 @@ class Session:
         params: SamplingParams,
         memory: ManagedCache | None = None,
         *,
+        memory_ids: Sequence[int] = (),
         text: str = "",
         reads_only: bool = False,
     ) -> Request:
         """Raises UsageError for ids that the model does not know, ContextError for too many."""
         loaded = self.loaded
         constraint = loaded.grammars.constraint(params) if params.constrained else None
-        request = Request(ids, params, memory, constraint, text=text, reads_only=reads_only)
+        request = Request(
+            ids, params, memory, memory_ids, constraint, text=text, reads_only=reads_only
+        )
         for id in (min(ids), max(ids), *(params.logit_bias or ())):
             if not 0 <= id < loaded.vocabulary:
                 raise UsageError(
@@ -167,9 +176,9 @@ class Session:
         memory: ManagedCache | None,
         blocks: Iterable[str],
         on_progress: OnProgress | None = None,
-    ) -> ManagedCache:
+    ) -> tuple[ManagedCache, array[int]]:
         """A cache that also holds the text of `blocks`, behind what `memory` holds, which stays as
-        it is.
+        it is; and the ids of the text.
 
         The text is read in chunks that end where those of the whole text would. Raises ContextError
         if there are more tokens than trained positions.
@@ -180,7 +189,7 @@ class Session:
         step = cache.config.interval if waits else self.options.chunk
         offset = before % step if waits else 0
         encode = self.format.document if memory is None else self.format.more
-        ids, done = list[int](), 0
+        ids, done, read = list[int](), 0, array("i")
         for block in blocks:
             ready = (offset + done + len(ids)) // step * step - offset - done
             if ready > 0:
@@ -188,12 +197,14 @@ class Session:
                 self._read_ids(cache, ids[:ready], done, total, on_progress, to_the_end=False)
                 del ids[:ready]
                 done += ready
-            ids += encode(block)
+            new = encode(block)
+            ids += new
+            read.extend(new)
             encode = self.format.more
             what = "document" if memory is None else "text"
             self._check_fits(done + len(ids), before, what)
         self._read_ids(cache, ids, done, done + len(ids), on_progress, to_the_end=True)
-        return cache
+        return cache, read
 
     def _read_ids(
         self,

@@ -4,7 +4,7 @@ from namm_llm.models.packed.build import Packer, from_embedding, from_linear, ma
 from namm_llm.models.packed.choice import Backend, backend, describe
 from namm_llm.models.packed.decoder import fuse_layers
 from namm_llm.models.packed.embedding import PackedEmbedding
-from namm_llm.models.packed.linear import PackedLinear, fuse
+from namm_llm.models.packed.linear import PackedLinear, fuse, rows_are_independent
 
 __all__ = [
     "Backend",
@@ -18,4 +18,5 @@ __all__ = [
     "fuse",
     "fuse_layers",
     "make_linear",
+    "rows_are_independent",
 ]

@@ -166,10 +166,24 @@ class PackedLinear(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.parts = nn.ModuleList(portable(part) for part in self.weights)
 
+    @property
+    def rows_are_independent(self) -> bool:
+        """Whether a row's result is the same to the last bit beside fewer than 16 others."""
+        return all(isinstance(part, TiledWeights) for part in self.parts)
+
     def extra_repr(self) -> str:
         """For print(model)."""
         steps = f", norm={self.norm is not None}, gate={self.gate}"
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}" + steps
+
+
+def rows_are_independent(model: nn.Module) -> bool:
+    """Whether all maps of a model are packed and compute a row alike beside fewer than 16 others.
+
+    Products of torch round a row otherwise when more rows come with it.
+    """
+    maps = [module for module in model.modules() if isinstance(module, PackedLinear | nn.Linear)]
+    return all(isinstance(each, PackedLinear) and each.rows_are_independent for each in maps)
 
 
 def fuse(
