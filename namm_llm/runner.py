@@ -232,8 +232,7 @@ class Runner:
     def open(self, path: str | os.PathLike[str], text: str | None = None) -> Document:
         """A memory that was saved with this model, with its own settings; or DocumentError.
 
-        text: what it was read from, if that is at hand: answers are the same, and those that quote
-        it come faster (`prompt_lookup`).
+        text: what it was read from, if that is at hand: answers that quote it come faster.
         """
         return Document.load(path, self.session, text)
 

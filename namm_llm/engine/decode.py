@@ -6,7 +6,7 @@ which finished answers leave. No torch context is held across a `yield`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Literal, Protocol, cast
 
@@ -19,6 +19,7 @@ from namm_llm.cache.transformers import device_of
 from namm_llm.engine.answer import Answer
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.forward import feed, step, tokens_seen
+from namm_llm.engine.lookup import LookupBatch, Rounding, TokenText, rounding_of
 from namm_llm.engine.results import RowPiece
 from namm_llm.errors import ModelError
 from namm_llm.models.loading import LoadedModel
@@ -148,6 +149,26 @@ class PlainBatch:
         self._positions = self._positions[others]
         self._cache.select_rows(others)
         return single
+
+
+def with_lookup(batch: PlainBatch, answers: Sequence[Answer], loaded: LoadedModel) -> Batch:
+    """The batch, with guesses for those answers that are certain to stay the same: greedy ones, in
+    a cache whose layers can all give tokens back.
+    """
+    rounding = rounding_of(loaded)
+    if rounding is Rounding.OTHER or not batch.can_take_back:
+        return batch
+    texts = [_text_of(answer, rounding) for answer in answers]
+    return LookupBatch(batch, texts, rounding) if any(texts) else batch
+
+
+def _text_of(answer: Answer, rounding: Rounding) -> TokenText | None:
+    request, params = answer.request, answer.request.params
+    if params.temperature or params.prompt_lookup == 0:
+        return None
+    if rounding is Rounding.CLOSE and not params.is_plain:
+        return None
+    return TokenText([*request.memory_ids, *request.ids], params.prompt_lookup)
 
 
 class Decoding(Protocol):

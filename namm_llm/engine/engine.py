@@ -17,9 +17,8 @@ from namm_llm.cache import ManagedCache
 from namm_llm.config import CacheConfig
 from namm_llm.engine.answer import Answer, Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.decode import Decoding, PlainBatch, decode
+from namm_llm.engine.decode import Decoding, PlainBatch, decode, with_lookup
 from namm_llm.engine.forward import prefill, tokens_seen
-from namm_llm.engine.lookup import with_lookup
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.results import Event, Progress, RowPiece, RowResult
 from namm_llm.models.loading import LoadedModel

@@ -9,8 +9,9 @@ reaches an eviction step, so tokens leave the cache when they would without gues
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,8 +19,6 @@ from torch import Tensor
 
 from namm_llm.cache import ManagedCache
 from namm_llm.config import MOST_GUESSED
-from namm_llm.engine.answer import Answer
-from namm_llm.engine.decode import PlainBatch
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.packed import rows_are_independent
 
@@ -123,8 +122,20 @@ class TokenText:
         return found
 
 
+class PlainSequences(Protocol):
+    """The batch that takes the tokens; see `engine.decode.PlainBatch`."""
+
+    @property
+    def room(self) -> int: ...
+    def step(self, tokens: Tensor) -> Tensor: ...
+    def steps(self, tokens: list[int]) -> Tensor: ...
+    def take_back(self, count: int) -> None: ...
+    def fetch(self, tokens: Tensor) -> Callable[[], list[int]]: ...
+    def leave(self, row: int, *, without_last: bool = False) -> ManagedCache: ...
+
+
 class LookupBatch:
-    """A batch that guesses once a single answer is left in it; as of `Batch`.
+    """A batch that guesses once a single answer is left in it; as of `engine.decode.Batch`.
 
     batch: takes the tokens. texts: of its rows; None for one that is not guessed.
     """
@@ -132,7 +143,7 @@ class LookupBatch:
     runs_ahead = False
 
     def __init__(
-        self, batch: PlainBatch, texts: Sequence[TokenText | None], rounding: Rounding
+        self, batch: PlainSequences, texts: Sequence[TokenText | None], rounding: Rounding
     ) -> None:
         self._batch = batch
         self._texts = list(texts)
@@ -182,25 +193,3 @@ class LookupBatch:
 def _is_near_tie(logits: Tensor) -> bool:
     first, second = logits.topk(2).values.tolist()
     return bool(first - second <= _NEAR_TIE * max(abs(first), 1.0))
-
-
-def with_lookup(
-    batch: PlainBatch, answers: Sequence[Answer], loaded: LoadedModel
-) -> PlainBatch | LookupBatch:
-    """The batch, with guesses for those answers that are certain to stay the same: greedy ones, in
-    a cache whose layers can all give tokens back.
-    """
-    rounding = rounding_of(loaded)
-    if rounding is Rounding.OTHER or not batch.can_take_back:
-        return batch
-    texts = [_text_of(answer, rounding) for answer in answers]
-    return LookupBatch(batch, texts, rounding) if any(texts) else batch
-
-
-def _text_of(answer: Answer, rounding: Rounding) -> TokenText | None:
-    request, params = answer.request, answer.request.params
-    if params.temperature or params.prompt_lookup == 0:
-        return None
-    if rounding is Rounding.CLOSE and not params.is_plain:
-        return None
-    return TokenText([*request.memory_ids, *request.ids], params.prompt_lookup)

@@ -12,9 +12,9 @@ import torch
 
 from namm_llm.config import SamplingParams
 from namm_llm.engine.answer import Answer, Request
-from namm_llm.engine.decode import PlainBatch, decode
+from namm_llm.engine.decode import PlainBatch, decode, with_lookup
 from namm_llm.engine.forward import feed, prefill
-from namm_llm.engine.lookup import Rounding, TokenText, rounding_of, with_lookup
+from namm_llm.engine.lookup import Rounding, TokenText, rounding_of
 from namm_llm.namm import Namm
 from namm_llm.runner import Runner
 
