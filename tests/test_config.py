@@ -62,6 +62,7 @@ def test_python_takes_all_settings_and_shows_their_defaults(function: Any, group
     [
         ("ask", ("load", "run", "cache", "sampling")),
         ("chat", ("load", "run", "cache", "sampling")),
+        ("serve", ("load", "run", "cache", "sampling")),
         ("summarize", ("load", "run", "cache", "sampling")),
         ("read", LOADS_MODEL),
         ("inspect", LOADS_MODEL),
@@ -82,7 +83,7 @@ def test_training_takes_all_settings_of_a_model(name: str) -> None:
 def test_no_command_has_been_forgotten() -> None:
     """A command that loads a model by `--model` is one of those above."""
     loading = {name for name in COMMANDS if "model" in options(command_of(name))}
-    assert loading == {"ask", "chat", "summarize", "read", "inspect"}
+    assert loading == {"ask", "chat", "summarize", "read", "inspect", "serve"}
 
 
 def test_langchain_takes_all_settings() -> None:

@@ -30,7 +30,7 @@ LEFT_OUT = {"__pycache__", "build", "dist", "site"}
 # each part imports only those before it
 ORDER = (
     "errors version io tokens native attention namm policies config cache models documents engine "
-    "document conversation runner summaries inspect cli"
+    "document conversation runner summaries inspect server cli"
 ).split()
 GRAPH = "namm_llm.engine.graph"
 
@@ -280,7 +280,9 @@ def lines_of(path: Path) -> list[str]:
 
 
 def test_the_product_stays_small() -> None:
-    assert sum(map(code_lines, modules().values())) <= 15_300
+    inner = {name: path for name, path in modules().items() if ".server" not in name}
+    assert sum(map(code_lines, inner.values())) <= 16_500
+    assert sum(map(code_lines, modules().values())) <= 18_500
 
 
 def code_lines(path: Path) -> int:

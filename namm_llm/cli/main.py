@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "Show what the cache kept of a document and what it forgot.",
     "models": "List, fetch, show and convert models.",
     "read": "Read documents once and keep their memory.",
+    "serve": "Serve a model to clients of OpenAI's interface.",
     "summarize": "Summarize a document.",
 }
 LAB = {

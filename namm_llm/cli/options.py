@@ -27,6 +27,7 @@ from namm_llm.config import (
     SamplingParams,
     Setting,
     settings_of,
+    split,
 )
 from namm_llm.errors import UsageError
 
@@ -211,10 +212,12 @@ def _taken(
         value = values.pop(each.name)
         if value is not None and value != ():
             given[each.group][each.name] = value
+    own = {name: value for name, value in defaults.items() if not isinstance(value, str)}
+    sampling, run = split(own, SAMPLING, RUN)
     return Settings(
-        runner={**given["load"], **given["run"], **given["cache"]},
+        runner={**run, **given["load"], **given["run"], **given["cache"]},
         sampling=given["sampling"],
-        defaults={name: value for name, value in defaults.items() if not isinstance(value, str)},
+        defaults=sampling,
     )
 
 

@@ -121,7 +121,10 @@ class Engine:
         """The answer, with the cache that it goes on from."""
         reused = 0
         if request.memory is None:
-            cache, reused = self._prefixes.continue_from(request.ids) or (self._new_cache(), 0)
+            cache, reused = self._prefixes.continue_from(request.ids, request.owner) or (
+                self._new_cache(),
+                0,
+            )
         else:
             cache = request.memory.fork()
             start = request.memory_tokens
@@ -136,7 +139,7 @@ class Engine:
         assert cache is not None
         ids, logits = request.ids, None
         keeps = self._prefixes.is_on and request.memory is None
-        borders = self._prefixes.borders(ids, answer.reused) if keeps else []
+        borders = self._prefixes.borders(ids, answer.reused, request.owner) if keeps else []
         stopped = AnyOf(cancel, request.cancel)
         for first, stop in pairwise([answer.reused, *borders, len(ids)]):
             part = ids[first:stop]
@@ -145,7 +148,7 @@ class Engine:
             if logits is None:
                 break
             if stop < len(ids):
-                self._prefixes.keep(ids[:stop], cache.fork())
+                self._prefixes.keep(ids[:stop], cache.fork(), request.owner)
         answer.prefill_seconds = perf_counter() - start
         return logits
 
@@ -182,7 +185,8 @@ class Engine:
         if (rest := answer.flush()) is not None:
             yield RowPiece(answer.number, rest)
         if keep and request.memory is None and self._prefixes.is_on:
-            self._prefixes.keep((request.ids + answer.output)[: tokens_seen(cache)], cache)
+            ids = (request.ids + answer.output)[: tokens_seen(cache)]
+            self._prefixes.keep(ids, cache, request.owner)
             if request.text and not answer.is_cut:
                 self._known.add(request.text, answer.text, request.ids + answer.text_tokens)
         result = RowResult(answer.number, answer.result())

@@ -91,6 +91,14 @@ def score(model: PreTrainedModel, cache: Cache, ids: Tensor, *, chunk: int | Non
 
 
 @torch.no_grad()
+def embed(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
+    """The mean of the last hidden states of a text, float32 `[D]` of length one, on the CPU."""
+    tokens = torch.tensor([list(ids)], device=device_of(model.get_input_embeddings()))
+    states = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return torch.nn.functional.normalize(states[0].float().mean(0), dim=0).cpu()
+
+
+@torch.no_grad()
 def step(model: PreTrainedModel, cache: Cache, tokens: Tensor, positions: Tensor) -> Tensor:
     """Logits `[B, V]` after one more token `[B, 1]` of each sequence, at `positions` `[B, 1]`.
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
@@ -23,13 +23,20 @@ More = Callable[[Request], list[Request]]
 AnswerAll = Callable[[list[Request], CancelFlag, More], Iterator[Event]]
 
 
+class EventSink(Protocol):
+    """What takes the events of one answer, in the worker's thread."""
+
+    def put(self, event: Any) -> None:
+        """Take one; the last one is an `End`."""
+
+
 @dataclass(eq=False)
 class _Caller:
     """One request that waits or is served, and the queue that its reader reads."""
 
     request: Request
     stopped: threading.Event
-    events: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    events: EventSink = field(default_factory=SimpleQueue)
     is_served: bool = False
 
     def put(self, event: Event) -> None:
@@ -58,15 +65,22 @@ class RequestQueue:
 
     def submit(self, request: Request, cancel: CancelFlag | None) -> Ticket[Event]:
         """Progress, pieces and the result of one request."""
+        events: SimpleQueue[Any] = SimpleQueue()
+        return Ticket(events, self.follow(request, events, cancel))
+
+    def follow(
+        self, request: Request, events: EventSink, cancel: CancelFlag | None = None
+    ) -> threading.Event:
+        """As `submit`, into a queue of the caller's; the flag that comes back stops the answer."""
         if self._process != os.getpid():
             # a forked process has none of its parent's callers, and the lock may have been held
             self._process, self._waiting, self._changing = os.getpid(), [], threading.Lock()
         stopped = threading.Event()
-        caller = _Caller(replace(request, cancel=AnyOf(stopped, cancel)), stopped)
+        caller = _Caller(replace(request, cancel=AnyOf(stopped, cancel)), stopped, events)
         with self._changing:
             self._waiting.append(caller)
         self._worker.post(self._serve)
-        return Ticket(caller.events, stopped)
+        return stopped
 
     def _serve(self, closing: CancelFlag) -> None:
         """In the worker's thread: answer what waits longest, and what fits beside it."""

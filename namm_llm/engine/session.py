@@ -7,7 +7,7 @@ thread, and gives its callers streams and results. `Runner` and `Document` are b
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -19,11 +19,11 @@ from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decode import decoding_of
 from namm_llm.engine.engine import Engine
-from namm_llm.engine.forward import tokens_seen
+from namm_llm.engine.forward import embed, tokens_seen
 from namm_llm.engine.prefix import PrefixStore
-from namm_llm.engine.results import Generation, OnProgress, Progress, RowResult
+from namm_llm.engine.results import Event, Generation, OnProgress, Progress, RowResult
 from namm_llm.engine.scheduler import RequestQueue
-from namm_llm.engine.stream import Stream
+from namm_llm.engine.stream import AsyncEvents, Stream
 from namm_llm.engine.worker import Worker, worker_of
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.models.loading import LoadedModel
@@ -150,6 +150,11 @@ class Session:
         """The answer in pieces; requests of several threads are answered together."""
         return Stream(self._queue.submit(request, cancel), on_progress)
 
+    def events(self, request: Request) -> AsyncGenerator[Event, None]:
+        """The events of the answer for the running event loop; closing it stops the model."""
+        events = AsyncEvents()
+        return events.until_end(self._queue.follow(request, events))
+
     def answer(
         self,
         requests: list[Request],
@@ -258,6 +263,15 @@ class Session:
     def forget_caches(self) -> None:
         """Free the caches that are kept to go on from."""
         self.call(self._prefixes.clear)
+
+    def embed(self, ids: list[int]) -> Tensor:
+        """The mean of the last hidden states of a text, float32 `[D]` of length one."""
+        return self.call(lambda: embed(self.loaded.model, ids))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that owns the model can still work."""
+        return self._worker.is_alive
 
     def call(self, function: Callable[[], T]) -> T:
         """What `function` returns in the thread that owns model and caches."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from namm_llm.engine.results import (
     Event,
@@ -17,8 +18,33 @@ from namm_llm.engine.results import (
     RowPiece,
     RowResult,
 )
-from namm_llm.engine.worker import Ticket
+from namm_llm.engine.worker import End, Ticket
 from namm_llm.errors import UsageError
+
+
+class AsyncEvents:
+    """The events of one answer for an event loop, without a thread of their own: progress, pieces,
+    and the result last.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    def put(self, event: Any) -> None:
+        """Take an event, in the worker's thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._arrived.put_nowait, event)
+
+    async def until_end(self, stopped: threading.Event) -> AsyncGenerator[Event, None]:
+        """The events; leaving early sets `stopped`. What the answer raised is raised here."""
+        try:
+            while not isinstance(event := await self._arrived.get(), End):
+                yield event
+            if event.error is not None:
+                raise event.error
+        finally:
+            stopped.set()
 
 
 class Stream:

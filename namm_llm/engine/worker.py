@@ -115,6 +115,11 @@ class Worker:
         (value,) = self.submit(lambda _: iter([function()]))
         return value
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs and takes jobs."""
+        return self._thread.is_alive() and not self._closing.is_set()
+
     def close(self) -> None:
         """Cancel what runs or waits, and wait for the thread."""
         _dismiss(self._tasks, self._closing)

@@ -1,0 +1,201 @@
+"""Requests as clients send them. A field that is not here is refused by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from namm_llm.config import SamplingParams
+from namm_llm.errors import UsageError
+
+Count = Annotated[int, Field(ge=1, le=16)]
+Tokens = Annotated[int, Field(ge=1)]
+Names = str | list[str]
+
+
+class Body(BaseModel):
+    """The fields that every request may have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = "default"
+
+
+class SamplingBody(Body):
+    """The fields that say how an answer is written, under OpenAI's names and ours."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: Names | None = None
+    stop_loops: bool | None = None
+    logit_bias: dict[int, float] | None = None
+    memory: Names | None = None
+    """Memories that the request is about, by name."""
+    # what says who asks, or for what; it changes no answer
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: bool | None = None
+
+    def sampling(self, defaults: SamplingParams, *, positions: int, **more: Any) -> SamplingParams:
+        """The parameters of an answer. positions: most tokens, where the request names none."""
+        names = (
+            *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty"),
+            *("frequency_penalty", "seed", "stop", "stop_loops", "logit_bias"),
+        )
+        given = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in {**given, **more}.items() if value is not None}
+        return defaults.override({"max_tokens": positions, **given})
+
+
+class StreamOptions(BaseModel):
+    """How an answer is streamed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatBody(SamplingBody):
+    """`/v1/chat/completions`."""
+
+    model: str
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    n: Count = 1
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    def params(self, defaults: SamplingParams, positions: int) -> SamplingParams:
+        """As of `sampling`."""
+        if self.top_logprobs and not self.logprobs:
+            raise UsageError("top_logprobs needs logprobs: true.")
+        return self.sampling(
+            defaults,
+            positions=positions,
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            json_schema=answer_schema(self.response_format),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+
+
+class CompletionBody(SamplingBody):
+    """`/v1/completions`."""
+
+    model: str
+    prompt: str | list[int] | list[str] | list[list[int]]
+    max_tokens: Tokens | None = 16
+    n: Count = 1
+    echo: bool = False
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    def params(self, defaults: SamplingParams, positions: int) -> SamplingParams:
+        """As of `sampling`."""
+        return self.sampling(
+            defaults, positions=positions, max_tokens=self.max_tokens, logprobs=self.logprobs
+        )
+
+
+class ResponseBody(SamplingBody):
+    """`/v1/responses`."""
+
+    model: str
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: Tokens | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
+    truncation: Literal["disabled"] | None = None
+    include: Annotated[list[str], Field(max_length=0)] | None = None
+    background: Literal[False] | None = None
+
+    def params(self, defaults: SamplingParams, positions: int) -> SamplingParams:
+        """As of `sampling`."""
+        return self.sampling(
+            defaults,
+            positions=positions,
+            max_tokens=self.max_output_tokens,
+            json_schema=answer_schema(self.answer_format),
+        )
+
+    @property
+    def answer_format(self) -> dict[str, Any]:
+        """`text.format` as chat completions have it."""
+        text = dict(self.text or {})
+        found = dict(text.pop("format", None) or {"type": "text"})
+        text.pop("verbosity", None)
+        if text:
+            raise UsageError(f"text.{next(iter(text))} is not supported; leave it out.")
+        return {**found, "json_schema": found} if found.get("type") == "json_schema" else found
+
+
+class EmbeddingBody(Body):
+    """`/v1/embeddings`."""
+
+    model: str
+    input: str | list[int] | list[str] | list[list[int]]
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
+
+
+class TokenizeBody(Body):
+    """`/tokenize`: a text as it stands, or messages through the chat template."""
+
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+
+
+class DetokenizeBody(Body):
+    """`/detokenize`."""
+
+    tokens: list[int]
+
+
+class MemoryBody(BaseModel):
+    """`/v1/memories`: a text to read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, Field(min_length=1)]
+
+
+def answer_schema(response_format: Mapping[str, Any] | None) -> Any:
+    """The JSON schema of a `response_format`; None for free text. UsageError for another one."""
+    kind = (response_format or {"type": "text"}).get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    named = (response_format or {}).get("json_schema")
+    if kind == "json_schema" and isinstance(named, Mapping) and "schema" in named:
+        return named["schema"]
+    raise UsageError(
+        "response_format must be of the type text, json_object or json_schema (with a schema), "
+        f"not {kind!r}."
+    )
