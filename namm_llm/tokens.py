@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -139,6 +140,22 @@ class RaggedTokens:
 
         columns = {name: column(name) for name in heads[0].columns()}
         return cls(**columns, lengths=tuple(lengths))
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """`[G + 1]`, int64, on the CPU: the first token of each head, and the end."""
+        return torch.tensor([0, *self.lengths], dtype=torch.int64).cumsum(0)
+
+    @cached_property
+    def is_contiguous(self) -> bool:
+        """Whether each column is one piece of memory."""
+        return all(column.is_contiguous() for column in self.columns().values())
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Of keys, values, scales (0 for none) and `starts`, for kernels on a CPU."""
+        scales = 0 if self.scales is None else self.scales.data_ptr()
+        return self.keys.data_ptr(), self.values.data_ptr(), scales, self.starts.data_ptr()
 
     @property
     def longest(self) -> int:

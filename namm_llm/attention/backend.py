@@ -1,8 +1,8 @@
 """The one dispatch table of kernels: which computation runs a kernel of which module, and when.
 
 Kernels are optional. Every entry has a definition in plain torch, which `kernel` answers None for;
-Triton kernels run on CUDA where triton is installed (extra `gpu`). Each is tested against its
-definition in Triton's interpreter, on the CPU.
+Triton kernels run on CUDA where triton is installed (extra `gpu`), those of `attention/cpu` on a
+CPU where there is a compiler. Each is tested against its definition.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _KERNELS = {  # computation -> (module, function); the module is imported when i
     "spectrogram": (f"{_TRITON}.observe", "spectrogram"),
     "max_replayed_attention": (f"{_TRITON}.replay", "max_attention"),
 }
+_ON_CPU = {"grouped_attention": ("namm_llm.attention.cpu.attend", "attend")}
 
 
 @lru_cache(maxsize=1)
@@ -34,15 +35,24 @@ def _installed() -> bool:
 
 
 def usable(tensor: Tensor) -> bool:
-    """Whether kernels compute on this tensor."""
+    """Whether Triton's kernels compute on this tensor."""
     return tensor.is_cuda and _installed()
 
 
 def kernel(name: str | None, tensor: Tensor) -> Callable[..., Any] | None:
-    """The kernel of this name for computing on `tensor`; None where plain torch does."""
-    if name is None or not usable(tensor):
+    """The kernel of this name for computing on `tensor`; None where plain torch does.
+
+    One for a CPU answers None itself for tensors that it does not take.
+    """
+    if name is None:
         return None
-    module, function = _KERNELS[name]
+    if tensor.device.type == "cpu":
+        return _function(*_ON_CPU[name]) if name in _ON_CPU else None
+    return _function(*_KERNELS[name]) if usable(tensor) else None
+
+
+@lru_cache
+def _function(module: str, function: str) -> Callable[..., Any]:
     found: Callable[..., Any] = getattr(import_module(module), function)
     return found
 

@@ -31,8 +31,16 @@ def grouped_attention(
     h // (H / G).
     """
     if run := backend.kernel("grouped_attention", query):
-        attended: Attended = run(query, retained, keys, values, scale=scale)
-        return attended
+        attended: Attended | None = run(query, retained, keys, values, scale=scale)
+        if attended is not None:
+            return attended
+    return by_torch(query, retained, keys, values, scale=scale)
+
+
+def by_torch(
+    query: Tensor, retained: RaggedTokens, keys: Tensor, values: Tensor, *, scale: float
+) -> Attended:
+    """The definition of `grouped_attention`."""
     heads, new, size = query.shape
     grouped = query.reshape(keys.shape[0], heads // keys.shape[0], new, size)
     out, lse = _over_window(grouped, keys, values, scale)

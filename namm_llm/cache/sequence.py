@@ -106,6 +106,40 @@ class LayerSequence:
         """Whether the newest tokens can be taken back: those of the window."""
         return count <= self.window.count
 
+    @property
+    def room(self) -> int:
+        """Tokens up to the next eviction step."""
+        interval = self.config.interval
+        return min(interval - self.seen % interval, interval - self.seen + self.compacted_at)
+
+    def is_stored_as(self, dtype: torch.dtype) -> bool:
+        """Whether kernels on a CPU can read the tokens, as numbers of this type."""
+        retained = self.retained
+        on_cpu = retained.keys.device.type == "cpu"
+        return on_cpu and retained.dtype is dtype and retained.is_contiguous
+
+    def reserve(self, tokens: int, heads: int) -> tuple[int, ...]:
+        """`sequence_t` of native/kernels/attend.h: where a kernel finds the tokens, and where it
+        stores `tokens` new ones with the queries of so many heads.
+        """
+        retained, policy, interval = self.retained, self.config.policy, self.config.interval
+        groups, size = len(retained.lengths), retained.keys.shape[1]
+        self.window.reserve(tokens, interval, retained.dtype, ((groups, size), (groups, size)))
+        place = (*retained.addresses, *self.window.addresses)
+        if not policy.observes:
+            return (*place[:-1], 0, self.window.count, 0, 0, 0, 0, 0)
+        limit = interval + policy.num_carried_queries(self.compacted_at)
+        self.queries.reserve(tokens, limit, retained.dtype, ((heads, size), (heads,)))
+        counts = 0, self.window.count
+        return (*place[:-1], *counts, *self.queries.addresses, self.queries.count)
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens that a kernel has stored."""
+        self.window.count += tokens
+        if self.config.policy.observes:
+            self.queries.count += tokens
+        self.seen += tokens
+
     def drop_last(self, count: int) -> None:
         """Take back the newest tokens, all of them in the window."""
         self.window.drop_last(count)

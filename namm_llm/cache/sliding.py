@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from namm_llm.config import CacheConfig
 
 @dataclass
 class SlidingSequence:
-    """The tokens of one sequence in such a layer. Its tensors are never written to: forks share
-    them.
+    """The tokens of one sequence in such a layer. Rows that it holds are never written to: forks
+    share them.
     """
 
     config: CacheConfig
@@ -36,14 +37,19 @@ class SlidingSequence:
     """`[G, N, D]`."""
     seen: int = 0
     """Tokens that went through."""
+    buffers: tuple[Tensor, Tensor] | None = None
+    """What `keys` and `values` are views of, with empty rows behind them for this sequence alone;
+    None if there are none.
+    """
 
     def fork(self) -> SlidingSequence:
         """The same tokens, shared."""
-        return replace(self)
+        return replace(self, buffers=None)
 
     def to(self, device: torch.device) -> SlidingSequence:
         """The same on another device."""
-        return replace(self, keys=self.keys.to(device), values=self.values.to(device))
+        keys, values = self.keys.to(device), self.values.to(device)
+        return replace(self, keys=keys, values=values, buffers=None)
 
     @property
     def num_heads(self) -> int:
@@ -67,8 +73,50 @@ class SlidingSequence:
             starts = (first - self.seen + held).clamp_min(0)
             out[:] = bounded_attention(query, keys, values, scale=self.scale, starts=starts)
             self.keys, self.values = self._newest(keys), self._newest(values)
-            self.seen += new
+            self.seen, self.buffers = self.seen + new, None
         return iter(())
+
+    @property
+    def is_due(self) -> bool:
+        """Never: no policy evicts here."""
+        return False
+
+    @property
+    def room(self) -> int:
+        """Tokens that `reserve` can make room for: one, for each sees other rows."""
+        return 0 if self.is_chunked else 1
+
+    def is_stored_as(self, dtype: torch.dtype) -> bool:
+        """Whether kernels on a CPU can read the tokens, as numbers of this type."""
+        return self.keys.dtype is dtype and self.keys.device.type == "cpu"
+
+    def reserve(self, tokens: int, heads: int) -> tuple[int, ...]:
+        """`sequence_t` of native/kernels/attend.h: where a kernel finds the tokens, and where it
+        stores a new one.
+        """
+        groups, held, size = self.keys.shape
+        first = self.keys.storage_offset() // size
+        if self.buffers is None or first + held + tokens > self.buffers[0].shape[1]:
+            rows = held + tokens + self.size // 4
+            self.buffers = (
+                self.keys.new_empty(groups, rows, size),
+                self.keys.new_empty(groups, rows, size),
+            )
+            for buffer, column in zip(self.buffers, (self.keys, self.values), strict=True):
+                buffer[:, :held] = column
+            first, self.keys, self.values = 0, *(buffer[:, :held] for buffer in self.buffers)
+        keys, values = self.buffers
+        window = keys.data_ptr(), values.data_ptr(), keys.shape[1], first, first + held
+        return (0, 0, 0, _no_tokens(groups).data_ptr(), *window, 0, 0, 0, 0, 0)
+
+    def advance(self, tokens: int) -> None:
+        """Count a token that a kernel has stored."""
+        assert self.buffers is not None
+        _, held, size = self.keys.shape
+        stop = self.keys.storage_offset() // size + held + tokens
+        start = stop - min(held + tokens, self.size - 1)
+        self.keys, self.values = (buffer[:, start:stop] for buffer in self.buffers)
+        self.seen += tokens
 
     def _newest(self, column: Tensor) -> Tensor:
         """The rows that the next token can see; in memory of their own where most are left out."""
@@ -81,7 +129,7 @@ class SlidingSequence:
 
     def drop_last(self, count: int) -> None:
         """Take back the newest tokens."""
-        self.seen -= count
+        self.seen, self.buffers = self.seen - count, None
         self.keys, self.values = self.keys[:, : self.seen], self.values[:, : self.seen]
 
     def stored(self) -> int:
@@ -91,6 +139,12 @@ class SlidingSequence:
     def tensors(self) -> list[Tensor]:
         """Every tensor that is held."""
         return [self.keys, self.values]
+
+
+@lru_cache
+def _no_tokens(groups: int) -> Tensor:
+    """`RaggedTokens.starts` of heads without retained tokens."""
+    return torch.zeros(groups + 1, dtype=torch.int64)
 
 
 class SlidingLayer(BatchLayer):  # type: ignore[no-untyped-call]

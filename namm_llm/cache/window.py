@@ -8,6 +8,8 @@ memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,7 @@ class GrowingBuffer:
 
     def __init__(self, *columns: Tensor) -> None:
         self._buffers = list(columns)
+        self._addresses: tuple[int, ...] | None = None
         self.count = columns[0].shape[1] if columns else 0
 
     def append(self, *rows: Tensor, limit: int) -> None:
@@ -28,13 +31,43 @@ class GrowingBuffer:
         new = rows[0].shape[1]
         if not self._buffers:
             self._buffers = [r.new_empty(r.shape[0], 0, *r.shape[2:]) for r in rows]
+            self._addresses = None
         if self.count + new > self._buffers[0].shape[1]:
             self._grow(max(self.count + new, min(limit, max(2 * self.count, _SMALLEST))))
         for buffer, r in zip(self._buffers, rows, strict=True):
             buffer[:, self.count : self.count + new] = r
         self.count += new
 
+    def reserve(
+        self, new: int, limit: int, dtype: torch.dtype, shapes: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Make room for `new` rows that a kernel will write, who then adds them to `count`.
+
+        shapes: `(heads, ...)` of a row of each column, those of `append`; columns without a size
+        are float32, others of this type.
+        """
+        if not self._buffers:
+            types = [dtype if len(shape) > 1 else torch.float32 for shape in shapes]
+            self._buffers = [
+                torch.empty(heads, 0, *size, dtype=each)
+                for (heads, *size), each in zip(shapes, types, strict=True)
+            ]
+        if self.count + new > self._buffers[0].shape[1]:
+            self._grow(max(self.count + new, min(limit, max(2 * self.count, _SMALLEST))))
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Of both columns, then the rows from one head to the next in each."""
+        if self._addresses is None:
+            if not all(map(_has_whole_rows, self._buffers)):
+                self._grow(self._buffers[0].shape[1])
+            first, second = self._buffers
+            distances = [buffer.stride(0) // buffer[0, :1].numel() for buffer in self._buffers]
+            self._addresses = first.data_ptr(), second.data_ptr(), *distances
+        return self._addresses
+
     def _grow(self, capacity: int) -> None:
+        self._addresses = None
         for i, buffer in enumerate(self._buffers):
             larger = buffer.new_empty(buffer.shape[0], capacity, *buffer.shape[2:])
             larger[:, : self.count] = buffer[:, : self.count]
@@ -46,6 +79,7 @@ class GrowingBuffer:
 
     def keep_last(self, count: int) -> None:
         """Forget all but the newest rows, and give the memory back."""
+        self._addresses = None
         count = min(count, self.count)
         rows = slice(self.count - count, self.count)
         self._buffers = [buffer[:, rows].clone() for buffer in self._buffers] if count else []
@@ -66,3 +100,8 @@ class GrowingBuffer:
     def tensors(self) -> list[Tensor]:
         """The buffers, empty rows included, for counting."""
         return list(self._buffers)
+
+
+def _has_whole_rows(buffer: Tensor) -> bool:
+    """Whether the rows of a head lie one behind the other."""
+    return buffer[0].is_contiguous()

@@ -19,6 +19,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.cache.transformers import device_of
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.errors import ModelError
+from namm_llm.models.packed.step import decode_step
 
 
 def tokens_seen(cache: Cache) -> int:
@@ -134,6 +135,8 @@ def _call(
 def _logits(
     model: PreTrainedModel, cache: Cache, ids: Tensor, positions: Tensor, *, keep: int
 ) -> Tensor:
+    if (stepped := decode_step(model, cache, ids, positions, keep)) is not None:
+        return stepped
     logits: Tensor = model(
         input_ids=ids,
         position_ids=positions,

@@ -19,6 +19,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+FOLDER_VARIABLE = "NAMM_LLM_KERNELS"
+"""Environment variable: the folder for compiled kernels, or `off` for none at all."""
 SOURCES = Path(__file__).parent / "kernels"
 _SECONDS = 120
 _FLAGS = (
@@ -57,8 +59,8 @@ def compiled() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: `NAMM_LLM_KERNELS`, or the platform's place for a user's caches."""
-    if chosen := os.environ.get("NAMM_LLM_KERNELS"):
+    """Where libraries are kept: FOLDER_VARIABLE, or the platform's place for a user's caches."""
+    if chosen := os.environ.get(FOLDER_VARIABLE):
         return Path(chosen).expanduser()
     from platformdirs import user_cache_path
 

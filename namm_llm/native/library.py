@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from namm_llm.native.compiler import CompilerError, compiled
+from namm_llm.native.compiler import FOLDER_VARIABLE, CompilerError, compiled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class Library:
 @functools.cache
 def load() -> Library | str:
     """The library for this CPU, compiled if need be (seconds), or why there is none."""
+    if os.environ.get(FOLDER_VARIABLE, "").strip().lower() == "off":
+        return f"{FOLDER_VARIABLE}=off"
     try:
         return open_library(compiled())
     except (CompilerError, OSError, AttributeError) as error:

@@ -40,3 +40,9 @@ def test_a_library_that_others_can_write_is_not_loaded(uncached: Path) -> None:
     loaded = load()
     assert isinstance(loaded, str)
     assert "can be written by other users" in loaded
+
+
+def test_kernels_can_be_switched_off(uncached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAMM_LLM_KERNELS", "off")
+    assert load() == "NAMM_LLM_KERNELS=off"
+    assert not uncached.exists()

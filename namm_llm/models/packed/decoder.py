@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from namm_llm.models.packed.products import Products, add, products_of, rotate
 
 _WITH_WINDOW = ("Mistral", "Qwen2", "Qwen3", "Gemma3", "Phi3")
-_FAMILIES = ("Llama", *_WITH_WINDOW)
+FAMILIES = ("Llama", *_WITH_WINDOW)
 """Families of transformers whose layers are known: names of their classes begin so."""
 
 
@@ -101,7 +101,7 @@ def fuse_layers(model: nn.Module) -> int:
 
 
 def _fuse_layer(layer: nn.Module) -> bool:
-    family = next((n for n in _FAMILIES if type(layer).__name__ == f"{n}DecoderLayer"), None)
+    family = next((n for n in FAMILIES if type(layer).__name__ == f"{n}DecoderLayer"), None)
     if family is None:
         return False
     products = products_of(layer, passes_window=family in _WITH_WINDOW)

@@ -104,6 +104,15 @@ class PackedLinear(nn.Module):
             return self._plain(x, residual, expand=True)
         return multiply(self._address, x, self.in_features, self.out_features, residual)
 
+    @property
+    def has_plan(self) -> bool:
+        """Whether `plan_address` is still the one that it gave last."""
+        return self._plan is not None
+
+    def plan_address(self) -> int:
+        """`plan_t` of native/kernels/multiply.h, good until weights or precision change; or 0."""
+        return self._address if (self._plan or self._make_plan()) else 0
+
     def _make_plan(self) -> Plan | None:
         """The arguments of the compiled kernels, kept; None if the weights are not theirs."""
         if not all(isinstance(part, TiledWeights) for part in self.parts):

@@ -136,10 +136,10 @@ def products_of(layer: Any, *, passes_window: bool) -> Products | None:
     outputs = _linears(attention, ("o_proj",)), _linears(mlp, ("down_proj",))
     activation = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
     gate = _GATES.get(type(activation).__name__)
-    before = _norm_of(layer.input_layernorm)
+    before = norm_of(layer.input_layernorm)
     is_gemma = hasattr(layer, "pre_feedforward_layernorm")
     middle = layer.pre_feedforward_layernorm if is_gemma else layer.post_attention_layernorm
-    between = _norm_of(middle)
+    between = norm_of(middle)
     if not inputs or not inner or not all(outputs) or not gate or not before or not between:
         return None
     pair = _halves(inner[0]) if len(inner) == 1 else inner
@@ -155,10 +155,10 @@ def products_of(layer: Any, *, passes_window: bool) -> Products | None:
         gate_up=gated,
         down=outputs[1][0],
         head_norms=(
-            _norm_of(getattr(attention, "q_norm", None)),
-            _norm_of(getattr(attention, "k_norm", None)),
+            norm_of(getattr(attention, "q_norm", None)),
+            norm_of(getattr(attention, "k_norm", None)),
         ),
-        output_norms=(_norm_of(outer[0]), _norm_of(outer[1])) if outer else (None, None),
+        output_norms=(norm_of(outer[0]), norm_of(outer[1])) if outer else (None, None),
         heads=(heads, heads // attention.num_key_value_groups),
         passes_window=passes_window,
     )
@@ -185,7 +185,7 @@ def _halves(joined: PackedLinear) -> list[PackedLinear]:
     return [PackedLinear([half], exact=joined.exact) for half in halves]
 
 
-def _norm_of(module: nn.Module | None) -> Norm | None:
+def norm_of(module: nn.Module | None) -> Norm | None:
     """A family's norm as weights and epsilon; None if it computes something else."""
     if module is None:
         return None

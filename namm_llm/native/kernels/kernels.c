@@ -2,6 +2,7 @@
 #include "expand.h"
 #include "multiply.h"
 #include "rotate.h"
+#include "step.h"
 
 /* found: GOMP_parallel of the OpenMP runtime that torch uses, or null for one thread */
 void namm_init(parallel_t found) { parallel = found; }

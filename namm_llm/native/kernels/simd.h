@@ -29,6 +29,11 @@ INLINE vfloat f_fma(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps(a, b,
 INLINE vfloat f_half(const uint8_t *at) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
 }
+INLINE vfloat f_bfloat(const uint8_t *at) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+INLINE float f_sum(vfloat v) { return _mm512_reduce_add_ps(v); }
 INLINE vfloat f_u8(const uint8_t *at) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at)));
 }
@@ -81,6 +86,15 @@ INLINE vfloat f_mul(vfloat a, vfloat b) { return _mm256_mul_ps(a, b); }
 INLINE vfloat f_fma(vfloat a, vfloat b, vfloat c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vfloat f_half(const uint8_t *at) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at));
+}
+INLINE vfloat f_bfloat(const uint8_t *at) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)at));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+INLINE float f_sum(vfloat v) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 INLINE vfloat f_u8(const uint8_t *at) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at)));
@@ -166,6 +180,17 @@ INLINE vfloat f_half(const uint8_t *at) {
     EACH(LANES) r.v[k] = half_of(h[k]);
     return r;
 }
+INLINE vfloat f_bfloat(const uint8_t *at) {
+    vfloat r;
+    uint16_t h[LANES];
+    memcpy(h, at, sizeof h);
+    EACH(LANES) {
+        uint32_t bits = (uint32_t)h[k] << 16;
+        memcpy(&r.v[k], &bits, 4);
+    }
+    return r;
+}
+INLINE float f_sum(vfloat v) { return (v.v[0] + v.v[1]) + (v.v[2] + v.v[3]); }
 INLINE vfloat f_u8(const uint8_t *at) {
     vfloat r;
     EACH(LANES) r.v[k] = (float)at[k];

@@ -9,6 +9,8 @@
 enum { ROW_F32 = 0, ROW_F16 = 1, ROW_BF16 = 30 };
 #define IS_ROW_FORMAT(F) ((F) == ROW_F32 || (F) == ROW_F16 || (F) == ROW_BF16)
 
+#define AHEAD 2048 /* bytes: weights are read once, in order */
+
 typedef struct {
     const uint8_t *data; /* tiles, or rows of a row format */
     const float *bias;   /* [rows] or null */
@@ -23,13 +25,16 @@ INLINE void tile_times_row(const int F, const uint8_t *tile, int64_t groups, con
     for (int h = 0; h < HALVES; h++) sum[h] = f_zero();
     for (int64_t g = 0; g < groups;) {
         const uint8_t *unit = tile + HEAD_BYTES(F);
-        for (int u = 0; u < UNITS(F); u++, g++, unit += UNIT_BYTES(F))
+        for (int u = 0; u < UNITS(F); u++, g++, unit += UNIT_BYTES(F)) {
+            for (int line = 0; line < UNIT_BYTES(F); line += 64)
+                __builtin_prefetch(unit + AHEAD + line);
             for (int h = 0; h < HALVES; h++) {
                 vbytes w[8];
                 const scales_t by = scales_of(F, tile, unit, h);
                 codes_of(F, unit, h, w);
                 sum[h] = unit_dot(F, w, &by, codes + g * GROUP, about + g * 4, sum[h]);
             }
+        }
         tile += BLOCK_BYTES(F);
     }
     for (int h = 0; h < HALVES; h++) f_store(sums + h * LANES, sum[h]);

@@ -41,7 +41,9 @@ _CONFIGS: dict[str, Any] = {
     "mistral": MistralConfig(**_SHAPE, sliding_window=8),
     "qwen2": Qwen2Config(**_SHAPE),
     "qwen3": Qwen3Config(**_SHAPE, head_dim=32),
-    "gemma3": Gemma3TextConfig(**_SHAPE, head_dim=32, sliding_window=8),
+    "gemma3": Gemma3TextConfig(
+        **_SHAPE, head_dim=32, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
+    ),
     "phi3": Phi3Config(**_SHAPE, partial_rotary_factor=0.5),
 }
 
