@@ -12,9 +12,11 @@ nothing of attention, policies or batches.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -142,9 +144,9 @@ class RaggedTokens:
         return cls(**columns, lengths=tuple(lengths))
 
     @cached_property
-    def starts(self) -> Tensor:
-        """`[G + 1]`, int64, on the CPU: the first token of each head, and the end."""
-        return torch.tensor([0, *self.lengths], dtype=torch.int64).cumsum(0)
+    def starts(self) -> array[int]:
+        """`[G + 1]`: the first token of each head, and the end."""
+        return array("q", accumulate(self.lengths, initial=0))
 
     @cached_property
     def is_contiguous(self) -> bool:
@@ -155,7 +157,7 @@ class RaggedTokens:
     def addresses(self) -> tuple[int, int, int, int]:
         """Of keys, values, scales (0 for none) and `starts`, for kernels on a CPU."""
         scales = 0 if self.scales is None else self.scales.data_ptr()
-        return self.keys.data_ptr(), self.values.data_ptr(), scales, self.starts.data_ptr()
+        return self.keys.data_ptr(), self.values.data_ptr(), scales, self.starts.buffer_info()[0]
 
     @property
     def longest(self) -> int:
