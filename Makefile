@@ -26,9 +26,9 @@ check: $(READY)
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "(slow or long) and not gpu"
 
-test-real: $(READY)  ## the tests on a real model, SmolLM2 (93 MB), which is pulled first
-	$(BIN)/namm-llm models pull smollm2-135m >/dev/null
-	NAMM_LLM_REAL_MODELS="$$(dirname "$$($(BIN)/namm-llm models path smollm2-135m)")" $(BIN)/python -m pytest -m real
+test-real: $(READY)  ## the tests on real models, SmolLM2 (93 MB) and Gemma 3 (253 MB), which are pulled first
+	for model in smollm2-135m gemma3-270m; do $(BIN)/namm-llm models pull $$model >/dev/null || exit 1; done
+	$(BIN)/python -m pytest -m real
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu and not slow"

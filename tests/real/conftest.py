@@ -1,4 +1,6 @@
-"""SmolLM2-135M-Instruct as `namm-llm models pull` fetches it, and its expanded twin."""
+"""Models as `namm-llm models pull` fetches them, and their expanded twins: SmolLM2-135M-Instruct,
+and Gemma 3 270M, which has sliding windows.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,30 @@ from namm_llm import Runner
 from namm_llm.models.catalogue import catalogue
 
 REAL_VARIABLE = "NAMM_LLM_REAL_MODELS"
-_MODEL = catalogue()["smollm2-135m"]
-_PULLED = _MODEL.path  # of the user: a test's own data folder is empty
+_PULLED = {  # of the user: a test's own data folder is empty
+    name: catalogue()[name].path for name in ("smollm2-135m", "gemma3-270m")
+}
+
+
+def file_of(name: str) -> Path:
+    """The file: of the folder NAMM_LLM_REAL_MODELS, or where it was pulled; skips without it."""
+    folder, pulled = os.environ.get(REAL_VARIABLE), _PULLED[name]
+    path = Path(folder) / pulled.name if folder else pulled
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not here: namm-llm models pull {name}")
+    return path
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The file: of the folder NAMM_LLM_REAL_MODELS, or where it was pulled; skips without it."""
-    folder = os.environ.get(REAL_VARIABLE)
-    path = Path(folder) / _MODEL.file if folder else _PULLED
-    if not path.is_file():
-        pytest.skip(f"{_MODEL.file} is not here: namm-llm models pull {_MODEL.name}")
-    return path
+    """See `file_of`."""
+    return file_of("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def gemma() -> Path:
+    """See `file_of`."""
+    return file_of("gemma3-270m")
 
 
 @pytest.fixture(scope="session")
