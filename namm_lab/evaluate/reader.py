@@ -13,6 +13,7 @@ from torch import Tensor
 from namm_lab.tasks.sample import Question, Sample
 from namm_llm import CacheStats, ManagedCache, Runner
 from namm_llm.engine import forward
+from namm_llm.engine.repetition import end_text
 
 CHUNK = 512
 
@@ -52,7 +53,7 @@ def read_aware(runner: Runner, sample: Sample) -> Reading:
         reading = Reading([], [])
         for question in sample.questions:
             asked = prompts.question(question.prompt)
-            reply, stats = _answer(runner, cache.fork(), asked, question)
+            reply, stats = _answer(runner, cache.fork(), ids, asked, question)
             reading.scores.append(question.score(reply))
             reading.stats.append(stats)
         return reading
@@ -71,7 +72,7 @@ def read_continuation(runner: Runner, sample: Sample) -> Reading:
     def read() -> Reading:
         # the first token always stays, as a chat template's head does
         cache = _read(runner, ids[:-1], head=1)
-        cache.evict()
+        _end(runner, cache, ids[:-1])
         stats = cache.stats()
         continuation = torch.tensor([[ids[-1], *rest]])
         likelihood = forward.score(runner.loaded.model, cache, continuation).mean().exp()
@@ -84,7 +85,7 @@ def read_continuation(runner: Runner, sample: Sample) -> Reading:
 
 
 def _read(runner: Runner, ids: list[int], head: int) -> ManagedCache:
-    cache = ManagedCache.for_model(runner.loaded.model, runner.config)
+    cache = ManagedCache.for_population(runner.loaded.model, [runner.config])
     cache.protect([(0, head)])
     _feed(runner, cache, ids)
     return cache
@@ -98,15 +99,21 @@ def _feed(runner: Runner, cache: ManagedCache, ids: list[int]) -> Tensor:
     return deque(pieces, maxlen=1)[0][0, -1]
 
 
+def _end(runner: Runner, cache: ManagedCache, ids: list[int]) -> None:
+    """Evict the text `ids` that the cache has just read."""
+    loaded, format = runner.loaded, runner.session.format
+    deque(end_text(loaded.model, cache, ids, format, positions=loaded.positions), maxlen=0)
+
+
 def _answer(
-    runner: Runner, cache: ManagedCache, ids: list[int], question: Question
+    runner: Runner, cache: ManagedCache, text: list[int], ids: list[int], question: Question
 ) -> tuple[str, CacheStats]:
     """A greedy answer, and what the cache held before its first token."""
     start = forward.tokens_seen(cache)
     cache.protect([(start, start + len(ids))])
     if ids[:-1]:
         _feed(runner, cache, ids[:-1])
-    cache.evict()
+    _end(runner, cache, [*text, *ids[:-1]])
     stats = cache.stats()
     tokens: list[int] = []
     logits = _feed(runner, cache, ids[-1:])

@@ -39,6 +39,21 @@ class Rotation:
         torch.mul(second, cos, out=turned[..., planes : 2 * planes]).addcmul_(first, sin)
         return turned
 
+    def factors(self, shifts: Tensor) -> Tensor:
+        """The rotations by `shifts` `[S]` positions as complex numbers `[S, P]`; their mean is the
+        average rotation.
+        """
+        frequencies = torch.tensor(self.frequencies, dtype=torch.float64, device=shifts.device)
+        angle = (shifts[:, None] * frequencies).remainder(2 * torch.pi).float()
+        return torch.complex(angle.cos(), angle.sin())
+
+    def apply(self, vectors: Tensor, factors: Tensor) -> Tensor:
+        """Queries or keys `[..., D]` times `factors` `[..., P]`, in float32."""
+        planes = len(self.frequencies)
+        first, second, rest = torch.tensor_split(vectors.float(), [planes, 2 * planes], dim=-1)
+        turned = torch.complex(first.contiguous(), second.contiguous()) * factors
+        return torch.cat([turned.real, turned.imag, rest], -1)
+
 
 # all heads and layers turn alike, and a copy to a device waits
 @lru_cache(maxsize=8)

@@ -26,7 +26,7 @@ from namm_llm.cache.transformers import PendingKeys, layer_devices, prepare_mode
 from namm_llm.cache.update import EvictionEvent, Stopwatch, evict
 from namm_llm.config import CacheConfig, make_cache_config, settings_of, takes_settings
 from namm_llm.config.header import config_to_dict
-from namm_llm.errors import CacheError
+from namm_llm.errors import CacheError, PolicyError
 from namm_llm.policies.base import EvictionPolicy
 
 
@@ -59,7 +59,13 @@ class ManagedCache(Cache):
         The model goes on working with any other cache. Raises ModelError if the model cannot use
         it, PolicyError, BudgetError or UsageError for wrong settings.
         """
-        return cls.for_population(model, [make_cache_config(policy, **settings)])
+        config = make_cache_config(policy, **settings)
+        if config.policy.repeats:
+            raise PolicyError(
+                f"policy {config.policy.name} needs the text a second time, which a plain call of "
+                "the model cannot give it: use Runner, or another policy, such as replay."
+            )
+        return cls.for_population(model, [config])
 
     @classmethod
     def for_population(cls, model: PreTrainedModel, configs: Sequence[CacheConfig]) -> ManagedCache:
@@ -121,27 +127,28 @@ class ManagedCache(Cache):
         """Run the eviction step of the sequence `row` that is due in this layer: in this layer
         alone, or in all of them once the last one is there.
         """
-        if not layer.sequences[row].config.shares_model:
-            self._evict([layer], row)
-        elif layer is self.managed[-1]:
-            self._evict(self.managed, row)
+        config = layer.sequences[row].config
+        keep_all = bool(config.policy.repeats)  # until the end of the text
+        if not config.shares_model or layer is self.managed[-1]:
+            layers = self.managed if config.shares_model else [layer]
+            self._evict(layers, row, keep_all=keep_all)
 
-    def evict(self) -> None:
+    def evict(self, *, keep_all: bool = False) -> None:
         """Run an eviction step over what the window holds now, for instance at the end of a
         document.
 
         A sequence shorter than one interval keeps every token; its queries, which an observing
-        policy no longer needs then, are freed.
+        policy no longer needs then, are freed. keep_all: all sequences do.
         """
         for row, sequence in enumerate(self.managed[0].sequences if self.managed else []):
-            is_short = sequence.seen < sequence.config.interval
-            if not sequence.window.count or (is_short and not sequence.config.policy.observes):
+            policy, is_short = sequence.config.policy, sequence.seen < sequence.config.interval
+            if not (sequence.window.count or policy.repeats) or (is_short and not policy.observes):
                 continue
             if sequence.config.shares_model:
-                self._evict(self.managed, row, keep_all=is_short)
+                self._evict(self.managed, row, keep_all=is_short or keep_all)
             else:
                 for layer in self.managed:
-                    self._evict([layer], row, keep_all=is_short)
+                    self._evict([layer], row, keep_all=is_short or keep_all)
 
     def _evict(self, layers: Sequence[ManagedLayer], row: int, *, keep_all: bool = False) -> None:
         evict(
@@ -226,7 +233,7 @@ class ManagedCache(Cache):
         Raises CacheError for other settings, or if it does not fit the model.
         """
         check_settings(metadata.get("config", ""), config)
-        cache = cls.for_model(model, config)
+        cache = cls.for_population(model, [config])
         fill_layers(cache.layers, tensors, metadata.get("cache", ""), layer_devices(model))
         return cache
 

@@ -51,7 +51,7 @@ def layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[B
     """
     kinds, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
     layers: list[BatchLayer] = []
-    rotation = rotation_of(model) if any(config.policy.replays for config in configs) else None
+    rotation = rotation_of(model) if any(config.policy.rotates for config in configs) else None
     # transformers 5.17 has one dict for all layers
     arguments = kwargs if isinstance(kwargs, list) else [kwargs] * len(kinds)
     for kind, own in zip(kinds, arguments, strict=True):

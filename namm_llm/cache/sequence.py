@@ -159,8 +159,10 @@ class LayerSequence:
 
         token_nbytes: bytes of a retained token in one head.
         """
-        columns = [*self.window.columns(), *self.queries.columns()]
-        row_nbytes = sum(column[:, 0].nbytes for column in columns)
+        retained, queries = self.retained, self.queries.columns()
+        size = retained.keys.shape[-1] + retained.values.shape[-1]
+        row_nbytes = len(retained.lengths) * size * retained.dtype.itemsize
+        row_nbytes += sum(column[:, 0].nbytes for column in queries)
         most = self.config.interval + self.config.policy.num_carried_queries(self.seen)
         heads = num_layers * len(self.retained.lengths)
         return TokenCost(token_nbytes, heads, num_layers * row_nbytes * most)

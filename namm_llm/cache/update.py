@@ -25,7 +25,7 @@ from namm_llm.cache.sequence import LayerSequence
 from namm_llm.config import CacheConfig
 from namm_llm.policies.base import ObservingPolicy, ScorePolicy
 from namm_llm.policies.budget import TokenCost
-from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold
+from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold, with_floor
 from namm_llm.tokens import HeadTokens
 
 STAGES = ("observe", "score", "select", "compact")  # gathering is counted as compacting
@@ -110,7 +110,7 @@ def evict(
             _compact(sequence, heads, keep)
 
 
-def _gather(sequence: LayerSequence) -> list[HeadTokens]:
+def gather(sequence: LayerSequence) -> list[HeadTokens]:
     """All tokens of every KV head, those of the window with a state of 0."""
     retained = sequence.retained
     if not sequence.window.count:
@@ -126,7 +126,7 @@ def _gather(sequence: LayerSequence) -> list[HeadTokens]:
     return joined
 
 
-def _observe(
+def observe(
     sequence: LayerSequence,
     head: int,
     tokens: HeadTokens,
@@ -134,8 +134,10 @@ def _observe(
     scratch: Scratch,
 ) -> Observation:
     """The attention that the newest queries of this head's group paid to its tokens."""
-    queries, lse = sequence.queries.columns()
-    rows = queries.shape[0] // len(sequence.retained.lengths)
+    groups = len(sequence.retained.lengths)
+    none = tokens.keys.new_empty(groups, 0, tokens.keys.shape[-1])
+    queries, lse = sequence.queries.columns() or (none, none[..., 0].float())
+    rows = queries.shape[0] // groups
     group = slice(head * rows, (head + 1) * rows)
     return Observation(
         queries=queries[group],
@@ -154,7 +156,7 @@ def _score(sequence: LayerSequence, rotation: Rotation | None, stage: _Stage) ->
     """All tokens with the policy's new state, and their scores."""
     policy = sequence.config.policy
     with stage("compact"):
-        heads = _gather(sequence)
+        heads = gather(sequence)
     if not policy.evicts:
         return heads, []
     if not isinstance(policy, ObservingPolicy):
@@ -166,7 +168,7 @@ def _score(sequence: LayerSequence, rotation: Rotation | None, stage: _Stage) ->
         with stage("observe"):
             # one head at a time: a quantised cache never stands beside a float copy of itself
             tokens = head.floats()
-            observation = _observe(sequence, index, tokens, rotation, scratch)
+            observation = observe(sequence, index, tokens, rotation, scratch)
             state = policy.update_state(tokens, observation).to(policy.state_dtype)
         heads[index] = replace(head, state=state)
         if not policy.scores_layer_at_once:
@@ -220,6 +222,7 @@ def select_tokens(
     elif config.budget_scope == "head":
         kept = [by_budget([s], [f], limit)[0] for s, f in zip(scores, forced, strict=True)]
     else:
+        forced = with_floor(scores, forced, int(config.head_floor * limit))
         kept = by_budget(scores, forced, limit * len(scores))
     return [None if len(k) == len(s) else k for k, s in zip(kept, scores, strict=True)]
 
@@ -247,6 +250,11 @@ def _compact(
     sequence.queries.keep_last(sequence.config.policy.num_carried_queries(sequence.seen))
     sequence.compacted_at = sequence.seen
     sequence.eviction_steps += 1
+
+
+def set_state(sequence: LayerSequence, state: Tensor) -> None:
+    """Give the retained tokens another state `[S, W]` of the policy; all of them stay."""
+    sequence.retained = replace(sequence.retained, state=state)
 
 
 def _untimed(name: str) -> AbstractContextManager[None]:

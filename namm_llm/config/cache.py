@@ -44,6 +44,13 @@ class CacheConfig:
         metavar="WHO",
         choices=get_args(BudgetScope),
     )
+    head_floor: float = setting(
+        "Share of its own budget that each head keeps where several share one (AdaKV: 0.2).",
+        0.0,
+        metavar="X",
+        least=0,
+        most=1,
+    )
     interval: int = setting(
         "Tokens between two eviction steps.", INTERVAL, unit="tokens", metavar="N", least=1
     )
@@ -122,7 +129,8 @@ class CacheConfig:
             if self.budget is None
             else f"budget {self.budget}"
         )
-        return f"{self.policy.name}, {rule}, {self.budget_scope}{bits}"
+        floor = f", floor {self.head_floor:g}" if self.head_floor else ""
+        return f"{self.policy.name}, {rule}, {self.budget_scope}{floor}{bits}"
 
     def state_nbytes(self) -> int:
         """Bytes of the policy's state of one token."""

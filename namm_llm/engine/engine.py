@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from itertools import groupby, pairwise
 from time import perf_counter
 
-import torch
 from torch import Tensor
 
 from namm_llm.cache import ManagedCache
@@ -20,9 +19,11 @@ from namm_llm.engine.cancel import AnyOf, CancelFlag
 from namm_llm.engine.decode import Decoding, PlainBatch, decode, with_lookup
 from namm_llm.engine.forward import prefill, tokens_seen
 from namm_llm.engine.prefix import PrefixStore
+from namm_llm.engine.repetition import end_text
 from namm_llm.engine.results import Event, Progress, RowPiece, RowResult
 from namm_llm.models.loading import LoadedModel
-from namm_llm.models.tokenization import TokenizationCache
+from namm_llm.models.prompt import PromptFormat
+from namm_llm.policies.base import RECENT
 
 BATCH = 16  # answers that are decoded together
 More = Callable[[Request], list[Request]]
@@ -32,7 +33,7 @@ class Engine:
     """Reads prompts and documents, and writes answers.
 
     chunk: tokens of a prompt that go through the model at once. prefixes: caches to go on from.
-    known: the ids of their texts. decoding: how answers are decoded.
+    format: of prompts, with the ids of what was read. decoding: how answers are decoded.
     """
 
     def __init__(
@@ -42,18 +43,18 @@ class Engine:
         *,
         chunk: int,
         prefixes: PrefixStore,
-        known: TokenizationCache,
+        format: PromptFormat,
         decoding: Decoding,
     ) -> None:
         self._loaded = loaded
         self._config = config
         self._chunk = chunk
         self._prefixes = prefixes
-        self._known = known
+        self._format = format
         self._decoding = decoding
 
     def _new_cache(self) -> ManagedCache:
-        return ManagedCache.for_model(self._loaded.model, self._config)
+        return ManagedCache.for_population(self._loaded.model, [self._config])
 
     # -- documents ---------------------------------------------------------------------------------
 
@@ -69,18 +70,30 @@ class Engine:
         return cache
 
     def read(
-        self, cache: ManagedCache, ids: list[int], cancel: CancelFlag, *, to_the_end: bool
+        self, cache: ManagedCache, ids: list[int], cancel: CancelFlag, *, text: list[int] | None
     ) -> Iterator[Progress | ManagedCache]:
         """Progress, then the cache after `ids`; at the end of the document it is evicted down to
         the budget.
+
+        text: at the end, all ids of the document, which may be none unless the policy repeats it.
         """
         reading = prefill(self._loaded.model, cache, ids, chunk=self._chunk, cancel=cancel)
         yield from _progress(reading, Progress(0, len(ids)))
+        if text is not None and not cancel.is_set():
+            yield from self._end(cache, text, cancel)
         if not cancel.is_set():
-            if to_the_end:
-                with torch.no_grad():
-                    cache.evict()
             yield cache
+
+    def _end(
+        self, cache: ManagedCache, ids: list[int], cancel: CancelFlag, row: int = 0
+    ) -> Iterator[Progress]:
+        """Evict the text `ids`; progress where it is repeated for that."""
+        loaded = self._loaded
+        repeating = end_text(
+            loaded.model, cache, ids, self._format, positions=loaded.positions, cancel=cancel
+        )
+        for done in repeating:
+            yield Progress(done, len(ids), row)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -149,6 +162,10 @@ class Engine:
                 break
             if stop < len(ids):
                 self._prefixes.keep(ids[:stop], cache.fork(), request.owner)
+        is_whole = logits is not None and request.memory is None and not request.reads_only
+        if is_whole and cache.config.policy.repeats:
+            cache.protect([(max(0, len(ids) - RECENT), len(ids))])
+            yield from self._end(cache, ids, stopped, answer.number)
         answer.prefill_seconds = perf_counter() - start
         return logits
 
@@ -188,7 +205,7 @@ class Engine:
             ids = (request.ids + answer.output)[: tokens_seen(cache)]
             self._prefixes.keep(ids, cache, request.owner)
             if request.text and not answer.is_cut:
-                self._known.add(request.text, answer.text, request.ids + answer.text_tokens)
+                self._format.known.add(request.text, answer.text, request.ids + answer.text_tokens)
         result = RowResult(answer.number, answer.result())
         answer.cache = None
         yield result

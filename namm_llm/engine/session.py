@@ -53,7 +53,7 @@ class Session:
             config,
             chunk=options.chunk,
             prefixes=self._prefixes,
-            known=self.format.known,
+            format=self.format,
             decoding=self.decoding,
         )
         self._queue = RequestQueue(self._engine.answer, self._worker)
@@ -199,7 +199,7 @@ class Session:
             ready = (offset + done + len(ids)) // step * step - offset - done
             if ready > 0:
                 total = done + len(ids)
-                self._read_ids(cache, ids[:ready], done, total, on_progress, to_the_end=False)
+                self._read_ids(cache, ids[:ready], done, total, on_progress)
                 del ids[:ready]
                 done += ready
             new = encode(block)
@@ -208,7 +208,8 @@ class Session:
             encode = self.format.more
             what = "document" if memory is None else "text"
             self._check_fits(done + len(ids), before, what)
-        self._read_ids(cache, ids, done, done + len(ids), on_progress, to_the_end=True)
+        text = list(read) if cache.config.policy.repeats else []
+        self._read_ids(cache, ids, done, done + len(ids), on_progress, text)
         return cache, read
 
     def _read_ids(
@@ -218,13 +219,10 @@ class Session:
         done: int,
         total: int,
         on_progress: OnProgress | None,
-        *,
-        to_the_end: bool,
+        text: list[int] | None = None,
     ) -> None:
         event: object = None
-        job = self._worker.submit(
-            lambda cancel: self._engine.read(cache, ids, cancel, to_the_end=to_the_end)
-        )
+        job = self._worker.submit(lambda cancel: self._engine.read(cache, ids, cancel, text=text))
         with closing(job) as events:
             for event in events:
                 if isinstance(event, Progress) and on_progress is not None:

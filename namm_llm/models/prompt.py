@@ -169,6 +169,12 @@ class PromptFormat:
             raise UsageError("the question is empty; ask something about the document.")
         return self._around(self._frame[1], question, self._frame[2])
 
+    def request(self, text: str) -> list[int]:
+        """As `question`, in these words alone."""
+        if not self.template.is_there:
+            return self.encode(f"\n\n{text}\n")
+        return self._conversation([{"role": "user", "content": text}], ())
+
     def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
         plain = [plain_message(message) for message in messages]
         if tools:

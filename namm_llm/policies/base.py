@@ -47,9 +47,18 @@ class EvictionPolicy(ABC):
     """Whether queries are kept for it: true for every `ObservingPolicy`."""
 
     @property
-    def replays(self) -> bool:
-        """Whether it uses `Observation.max_replayed_attention`, which takes a model with RoPE."""
+    def rotates(self) -> bool:
+        """Whether it uses `Observation.rotation`, for query replay or for itself, which takes a
+        model with RoPE.
+        """
         return False
+
+    @property
+    def repeats(self) -> int:
+        """Tokens of a chunk in which a text, once it was read, goes through the model again before
+        anything is evicted (see `ObservingPolicy.update_repeated`); 0 for one reading.
+        """
+        return 0
 
     @property
     def state_width(self) -> int:
@@ -141,6 +150,17 @@ class ObservingPolicy(EvictionPolicy):
         gave, in `state_dtype`. observation: of the same tokens. Returns `[N]`, any float type, on
         the device of the keys. Tokens that score NaN go first.
         """
+
+    def update_repeated(
+        self, tokens: HeadTokens, observation: Observation, span: tuple[int, int], sinks: int
+    ) -> Tensor:
+        """The new state `[N, W]` while a chunk of the text is repeated, where a policy `repeats`.
+
+        tokens: as of `update_state`, the repetition so far at the end. observation: its newest
+        queries, the repetition beginning at `new_start`. span: positions of the chunk. sinks:
+        tokens before the text.
+        """
+        raise NotImplementedError(f"{type(self).__name__} repeats nothing")
 
     @property
     def scores_layer_at_once(self) -> bool:

@@ -38,7 +38,7 @@ class NammPolicy(ObservingPolicy):
     """Keep the state in float32, as the published code does, instead of in half precision."""
 
     @property
-    def replays(self) -> bool:
+    def rotates(self) -> bool:
         return self.namm.settings.replay
 
     @property

@@ -15,10 +15,12 @@ from typing import TypeVar
 from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
 from namm_llm.policies.base import EvictionPolicy
+from namm_llm.policies.expected_attention import ExpectedAttention
 from namm_llm.policies.full import Full
 from namm_llm.policies.h2o import H2O
 from namm_llm.policies.keydiff import KeyDiff
 from namm_llm.policies.knorm import KNorm
+from namm_llm.policies.kvzip import KVzip
 from namm_llm.policies.namm import NammPolicy
 from namm_llm.policies.random import Random
 from namm_llm.policies.replay import QueryReplay
@@ -45,6 +47,8 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
         KeyDiff,
         Random,
         QueryReplay,
+        ExpectedAttention,
+        KVzip,
         NammPolicy,
     )
 }

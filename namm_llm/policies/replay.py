@@ -33,7 +33,7 @@ class QueryReplay(ObservingPolicy):
         check_whole("border", self.border, 0)
 
     @property
-    def replays(self) -> bool:
+    def rotates(self) -> bool:
         return True
 
     @property

@@ -62,6 +62,16 @@ def by_budget(scores: Sequence[Tensor], forced: Sequence[Tensor], total: int) ->
     return [part.nonzero()[:, 0] for part in torch.split(kept, lengths)]
 
 
+def with_floor(scores: Sequence[Tensor], forced: Sequence[Tensor], count: int) -> list[Tensor]:
+    """`forced`, and the best `count` tokens of each head: the safeguard of AdaKV (arXiv 2407.11550)
+    as in kvpress, so that no head is starved by the others.
+    """
+    floors = []
+    for s, f in zip(scores, forced, strict=True):
+        floors.append(f.index_fill(0, by_budget([s], [f], count)[0], True))
+    return floors
+
+
 def _least_of_best(ranked: Tensor, total: int) -> Tensor:
     """The number `[]` that the best `total` of `ranked` `[N]` are not below."""
     if ranked.is_cuda:  # where `kthvalue` has one block of threads for all of them

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold
+from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold, with_floor
 
 heads = st.lists(
     st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=1, max_size=30),
@@ -35,6 +35,24 @@ def test_by_budget_keeps_the_highest_and_all_forced(drawn, total):
     if bool(free.any()) and bool((~chosen).any()):
         assert everything[free].min() >= everything[~chosen].max()
     assert all(torch.equal(k, k.sort().values) for k in kept)
+
+
+@given(heads, st.integers(1, 60), st.integers(0, 20))
+def test_with_a_floor_no_head_keeps_fewer(drawn, total, floor):
+    scores, forced = tensors(drawn)
+    kept = by_budget(scores, with_floor(scores, forced, floor), total)
+    for score, k in zip(scores, kept, strict=True):
+        best = by_budget([score], [torch.zeros(len(score), dtype=torch.bool)], floor)[0]
+        assert len(k) >= min(floor, len(score)) == len(best)
+
+
+def test_a_floor_takes_from_the_richest_head():
+    scores = [torch.arange(10.0) + 100, torch.arange(10.0)]
+    forced = [torch.zeros(10, dtype=torch.bool)] * 2
+    assert [len(k) for k in by_budget(scores, forced, 10)] == [10, 0]
+    kept = by_budget(scores, with_floor(scores, forced, 2), 10)
+    assert [k.tolist() for k in kept] == [[2, 3, 4, 5, 6, 7, 8, 9], [8, 9]]
+    assert not forced[0].any()
 
 
 def test_of_equal_scores_the_newer_stays():

@@ -129,5 +129,7 @@ def test_settings_describe_themselves_and_compare():
         "keydiff",
         "random",
         "replay",
+        "expected_attention",
+        "kvzip",
         "namm",
     }
