@@ -26,7 +26,11 @@ _KERNELS = {  # computation -> (module, function); the module is imported when i
     "spectrogram": (f"{_TRITON}.observe", "spectrogram"),
     "max_replayed_attention": (f"{_TRITON}.replay", "max_attention"),
 }
-_ON_CPU = {"grouped_attention": ("namm_llm.attention.cpu.attend", "attend")}
+_CPU = "namm_llm.attention.cpu"
+_ON_CPU = {
+    "grouped_attention": (f"{_CPU}.attend", "attend"),
+    "max_replayed_attention": (f"{_CPU}.replay", "max_attention"),
+}
 
 
 @lru_cache(maxsize=1)

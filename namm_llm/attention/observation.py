@@ -122,8 +122,13 @@ class Observation:
         """
         queries = self._replayed(start)
         if run := backend.kernel("max_replayed_attention", self.keys):
-            largest: Tensor = run(queries, self.keys, scale=1.0)
-            return largest
+            found: Tensor | None = run(queries, self.keys, scale=1.0)
+            if found is not None:
+                return found
+        return self.max_replayed_by_torch(queries)
+
+    def max_replayed_by_torch(self, queries: Tensor) -> Tensor:
+        """The definition of `max_replayed_attention`, for queries at their later positions."""
         dtype = _replay_dtype(self.keys.device)
         queries, count = queries.flatten(0, 1).to(dtype), len(self.keys)
         keys = queries.new_zeros(max(1, -(-count // _COLUMNS)) * _COLUMNS, queries.shape[-1])

@@ -128,7 +128,7 @@ def test_what_the_kernel_does_not_take_is_computed_by_torch() -> None:
     halves = case([5, 40], new=2, dtype=torch.float16)
     others: list[Case] = [
         halves,
-        case([5, 40], new=17),
+        case([5, 40], new=17, size=20),
         (query.clone().requires_grad_(), retained, keys, values),
     ]
     for other in others:

@@ -7,12 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from namm_llm.attention import backend
 from namm_llm.attention import observation as module
 from namm_llm.attention.fold import Sum
 from namm_llm.attention.observation import Observation, Scratch
 from namm_llm.attention.rope import Rotation
 
 SIZE, COUNT, SEEN = 16, 40, 1000
+
+
+@pytest.fixture(autouse=True)
+def _by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition; its compiled kernel is tested in test_prefill_kernels.py."""
+    monkeypatch.delitem(backend._ON_CPU, "max_replayed_attention")
 
 
 def draw(*shape: int, seed: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from namm_llm.attention.cpu import prefill
 from namm_llm.attention.grouped import by_torch
 from namm_llm.native import load as load_library
 from namm_llm.tokens import HeadTokens, RaggedTokens
@@ -49,6 +50,8 @@ def attend(
     query: Tensor, retained: RaggedTokens, keys: Tensor, values: Tensor, *, scale: float
 ) -> tuple[Tensor, Tensor] | None:
     """See `grouped.grouped_attention`; None if the kernel does not take these tensors."""
+    if query.shape[1] > MOST_TOKENS:
+        return prefill.attend(query, retained, keys, values, scale=scale)
     if not _takes(query, retained, keys, values) or (kernel := load()) is None:
         return None
     return _run(kernel, query, retained, keys, values, scale)

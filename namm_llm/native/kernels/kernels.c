@@ -1,6 +1,8 @@
 /* All kernels of the package: compiled at run time, called through ctypes. */
 #include "expand.h"
 #include "multiply.h"
+#include "prefill.h"
+#include "replay.h"
 #include "rotate.h"
 #include "step.h"
 

@@ -3,7 +3,7 @@
 
    A tile is 16 rows high, so it takes HALVES = 16 / LANES vectors. `vbytes` holds 4 bytes for each
    of LANES rows. Products of unsigned codes and signed activations are summed in int32 without
-   saturation: see `dot` in codes.h for the bounds. */
+   saturation: see `dot` in codes.h for the bounds. `i_pair_dot` takes pairs of 16-bit numbers. */
 #ifndef NAMM_SIMD_H
 #define NAMM_SIMD_H
 
@@ -26,6 +26,14 @@ INLINE void f_store(float *at, vfloat v) { _mm512_storeu_ps(at, v); }
 INLINE vfloat f_all(float v) { return _mm512_set1_ps(v); }
 INLINE vfloat f_mul(vfloat a, vfloat b) { return _mm512_mul_ps(a, b); }
 INLINE vfloat f_fma(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vfloat f_add(vfloat a, vfloat b) { return _mm512_add_ps(a, b); }
+INLINE vfloat f_sub(vfloat a, vfloat b) { return _mm512_sub_ps(a, b); }
+INLINE vfloat f_max(vfloat a, vfloat b) { return _mm512_max_ps(a, b); }
+INLINE vfloat f_round(vfloat v) { return _mm512_roundscale_ps(v, 8); }
+INLINE vfloat f_power(vfloat n) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
 INLINE vfloat f_half(const uint8_t *at) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
 }
@@ -56,6 +64,7 @@ INLINE vbytes b_four(const int8_t *at) {
     return _mm512_set1_epi32(v);
 }
 #if defined(__AVX512VNNI__)
+INLINE vbytes i_pair_dot(vbytes sum, vbytes a, vbytes b) { return _mm512_dpwssd_epi32(sum, a, b); }
 #undef KERNEL_NAME
 #define KERNEL_NAME "avx512-vnni"
 #define DOT_PRODUCT 1
@@ -63,6 +72,9 @@ INLINE vbytes i_dot(vbytes sum, vbytes codes, vbytes x) {
     return _mm512_dpbusd_epi32(sum, codes, x);
 }
 #else
+INLINE vbytes i_pair_dot(vbytes sum, vbytes a, vbytes b) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+}
 INLINE vbytes s_add(vbytes a, vbytes b) { return _mm512_add_epi16(a, b); }
 INLINE vbytes s_dot(vbytes codes, vbytes x) { return _mm512_maddubs_epi16(codes, x); }
 INLINE vbytes i_pairs(vbytes v) { return _mm512_madd_epi16(v, _mm512_set1_epi16(1)); }
@@ -84,6 +96,14 @@ INLINE void f_store(float *at, vfloat v) { _mm256_storeu_ps(at, v); }
 INLINE vfloat f_all(float v) { return _mm256_set1_ps(v); }
 INLINE vfloat f_mul(vfloat a, vfloat b) { return _mm256_mul_ps(a, b); }
 INLINE vfloat f_fma(vfloat a, vfloat b, vfloat c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vfloat f_add(vfloat a, vfloat b) { return _mm256_add_ps(a, b); }
+INLINE vfloat f_sub(vfloat a, vfloat b) { return _mm256_sub_ps(a, b); }
+INLINE vfloat f_max(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
+INLINE vfloat f_round(vfloat v) { return _mm256_round_ps(v, 8); }
+INLINE vfloat f_power(vfloat n) {
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
 INLINE vfloat f_half(const uint8_t *at) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at));
 }
@@ -116,6 +136,9 @@ INLINE vbytes b_four(const int8_t *at) {
     int32_t v;
     memcpy(&v, at, 4);
     return _mm256_set1_epi32(v);
+}
+INLINE vbytes i_pair_dot(vbytes sum, vbytes a, vbytes b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
 }
 #if defined(__AVXVNNI__)
 #undef KERNEL_NAME
@@ -172,6 +195,29 @@ INLINE vfloat f_mul(vfloat a, vfloat b) {
 INLINE vfloat f_fma(vfloat a, vfloat b, vfloat c) {
     EACH(LANES) c.v[k] += a.v[k] * b.v[k];
     return c;
+}
+INLINE vfloat f_add(vfloat a, vfloat b) {
+    EACH(LANES) a.v[k] += b.v[k];
+    return a;
+}
+INLINE vfloat f_sub(vfloat a, vfloat b) {
+    EACH(LANES) a.v[k] -= b.v[k];
+    return a;
+}
+INLINE vfloat f_max(vfloat a, vfloat b) {
+    EACH(LANES) a.v[k] = a.v[k] > b.v[k] ? a.v[k] : b.v[k];
+    return a;
+}
+INLINE vfloat f_round(vfloat a) {
+    EACH(LANES) a.v[k] = rintf(a.v[k]);
+    return a;
+}
+INLINE vfloat f_power(vfloat a) {
+    EACH(LANES) {
+        const int32_t bits = ((int32_t)a.v[k] + 127) << 23;
+        memcpy(&a.v[k], &bits, 4);
+    }
+    return a;
 }
 INLINE vfloat f_half(const uint8_t *at) {
     vfloat r;
@@ -245,6 +291,13 @@ INLINE vbytes b_four(const int8_t *at) {
     vbytes r;
     EACH(4 * LANES) r.b[k] = (uint8_t)at[k % 4];
     return r;
+}
+INLINE vbytes i_pair_dot(vbytes sum, vbytes a, vbytes b) {
+    int16_t x[2 * LANES], y[2 * LANES];
+    memcpy(x, a.b, sizeof x);
+    memcpy(y, b.b, sizeof y);
+    EACH(LANES) sum.i[k] += x[2 * k] * y[2 * k] + x[2 * k + 1] * y[2 * k + 1];
+    return sum;
 }
 INLINE vbytes i_dot(vbytes sum, vbytes codes, vbytes x) {
     EACH(LANES)
