@@ -40,24 +40,64 @@ INLINE void tile_times_row(const int F, const uint8_t *tile, int64_t groups, con
     for (int h = 0; h < HALVES; h++) f_store(sums + h * LANES, sum[h]);
 }
 
+#if !defined(DOT_PRODUCT) && HALVES == 2
+#define PAIRS_HALVES 1
+/* one unit of 4-bit codes times a block of rows, four chunks at a time: activations are loaded once
+   for both halves of the tile, which is what holds up the loop below. The sums are the same. */
+INLINE void unit_times_rows(const int F, const uint8_t *tile, const uint8_t *unit, const int8_t *x,
+                            const float *about, int64_t rows, float *sums) {
+    vbytes w[2][8], before[BLOCK_ROWS][2];
+    for (int h = 0; h < 2; h++) codes_of(F, unit, h, w[h]);
+    for (int64_t i = 0; i < rows; i++) {
+        const vbytes a = b_four(x + i * GROUP), b = b_four(x + i * GROUP + 4),
+                     c = b_four(x + i * GROUP + 8), d = b_four(x + i * GROUP + 12);
+        for (int h = 0; h < 2; h++)
+            before[i][h] = s_add(s_add(s_dot(w[h][0], a), s_dot(w[h][1], b)),
+                                 s_add(s_dot(w[h][2], c), s_dot(w[h][3], d)));
+    }
+    const scales_t low = scales_of(F, tile, unit, 0), high = scales_of(F, tile, unit, 1);
+    for (int64_t i = 0; i < rows; i++) {
+        const vbytes a = b_four(x + i * GROUP + 16), b = b_four(x + i * GROUP + 20),
+                     c = b_four(x + i * GROUP + 24), d = b_four(x + i * GROUP + 28);
+        const vfloat scale = f_all(about[i * 4]), total = f_all(about[i * 4 + 1]);
+        for (int h = 0; h < 2; h++) {
+            const scales_t *by = h ? &high : &low;
+            float *at = sums + i * TILE + h * LANES;
+            const vbytes sum = s_add(s_add(s_add(s_dot(w[h][4], a), s_dot(w[h][5], b)),
+                                           s_add(s_dot(w[h][6], c), s_dot(w[h][7], d))),
+                                     before[i][h]);
+            const vfloat found = f_fma(f_mul(by->scale[0], scale), f_int(i_pairs(sum)), f_load(at));
+            f_store(at, f_fma(by->offset[0], total, found));
+        }
+    }
+}
+#endif
+
 /* one tile times a block of rows: a unit is unpacked once for all of them */
 INLINE void tile_times_rows(const int F, const uint8_t *tile, int64_t groups, const int8_t *codes,
                             const float *about, int64_t rows, float *sums) {
     memset(sums, 0, (size_t)rows * TILE * 4);
     for (int64_t g = 0; g < groups;) {
         const uint8_t *unit = tile + HEAD_BYTES(F);
-        for (int u = 0; u < UNITS(F); u++, g++, unit += UNIT_BYTES(F))
+        for (int u = 0; u < UNITS(F); u++, g++, unit += UNIT_BYTES(F)) {
+            const int8_t *x = codes + g * rows * GROUP;
+            const float *scales = about + g * rows * 4;
+#ifdef PAIRS_HALVES
+            if (BITS(F) == 4) {
+                unit_times_rows(F, tile, unit, x, scales, rows, sums);
+                continue;
+            }
+#endif
             for (int h = 0; h < HALVES; h++) {
                 vbytes w[8];
                 const scales_t by = scales_of(F, tile, unit, h);
-                const int8_t *x = codes + g * rows * GROUP;
-                const float *scales = about + g * rows * 4;
                 codes_of(F, unit, h, w);
                 for (int64_t i = 0; i < rows; i++) {
                     float *at = sums + i * TILE + h * LANES;
                     f_store(at, unit_dot(F, w, &by, x + i * GROUP, scales + i * 4, f_load(at)));
                 }
             }
+        }
         tile += BLOCK_BYTES(F);
     }
 }
