@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from namm_llm.attention import backend
 from namm_llm.attention import observation as observation_module
 from namm_llm.attention.observation import Observation
 from namm_llm.attention.rope import rotation_of
@@ -64,6 +65,7 @@ def test_query_replay_is_attention_from_behind_the_text(monkeypatch):
     15.
     """
     monkeypatch.setattr(observation_module, "_replay_dtype", lambda device: torch.float32)
+    monkeypatch.delitem(backend._ON_CPU, "max_replayed_attention")  # which rounds to 16 bits
     model = random_llama(layers=1)
     size = model.config.head_dim
     plain, keys = torch.randn(2, 10, size), rotated(model, torch.randn(1, 10, size), 0)[0]
