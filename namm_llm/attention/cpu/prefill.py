@@ -103,7 +103,7 @@ def _run(
         values=floats.values.data_ptr(),
         window_keys=keys.data_ptr(),
         window_values=values.data_ptr(),
-        starts=retained.starts.data_ptr(),
+        starts=retained.addresses[3],
         out=out.data_ptr(),
         lse=lse.data_ptr(),
         query_head=query.stride(0),

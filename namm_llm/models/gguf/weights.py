@@ -90,6 +90,7 @@ class WeightLoader:
                 self._fill_linear(model, name, module, source)
             else:
                 self._fill_parameters(name, module)
+            self._file.release()  # else the whole file would stand beside what is made of it
         self._tie(model, tied)
 
     def _fill_embedding(self, model: PreTrainedModel, table: nn.Embedding) -> None:
