@@ -97,7 +97,9 @@ def test_replay_ranks_as_torch_does(rows: int, count: int, size: int, outlier: f
     found = replay.max_attention(queries[None], keys, scale=1.0)
     assert found is not None
     wanted = (queries.double() @ keys.double().T).log_softmax(-1).amax(0)
-    torch.testing.assert_close(found.log().double(), wanted, rtol=0, atol=1e-2)
+    least = -87.0  # below, float32 has only its smallest numbers
+    found, wanted = found.log().double().clamp_min(least), wanted.clamp_min(least)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [64, 512, 2048])
