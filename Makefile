@@ -3,11 +3,13 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+LENGTHS ?= 1000,4000,7900
+RUNS ?= 5
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers format clean
+.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers bench-kvpress format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,9 +43,21 @@ bench: $(READY) .venv-peers/.ready  ## measure speed and memory on this machine,
 	$(BIN)/python -m namm_lab.reports speed $(if $(MINUTES),--minutes $(MINUTES)) $(foreach name,$(AGAIN),--again $(name))
 	$(BIN)/python -m namm_lab.reports report
 
-bench-peers: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has an environment of its own
+bench-peers: $(READY) .venv-llama.cpp/.ready .venv-openvino/.ready  ## beside llama.cpp, OpenVINO and transformers on one GGUF file (make bench-peers MODEL=FILE.gguf BOOK=book.txt)
+	$(if $(MODEL),,$(BIN)/namm-llm models pull smollm2-135m >/dev/null)
+	$(BIN)/namm-llm bench --model $(or $(MODEL),$$($(BIN)/namm-llm models path smollm2-135m)) --peers llama.cpp,openvino,transformers \
+		--texts $(or $(BOOK),documentation) --lengths $(LENGTHS) --policies full,replay --budgets 0.25,2048 --runs $(RUNS) --json benchmarks/results/gguf.jsonl
+	$(BIN)/python -m namm_lab.reports report
+
+bench-kvpress: $(READY) .venv-peers/.ready  ## the same beside kvpress, which has an environment of its own
 	$(BIN)/python -m namm_lab.reports peers
 	$(BIN)/python -m namm_lab.reports report
+
+.venv-%/.ready: namm_lab/bench/peers/requirements-%.txt
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@echo "Installing $* (llama.cpp is compiled for this CPU, which can take 20 minutes) ..."
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 .venv-peers/.ready: namm_lab/reports/peers/requirements.txt
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
@@ -60,7 +74,7 @@ format: $(READY)  ## sort imports and format the code
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, builds and caches
-	rm -rf .venv .venv-peers site build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-llama.cpp .venv-openvino site build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: a CPU build that the index offers for the pinned version is then kept.

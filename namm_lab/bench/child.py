@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from namm_lab.bench.contenders import Numbers
@@ -48,14 +48,16 @@ def _measure(request: dict[str, Any]) -> Numbers:
     model = load(plan, cell.quantization)
     # what a first call gets from the system for good belongs to the program, not to the length
     contender.read(
-        model.model,
-        model.ids(Cell(cell.quantization, cell.batch, min(cell.length, 2 * plan.interval))),
+        model.model, model.ids(replace(cell, length=min(cell.length, 2 * plan.interval)))
     )
+    loading = peak_nbytes(model.device)
     before = start_peak(model.device)
     reading = contender.read(model.model, model.ids(cell))
+    peak = peak_nbytes(model.device)
     return {
-        "peak_nbytes": peak_nbytes(model.device),
+        "peak_nbytes": peak,
         "before_nbytes": before,
+        "process_nbytes": None if peak is None else max(peak, loading or 0),
         **reading.numbers,
         "seconds": reading.seconds,
     }

@@ -52,7 +52,9 @@ class TimedReading:
 class Contender:
     """One way to keep a cache; this one is transformers' full cache."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("prefill", "decode", "memory")
+    tasks: ClassVar[tuple[str, ...]] = ("prefill", "decode", "memory", "needles")
+    peer: str | None = None
+    """Package and version of another program."""
 
     def __init__(
         self,
@@ -108,13 +110,26 @@ class Contender:
         synchronize(token.device)
         return time.perf_counter() - start
 
+    @torch.inference_mode()
+    def answer(
+        self, model: PreTrainedModel, ids: Tensor, tokens: int
+    ) -> tuple[list[int], TimedReading]:
+        """The ids of a greedy answer to `[1, T]`, and the reading before it."""
+        reading = self.read(model, ids)
+        token, found = reading.token, [int(reading.token)]
+        for position in range(ids.shape[1], ids.shape[1] + tokens - 1):
+            at = torch.full_like(token, position)
+            token = forward.step(model, reading.cache, token, at).argmax(-1, keepdim=True)
+            found.append(int(token))
+        return found, reading
+
     def copy(self, cache: Cache) -> Cache:
         """A cache that goes on on its own."""
         return deepcopy(cache)
 
     def numbers(self, model: PreTrainedModel, cache: Cache, ids: Tensor) -> Numbers:
         """What the cache holds."""
-        full = _full_nbytes(model, ids)
+        full = full_nbytes(model, ids)
         return {"kept_fraction": 1.0, "nbytes": _held_nbytes(cache), "full_nbytes": full}
 
     def peak(self, request: dict[str, Any]) -> Numbers | None:
@@ -200,6 +215,9 @@ class QuantizedContender(Contender):
         return QuantizedCache(self.backend, config=model.config)
 
 
+OUTSIDE = ("llama.cpp", "openvino", "transformers")
+"""Peers in a process of their own, which open a GGUF file; `transformers` is one for such a file
+alone, and else the reference."""
 PEERS = (
     "transformers-whole",
     "transformers-generate",
@@ -232,12 +250,13 @@ def peer_contender(name: str, chunk: int) -> Contender:
     if name in PEERS:
         return QuantizedContender(name.removeprefix("transformers-"), chunk)
     raise UsageError(
-        f"there is no peer {name!r}; it is one of {', '.join(PEERS)}. "
-        "kvpress has its own run: make bench-peers."
+        f"there is no peer {name!r}; it is one of {', '.join((*OUTSIDE, *PEERS))}. "
+        "kvpress has its own run: make bench-kvpress."
     )
 
 
-def _full_nbytes(model: PreTrainedModel, ids: Tensor) -> int:
+def full_nbytes(model: PreTrainedModel, ids: Tensor) -> int:
+    """Keys and values of all tokens, in the model's dtype."""
     shape = Shape.of_config(model.config, "")
     return ids.numel() * shape.layers * shape.kv_heads * 2 * shape.head_dim * model.dtype.itemsize
 

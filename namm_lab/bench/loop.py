@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 
 from namm_lab.bench import rounds
 from namm_lab.bench.child import measure_apart
-from namm_lab.bench.contenders import REFERENCE, Contender
+from namm_lab.bench.contenders import REFERENCE, Contender, TimedReading
 from namm_lab.bench.model import BenchModel, check_fits, load
+from namm_lab.bench.needles import answered, draw_needles
 from namm_lab.bench.plan import Benchmark, Cell
-from namm_lab.bench.rows import key_of, memory_row, timed_row
+from namm_lab.bench.rows import key_of, memory_row, needles_row, timed_row
 from namm_lab.bench.shapes import shape_named
 from namm_lab.rows import Row, RowFile
 
 OnRow = Callable[[Row, int, int], None]
 Tick = Callable[[str], None]
 WARM_UP = 1024  # tokens
+_LATER = ("prefill", "decode", "needles")
 
 
 def run_benchmark(
@@ -38,10 +41,9 @@ def run_benchmark(
     for cell in plan.cells():
         check_fits(plan, cell)
     contenders = [*plan.contenders(), *others]
-    tasks = sorted(
-        dict.fromkeys(plan.tasks), key=("memory", "prefill", "decode").index
-    )  # memory first, while no weights lie here
-    blocks = [(task, cell) for task in tasks for cell in plan.cells()]
+    # memory first, while no weights lie here
+    blocks = [("memory", cell) for cell in plan.cells() if "memory" in plan.tasks]
+    blocks += [(task, cell) for cell in plan.cells() for task in _LATER if task in plan.tasks]
     total = sum(task in contender.tasks for task, _ in blocks for contender in contenders)
     bench = _Bench(plan, contenders, file, on_note or (lambda text: None), again)
     rows: list[Row] = []
@@ -70,6 +72,7 @@ class _Bench:
         self._tick = tick
         self._again = again
         self._held: tuple[str | None, BenchModel] | None = None
+        self._read: dict[Cell, dict[str, TimedReading]] = {}
 
     def block(self, task: str, cell: Cell) -> list[Row]:
         """One row for each contender, all measured together unless all are in the file."""
@@ -84,15 +87,12 @@ class _Bench:
         kept = [row for row in found if row is not None]
         if len(kept) == len(keys):
             return kept
-        new = (
-            self._memory(cell, contenders, keys, found)
-            if task == "memory"
-            else self._timed(task, cell, contenders, keys, found)
-        )
-        if self._file is not None:
-            for row, old in zip(new, found, strict=True):
-                if old is None:
-                    self._file.add(row)
+        measure = {"memory": self._memory, "needles": self._needles}.get(task, self._timed)
+        new = []
+        for row, old in zip(measure(cell, contenders, keys, found), found, strict=True):
+            new.append(row)
+            if self._file is not None and old is None:
+                self._file.add(row)
         return new
 
     def _dtype(self) -> str:
@@ -104,12 +104,7 @@ class _Bench:
         )
 
     def _timed(
-        self,
-        task: str,
-        cell: Cell,
-        contenders: Sequence[Contender],
-        keys: list[Row],
-        found: list[Row | None],
+        self, cell: Cell, contenders: Sequence[Contender], keys: list[Row], found: list[Row | None]
     ) -> list[Row]:
         """Contenders whose rows are there have no turn, but the reference always has one: a ratio
         is of the same round.
@@ -121,34 +116,55 @@ class _Bench:
         ]
         having = [contenders[n] for n in turns]
         model = self._subject(cell.quantization)
-        rounds.warm_up(model, having, cell, WARM_UP)
+        task = keys[0]["task"]
+        read = self._read.get(cell, {})
+        cold = [contender for contender in having if contender.label not in read]
+        rounds.warm_up(model, cold, cell, WARM_UP)
         if task == "prefill":
             timed = rounds.prefill(model, having, cell, self._plan.runs, self._tick)
+            labels = [contender.label for contender in having]
+            last = [each.last for each in timed]
+            self._read = {cell: {k: v for k, v in zip(labels, last, strict=True) if v is not None}}
         else:
             timed = rounds.decode(
-                model, having, cell, self._plan.runs, self._plan.decoded, self._tick
+                model, having, cell, self._plan.runs, self._plan.decoded, self._tick, read
             )
+            self._read = {}
+        together = datetime.now(timezone.utc).isoformat(timespec="seconds")
         reference = next(
             (t for contender, t in zip(having, timed, strict=True) if contender.name == REFERENCE),
             None,
         )
-        made = {n: timed_row(keys[n], t, reference) for n, t in zip(turns, timed, strict=True)}
+        made = {
+            n: timed_row(keys[n], each, reference) | {"together": together}
+            for n, each in zip(turns, timed, strict=True)
+        }
         return [old if old is not None else made[n] for n, old in enumerate(found)]
 
     def _memory(
         self, cell: Cell, contenders: Sequence[Contender], keys: list[Row], found: list[Row | None]
-    ) -> list[Row]:
-        rows: list[Row] = []
+    ) -> Iterator[Row]:
+        first: Row | None = None
         for contender, key, old in zip(contenders, keys, found, strict=True):
             self._tick(f"memory, {cell.length} tokens: {contender.label}")
-            reference = rows[0] if rows and rows[0]["contender"] == REFERENCE else None
-            rows.append(
+            reference = first if first and first["contender"] == REFERENCE else None
+            row = (
                 old if old is not None else memory_row(key, self._peak(cell, contender), reference)
             )
-        return rows
+            first = first or row
+            yield row
+
+    def _needles(
+        self, cell: Cell, contenders: Sequence[Contender], keys: list[Row], found: list[Row | None]
+    ) -> Iterator[Row]:
+        model = self._subject(cell.quantization)
+        needles = draw_needles(model, cell, self._plan.needles)
+        for contender, key, old in zip(contenders, keys, found, strict=True):
+            self._tick(f"needles in {cell.length} tokens: {contender.label}")
+            yield old if old else needles_row(key, *answered(model, contender, needles))
 
     def _peak(self, cell: Cell, contender: Contender) -> Row:
-        own = contender.peak({"batch": cell.batch, "length": cell.length})
+        own = contender.peak({"batch": cell.batch, "length": cell.length, "text": cell.text})
         return (
             own
             if own is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from namm_lab.bench.cost import cost_of
 from namm_lab.bench.machine import free_nbytes
 from namm_lab.bench.plan import Benchmark, Cell
 from namm_lab.bench.shapes import Shape, random_ids, random_model, shape_named
-from namm_llm import ContextError, ModelError, make_cache_config
-from namm_llm.models.loading import load_model
+from namm_lab.bench.text import text_named
+from namm_llm import ContextError, ModelError, UsageError, make_cache_config
+from namm_llm.models.gguf import is_gguf
+from namm_llm.models.loading import LoadedModel, load_model
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,41 @@ class BenchModel:
     model: PreTrainedModel
     shape: Shape
     device: torch.device
-    holder: Any = None
-    """What keeps a loaded model alive."""
+    holder: LoadedModel | None = None
+    """A model that was loaded; None for a shape."""
 
     def ids(self, cell: Cell) -> Tensor:
-        """What is read `[B, T]`: random tokens, for nothing here depends on their sense."""
+        """What is read `[B, T]`: the beginning of the cell's text, or random tokens, whose sense
+        matters only to a policy. Raises ContextError or UsageError for a length that does not fit.
+        """
+        if cell.text is not None:
+            return self._text(cell.text, cell.length).expand(cell.batch, -1).to(self.device)
         return random_ids(self.shape.vocabulary, cell.batch, cell.length).to(self.device)
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model with its tokenizer."""
+        assert self.holder is not None
+        return self.holder
+
+    def _text(self, name: str, length: int) -> Tensor:
+        if length > self.shape.positions:
+            raise ContextError(
+                f"{self.shape.name} has {self.shape.positions} positions, which is less than "
+                f"{length}: give a shorter length."
+            )
+        text = text_named(name)
+        ids = self.loaded.backend.encode(text[: 16 * length], add_special_tokens=False).ids
+        if len(ids) < length:
+            raise UsageError(f"{name} has {len(ids)} tokens, fewer than the {length} asked for.")
+        return torch.tensor([ids[:length]])
 
 
 def name_of(plan: Benchmark) -> str:
-    """How rows call the model: `100m`, `8b (4 layers)`, or its own name."""
+    """How rows call the model: `100m`, `8b (4 layers)`, its own name, or that of its GGUF file."""
     if plan.shape is None:
         assert plan.model is not None
-        return plan.model
+        return Path(plan.model).name if is_gguf(plan.model) else plan.model
     return plan.shape if plan.layers is None else f"{plan.shape} ({plan.layers} layers)"
 
 

@@ -11,6 +11,7 @@ import torch
 
 from namm_lab.bench.contenders import (
     DEFAULT_PEERS,
+    OUTSIDE,
     REFERENCE,
     Contender,
     ManagedContender,
@@ -20,9 +21,11 @@ from namm_lab.bench.contenders import (
 from namm_lab.bench.shapes import QUANTIZATIONS, Shape, random_namm, shape_named
 from namm_llm import CacheConfig, UsageError, make_cache_config
 from namm_llm.config import INTERVAL, BudgetScope
+from namm_llm.models.gguf import is_gguf
 from namm_llm.policies import policy_class, policy_names
 
 TASKS = ("prefill", "decode", "memory")
+KNOWN_TASKS = (*TASKS, "needles")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMALL_NBYTES = 2 * 2**30  # as in the runner: up to this, a CPU computes in float32
 
@@ -37,6 +40,8 @@ class Cell:
     """Prompts side by side."""
     length: int
     """Tokens of each."""
+    text: str | None = None
+    """What is read, see `text_named`; None for random tokens."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class Benchmark:
     """Of ours, as users write them."""
     peers: tuple[str, ...] = DEFAULT_PEERS
     """Others, to which the reference comes; without any ours are alone and nothing is compared."""
+    texts: tuple[str, ...] = ()
+    """What is read: documentation or code of Python, or files; random tokens without any."""
+    needles: int = 0
+    """Numbers that are hidden in each text, one in each prompt of the task needles."""
     batches: tuple[int, ...] = (1,)
     """Prompts side by side."""
     quantizations: tuple[str, ...] = ("none",)
@@ -91,7 +100,7 @@ class Benchmark:
         for name, least in (("decoded", 1), ("runs", 1), ("interval", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        _known("task", self.tasks, TASKS)
+        _known("task", self.tasks, KNOWN_TASKS)
         _known("policy", self.policies, policy_names())
         _known("quantization", self.quantizations, ("none", *QUANTIZATIONS))
         _known("kind of kv_bits", self.kv_bits, ("none", "8"))
@@ -102,26 +111,56 @@ class Benchmark:
             shape_named(self.shape, self.layers)
         elif self.layers is not None:
             raise UsageError("layers belongs to a shape; a model is measured as it is.")
+        self._check_texts()
+        self._check_outside()
         self.contenders()
 
     def cells(self) -> Iterator[Cell]:
         """In the order in which they are measured: one model after the other."""
-        for quantization, batch, length in product(
+        for quantization, batch, length, text in product(
             dict.fromkeys(self.quantizations),
             dict.fromkeys(self.batches),
             dict.fromkeys(self.lengths),
+            dict.fromkeys(self.texts) or (None,),
         ):
-            yield Cell(None if quantization == "none" else quantization, batch, length)
+            yield Cell(None if quantization == "none" else quantization, batch, length, text)
 
     def contenders(self) -> list[Contender]:
         """The reference if there are peers, ours, and the peers that can run here."""
         ours = [
             ManagedContender(config, budget, self.interval) for config, budget in self.configs()
         ]
-        peers = [peer_contender(name, self.interval) for name in dict.fromkeys(self.peers)]
+        inside = [name for name in dict.fromkeys(self.peers) if name not in self.outside_peers()]
+        peers = [peer_contender(name, self.interval) for name in inside]
         here = [each for each in peers if each.name != REFERENCE and missing(each.name) is None]
         reference = [peer_contender(REFERENCE, self.interval)] if peers else []
         return [*reference, *ours, *here]
+
+    def outside_peers(self) -> tuple[str, ...]:
+        """The peers that open the model's GGUF file in a process of their own."""
+        if not self._is_gguf:
+            return ()
+        return tuple(name for name in dict.fromkeys(self.peers) if name in OUTSIDE)
+
+    @property
+    def _is_gguf(self) -> bool:
+        return self.model is not None and is_gguf(self.model)
+
+    def _check_outside(self) -> None:
+        named = [name for name in self.peers if name in OUTSIDE[:2]]
+        if named and not self._is_gguf:
+            raise UsageError(f"{named[0]} opens a GGUF file: give one as --model, or leave it out.")
+        if self.outside_peers() and set(self.batches) != {1}:
+            peer = self.outside_peers()[0]
+            raise UsageError(f"{peer} reads one prompt at a time: leave batches out.")
+
+    def _check_texts(self) -> None:
+        if self.texts and self.model is None:
+            raise UsageError("a text needs the tokens of a real model: give --model.")
+        if "needles" in self.tasks and (not self.texts or self.needles < 1):
+            raise UsageError(
+                "the task needles needs a number of needles and texts to hide them in."
+            )
 
     def configs(self) -> Iterator[tuple[CacheConfig, str | None]]:
         """Settings of each of ours, with the budget as it was written."""
@@ -163,10 +202,15 @@ class Benchmark:
             )
         return found
 
+    @property
+    def float_dtype(self) -> torch.dtype | None:
+        """The dtype that was given, or None for auto."""
+        return _DTYPES.get(self.dtype)
+
     def torch_dtype(self, shape: Shape) -> torch.dtype:
         """The shape's numbers: on a CPU float32 for small models, else bfloat16."""
-        if self.dtype != "auto":
-            return _DTYPES[self.dtype]
+        if self.float_dtype is not None:
+            return self.float_dtype
         small = (
             self.torch_device().type == "cpu"
             and shape.weights_nbytes(torch.bfloat16) <= _SMALL_NBYTES

@@ -4,8 +4,8 @@ does affects all of them alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 from typing import Any
 
@@ -26,11 +26,13 @@ class Timed:
     """Seconds of each stage of an eviction step and of the round, for rounds that timed them."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """Of the cache, after the last round."""
+    last: TimedReading | None = None
+    """The last round's, to decode after."""
 
     def add(self, reading: TimedReading) -> None:
         """One more round of reading."""
         self.seconds.append(reading.seconds)
-        self.numbers = reading.numbers
+        self.numbers, self.last = reading.numbers, reading
         if reading.stages:
             self.stages.append((reading.stages, reading.seconds))
 
@@ -61,7 +63,7 @@ def warm_up(model: BenchModel, contenders: Sequence[Contender], cell: Cell, leng
     """Every contender once on a short text, untimed: kernels are compiled and the system hands out
     memory.
     """
-    ids = model.ids(Cell(cell.quantization, cell.batch, min(cell.length, length)))
+    ids = model.ids(replace(cell, length=min(cell.length, length)))
     for contender in contenders:
         reading = contender.read(model.model, ids)
         if "decode" in contender.tasks:
@@ -94,15 +96,17 @@ def decode(
     runs: int,
     tokens: int,
     tick: Tick,
+    read: Mapping[str, TimedReading],
 ) -> list[Timed]:
-    """Decoding after reading. Each contender reads once; every round begins with a copy of what it
-    has read.
+    """Decoding after reading. Each contender has read once, or does; every round begins with a copy
+    of that. read: by the contender's label, what was read when the prefill was timed.
     """
     ids = model.ids(cell)
     readings = []
     for contender in contenders:
-        tick(f"reading {cell.length} tokens to decode after: {contender.label}")
-        readings.append(contender.read(model.model, ids))
+        if contender.label not in read:
+            tick(f"reading {cell.length} tokens to decode after: {contender.label}")
+        readings.append(read.get(contender.label) or contender.read(model.model, ids))
     timed = [Timed(numbers=reading.numbers) for reading in readings]
     for number in _turns(len(contenders), runs):
         tick(f"decoding after {cell.length} tokens: {contenders[number].label}")

@@ -8,12 +8,13 @@ from namm_lab.bench.contenders import Contender, ManagedContender, Numbers
 from namm_lab.bench.model import name_of
 from namm_lab.bench.plan import Benchmark, Cell
 from namm_lab.bench.rounds import Timed, shares, spread
+from namm_lab.bench.text import title_of
 from namm_lab.rows import Row, machine
 from namm_llm import __version__
 
 MEASUREMENT = (
     "model", "task", "length", "batch", "quantization", "dtype", "device", "contender", "policy",
-    "budget", "kv_bits", "budget_scope", "interval", "decoded",
+    "budget", "kv_bits", "budget_scope", "interval", "decoded", "text",
 )  # fmt: skip
 """What is measured, whoever measures it where."""
 KEY = (*MEASUREMENT, "version", "namm", "samples", "machine", "torch", "transformers")
@@ -41,7 +42,9 @@ def key_of(plan: Benchmark, cell: Cell, task: str, contender: Contender, dtype: 
         "interval": plan.interval,
         "namm": plan.namm if contender.policy == "namm" else None,
         "decoded": plan.decoded if task == "decode" else None,
-        "samples": 1 if task == "memory" else plan.runs,
+        "text": title_of(cell.text) if cell.text is not None else None,
+        "samples": {"memory": 1, "needles": plan.needles}.get(task, plan.runs),
+        "peer": contender.peer,
         **machine(device),
     }
 
@@ -67,6 +70,7 @@ def timed_row(key: Row, timed: Timed, reference: Timed | None) -> Row:
         **timed.numbers,
         "seconds": seconds["median"],
         "seconds_spread": _rounded(list(seconds.values())[1:]),
+        "rounds": _rounded(timed.seconds),
         "first_token_seconds": seconds["median"] if key["task"] == "prefill" else None,
         "speedup": found["median"],
         "speedup_low": found["low"],
@@ -80,7 +84,8 @@ def timed_row(key: Row, timed: Timed, reference: Timed | None) -> Row:
 
 def memory_row(key: Row, found: Numbers, reference: Row | None) -> Row:
     """score, peak_nbytes: most memory in use while it was read. before_nbytes: in use before it,
-    weights and libraries. ratio: of the peaks, to the reference's.
+    weights and libraries. process_nbytes: most in the whole life of the process, loading included.
+    ratio: of the peaks, to the reference's.
     """
     peak = found["peak_nbytes"]
     full = reference["peak_nbytes"] if reference is not None else None
@@ -90,6 +95,17 @@ def memory_row(key: Row, found: Numbers, reference: Row | None) -> Row:
         "full_score": full,
         **found,
         "ratio": peak / full if full and peak else None,
+    }
+
+
+def needles_row(key: Row, answers: Sequence[bool], numbers: Numbers) -> Row:
+    """score: share of the needles that were answered. answers: 1 for each that was."""
+    return {
+        **key,
+        "score": sum(answers) / len(answers),
+        "full_score": None,
+        **numbers,
+        "answers": [int(right) for right in answers],
     }
 
 

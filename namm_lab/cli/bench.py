@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from namm_lab.bench.cost import Cost
     from namm_lab.rows import Row
 
-_LISTS = ("tasks", "policies", "budgets", "peers", "quantizations", "kv_bits")
+_LISTS = ("tasks", "policies", "budgets", "peers", "texts", "quantizations", "kv_bits")
 _NUMBERS = ("lengths", "batches")
 Columns = dict[str, Callable[[Any], str]]
 
@@ -34,6 +34,24 @@ Columns = dict[str, Callable[[Any], str]]
     "--peers",
     metavar="A,B",
     help="Who else is measured, see above; none: ours alone.  [default: whole,generate,fp8]",
+)
+@click.option(
+    "--texts",
+    metavar="A,B",
+    help="What is read: documentation or code (Python's), or files.  [default: random tokens]",
+)
+@click.option(
+    "--needles",
+    metavar="N",
+    type=int,
+    help="Hide N numbers in each text, one in each prompt, and ask for them, instead.",
+)
+@click.option(
+    "--peer-python",
+    "pythons",
+    metavar="PEER=PYTHON",
+    multiple=True,
+    help="The Python that has a peer's package.  [default: .venv-PEER/bin/python]",
 )
 @click.option("--batches", metavar="N,M", help="Prompts side by side.  [default: 1]")
 @click.option(
@@ -76,27 +94,36 @@ Columns = dict[str, Callable[[Any], str]]
     "--plan", "only_plan", is_flag=True, help="Measure nothing: say what memory it takes."
 )
 def bench(
-    json_file: str | None, plot: str | None, only_plan: bool, again: bool, **given: Any
+    json_file: str | None,
+    plot: str | None,
+    only_plan: bool,
+    again: bool,
+    pythons: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Measure speed and memory against transformers, on the same weights, in the same run.
 
-    Prompts are random tokens. Every contender has its turn in every round; the table has medians,
-    the rows have the spread. Memory is the peak of a process of its own. The machine should do
-    nothing else.
+    Prompts are random tokens, or texts. Every contender has its turn in every round; the table has
+    medians, the rows have the spread. Memory is the peak of a process of its own. The machine
+    should do nothing else.
 
     \b
     The reference: transformers' full cache with SDPA, read in chunks like ours. Peers:
       whole      the same, the whole prompt in one forward call
       generate   the same, through generate with its own prefill_chunk_size
       fp8        its QuantizedCache in 8 bits; quanto, hqq: in 4 bits, if they are installed
+    Of a GGUF file, each in a process of its own (make bench-peers installs them):
+      llama.cpp, openvino (also with its own eviction at each fixed budget), transformers
 
     \b
     Examples:
       namm-llm bench --shape 100m --lengths 2000,8000
       namm-llm bench --shape 8b --dtype bfloat16 --lengths 131072 --budgets 2048 --plan
+      namm-llm bench --model FILE.gguf --peers llama.cpp,openvino,transformers --texts BOOK.txt
     """
     quiet_libraries()
     from namm_lab.bench import KEY, Benchmark, draw_rows, run_benchmark
+    from namm_lab.bench.peers.opening import opened_peers
     from namm_lab.rows import RowFile
     from namm_llm.inspect.figure import check_figure
 
@@ -109,13 +136,17 @@ def bench(
         check_figure(plot)
     for line in plan.left_out():
         click.echo(line, err=True)
-    with ProgressBar("Measuring", "rows") as bar:
+    with (
+        opened_peers(plan, _pythons(pythons), _say) as others,
+        ProgressBar("Measuring", "rows") as bar,
+    ):
         rows = run_benchmark(
             plan,
             file=file,
             again=again,
             on_row=lambda row, done, total: bar.update(done, total),
             on_note=bar.note,
+            others=others,
         )
     _print(rows)
     if plot is not None:
@@ -137,20 +168,37 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(
             "--model is a real model and --shape one with random weights: give one of the two."
         )
+    if "needles" in fields:
+        fields.setdefault("tasks", ("needles",))
     if "shape" not in fields:
         fields.setdefault("model", default_model())
     return fields
 
 
 def _peer(name: str) -> str:
-    return name if name.startswith("transformers") else f"transformers-{name}"
+    outside = name.startswith("transformers") or name in ("llama.cpp", "openvino")
+    return name if outside else f"transformers-{name}"
+
+
+def _pythons(given: Sequence[str]) -> dict[str, str]:
+    """`("openvino=/opt/python",)` to a dictionary. UsageError for what has no `=`."""
+    for each in given:
+        if "=" not in each:
+            raise UsageError(
+                f"--peer-python takes PEER=PYTHON, such as openvino=PYTHON, not {each!r}."
+            )
+    return dict(each.split("=", 1) for each in given)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _print(rows: list[Row]) -> None:
     """One table for each task, quantisation, batch and length."""
     from itertools import groupby
 
-    fields = ("task", "quantization", "batch", "length")
+    fields = ("task", "quantization", "batch", "length", "text")
     for _, cell in groupby(rows, lambda row: [row[name] for name in fields]):
         _print_cell(list(cell))
 
@@ -163,7 +211,8 @@ def _print_cell(cell: list[Row]) -> None:
         f"{first['task']}, {first['model']}, {first['length']} tokens",
         f" x {first['batch']}" if first["batch"] > 1 else "",
         f", {first['quantization'] or first['dtype']}, {first['machine']}",
-        f", {first['samples']} rounds" if first["task"] != "memory" else "",
+        f", {first['text']}" if first["text"] else "",
+        f", {first['samples']} rounds" if first["task"] in ("prefill", "decode") else "",
     )
     columns = {"contender": label_of, **_columns(first["task"])}
     lines = [[value(row) for value in columns.values()] for row in cell]
@@ -176,14 +225,22 @@ def _columns(task: str) -> Columns:
 
     shared: Columns = {
         "kept": lambda row: f"{row['kept_fraction']:.3f}",
-        "cache": lambda row: size(row["nbytes"]),
-        "full cache": lambda row: size(row["full_nbytes"]),
+        "cache": lambda row: size(row["nbytes"]) if row["nbytes"] else "-",
+        "full cache": lambda row: size(row["full_nbytes"]) if row["full_nbytes"] else "-",
     }
     if task == "memory":
         return shared | {
             "peak": lambda row: size(row["peak_nbytes"]) if row["peak_nbytes"] else "-",
+            "whole process": lambda row: (
+                size(row["process_nbytes"]) if row.get("process_nbytes") else "-"
+            ),
             "before": lambda row: size(row["before_nbytes"]) if row["before_nbytes"] else "-",
             "of reference": lambda row: f"{row['ratio']:.2f}" if row["ratio"] else "-",
+        }
+    if task == "needles":
+        return shared | {
+            "answered": lambda row: f"{sum(row['answers'])} of {row['samples']}",
+            "seconds": lambda row: f"{row['seconds']:.2f}",
         }
     timed: Columns = shared | {
         "seconds": lambda row: f"{row['seconds']:.2f}",

@@ -1,5 +1,5 @@
-"""The tables and plots of docs/performance.md, from the rows of `namm-llm bench` and `make
-bench-peers`, and from arithmetic.
+"""The tables and plots of docs/performance.md, from the rows of `namm-llm bench`, `make
+bench-peers` and `make bench-kvpress`, and from arithmetic.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 from namm_lab.bench import Benchmark, costs_of, draw_rows
 from namm_lab.bench.cost import Cost
 from namm_lab.bench.picture import label_of
+from namm_lab.reports import gguf
 from namm_lab.reports.pages import Columns, fill, markdown, number, table_of
 from namm_lab.reports.results import RESULTS, results_file
 from namm_lab.reports.targets import memory_of_reading, targets
 from namm_lab.rows import Row
 
 PAGE = RESULTS.parents[1] / "docs" / "performance.md"
+README = RESULTS.parents[1] / "README.md"
 SHORT = 2000
 """Tokens, for what does not depend on the length: bits, and transformers' other caches."""
 
@@ -23,6 +25,7 @@ SHORT = 2000
 def write() -> list[Path]:
     """Fill the page's tables and draw its plots; the files that were written."""
     rows, peers = results_file("speed").rows, results_file("peers").rows
+    files = results_file("gguf").rows
     tables: dict[str, Callable[[], str]] = {
         "targets": lambda: targets(rows, peers),
         "speed": lambda: speed(row for row in rows if _plain(row) and row["length"] > SHORT),
@@ -33,11 +36,18 @@ def write() -> list[Path]:
         ),
         "shares": lambda: shares(rows),
         "memory": lambda: memory(row for row in rows if not _timed(row)),
+        "gguf": lambda: gguf.beside(files),
+        "gguf_needles": lambda: gguf.needles(files),
         "peers": lambda: speed(row for row in peers if _timed(row)),
         "peers_memory": lambda: memory(row for row in peers if not _timed(row)),
         "costs": costs,
     }
-    return [fill(PAGE, tables), *_plots(rows)]
+    return [
+        fill(PAGE, tables),
+        fill(README, {"gguf": lambda: gguf.summary(files)}),
+        *_plots(rows),
+        *gguf.draw(files, PAGE.parent),
+    ]
 
 
 def _timed(row: Row) -> bool:

@@ -25,6 +25,7 @@ KEYS = {
     "gpu": ("measure", "policy", "budget", "tokens", "device"),
     "speed": MEASUREMENT,
     "peers": MEASUREMENT,
+    "gguf": MEASUREMENT,
 }  # fmt: skip
 """Two rows of a report that agree in these fields are the same measurement, of which the newer one
 counts, whichever machine, versions and number of rounds it had; the tables say what it had."""

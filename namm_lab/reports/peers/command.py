@@ -1,5 +1,5 @@
 """`python -m namm_lab.reports peers`: kvpress, transformers and ours in turn, at the same kept
-fraction; see `make bench-peers`.
+fraction; see `make bench-kvpress`.
 """
 
 from __future__ import annotations

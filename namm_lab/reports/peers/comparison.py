@@ -30,7 +30,7 @@ def compare(
 ) -> list[Row]:
     """All rows of the plan and of the presses, at the plan's one budget. Raises NammError."""
     if not PYTHON.exists():
-        raise UsageError("kvpress has no environment yet; make it with: make bench-peers.")
+        raise UsageError("kvpress has no environment yet; make it with: make bench-kvpress.")
     (budget,) = plan.budgets
     with tempfile.TemporaryDirectory() as folder:
         dtype = save_model(plan, folder)

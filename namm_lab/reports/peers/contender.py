@@ -4,57 +4,25 @@ environment.
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from namm_lab.bench import Contender, TimedReading
-from namm_llm import NammError
+from namm_lab.bench.peers.process import PeerProcess
 
 WORKER = Path(__file__).with_name("worker.py")
 PYTHON = Path(".venv-peers", "bin", "python")
 PRESSES = ("knorm", "snapkv", "expected")
 
 
-class Worker:
+class Worker(PeerProcess):
     """The other process, with the model loaded. Raises NammError if it fails."""
 
     def __init__(self, folder: str, dtype: str, device: str) -> None:
-        self._process = subprocess.Popen(
-            [str(PYTHON), str(WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("kvpress", (str(PYTHON), str(WORKER)))
         self.about = self.ask({"do": "load", "folder": folder, "dtype": dtype, "device": device})
-
-    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        """What the job found."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        try:
-            self._process.stdin.write(json.dumps(job) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended; its stderr says why
-        line = self._process.stdout.readline()
-        if not line:
-            last = (
-                self._process.stderr.read().strip().splitlines()
-                or ["it was ended, perhaps for want of memory"]
-            )[-1]
-            raise NammError(f"kvpress could not do {job['do']}: {last}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate()
 
 
 class Kvpress:

@@ -29,7 +29,7 @@ from namm_llm.errors import ContextError, ModelError, NammError, UsageError
         ({"shape": "tiny", "budgets": ("much",)}, "'much' is not a budget"),
         (
             {"shape": "tiny", "peers": ("vllm",)},
-            "no peer 'vllm'.*kvpress has its own run: make bench-peers",
+            "no peer 'vllm'.*kvpress has its own run: make bench-kvpress",
         ),
         ({"shape": "tiny", "quantizations": ("int3",)}, "no quantization 'int3'"),
         ({"shape": "tiny", "kv_bits": ("4",)}, "no kind of kv_bits '4'; it is one of none, 8"),
