@@ -33,6 +33,12 @@ def label_of(row: Row) -> str:
     return " ".join(part for part in names if part)
 
 
+def _line(row: Row, others: bool) -> str:
+    """Beside other programs ours has its name."""
+    ours = others and row["contender"] == "namm-llm"
+    return f"namm-llm {label_of(row)}" if ours else label_of(row)
+
+
 def draw_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Write the picture; the suffix of `path` (.png, .svg, .pdf) is its format.
 
@@ -49,7 +55,9 @@ def draw_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         layout="constrained",
         figsize=(max(6.4, WIDTH * len(tasks)), HEIGHT + 1.2),
     )
-    labels = list(dict.fromkeys(label_of(row) for row in rows))
+    others = any(row.get("peer") for row in rows)
+    rows = [row | {"label": _line(row, others)} for row in rows]
+    labels = list(dict.fromkeys(row["label"] for row in rows))
     colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}
     for axis, task in zip(axes.flat, tasks, strict=True):
         _draw_task(axis, task, [row for row in rows if row["task"] == task], colours)
@@ -65,7 +73,7 @@ def draw_rows(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
 def _draw_task(axis: Any, task: str, rows: list[Row], colours: dict[str, str]) -> None:
     for label, colour in colours.items():
         line = sorted(
-            (row for row in rows if label_of(row) == label and row["score"] is not None),
+            (row for row in rows if row["label"] == label and row["score"] is not None),
             key=lambda row: row["length"],
         )
         if not line:

@@ -182,6 +182,7 @@ def test_a_python_that_is_not_there_leaves_the_others(file):
 def test_a_text_that_is_too_short(file, tmp_path):
     path = tmp_path / "short.txt"
     path.write_text("A short text.")
-    plan = Benchmark(model=str(file), peers=(), texts=(str(path),), lengths=(200,), runs=1)
+    settings = {"texts": (str(path),), "lengths": (200,), "tasks": ("prefill",)}
+    plan = Benchmark(model=str(file), peers=(), **settings)
     with pytest.raises(UsageError, match="fewer than the 200"):
         run_benchmark(plan)

@@ -98,6 +98,8 @@ def test_the_page_has_a_place_for_each_table():
         "others",
         "shares",
         "memory",
+        "gguf",
+        "gguf_needles",
         "peers",
         "peers_memory",
         "costs",
