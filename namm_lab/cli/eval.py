@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from namm_lab.cli.fidelity import run_fidelity
 from namm_lab.cli.values import names, numbers, print_table
 from namm_llm.cli.options import Settings, command, quiet_libraries, setting_option
 from namm_llm.cli.progress import ProgressBar
+from namm_llm.errors import UsageError
 
 if TYPE_CHECKING:
     from namm_lab.rows import Row
@@ -77,10 +79,30 @@ LISTS = ("tasks", "policies", "budgets", "budget_scope", "modes")
     help="Add rows as JSON lines; those in it are not measured again.",
 )
 @click.option("--plot", metavar="FILE", help="Draw score against what was kept (.png, .svg, .pdf).")
-def eval(settings: Settings, json_file: str | None, plot: str | None, **given: Any) -> None:
+@click.option(
+    "--recommend",
+    metavar="X",
+    type=float,
+    help="With --texts alone: the smallest budget whose fidelity is at least X, such as 0.95.",
+)
+@click.option(
+    "--confidence", metavar="X", type=float, default=0.95, help="Of --recommend.  [default: 0.95]"
+)
+def eval(
+    settings: Settings,
+    json_file: str | None,
+    plot: str | None,
+    recommend: float | None,
+    confidence: float,
+    **given: Any,
+) -> None:
     """Compare policies and budgets by what the model still answers, all on the same documents.
 
     The full cache is always measured as the reference.
+
+    --texts FOLDER without --tasks measures fidelity on your own documents, without labels: how
+    often the likeliest token is the full cache's in the text that follows, in passages to repeat
+    and in answers to fixed requests.
 
     \b
     Tasks: fact, word     single facts, whose values are numbers or words
@@ -98,13 +120,23 @@ def eval(settings: Settings, json_file: str | None, plot: str | None, **given: A
     Examples:
       namm-llm eval --tasks fact,passages --lengths 2000,8000 --budgets 0.25
       namm-llm eval --policies replay,keydiff -o rows.jsonl --plot rows.png
+      namm-llm eval --texts my-folder/ --samples 100 --policies replay --recommend 0.95
     """
     quiet_libraries()
     from namm_lab.evaluate import KEY, Evaluation, draw_scores, evaluate
     from namm_lab.rows import RowFile
     from namm_llm.inspect.figure import check_figure
 
-    plan = Evaluation(**_fields(given))
+    fields = _fields(given)
+    plan = Evaluation(**fields)
+    if plan.texts is not None and "tasks" not in fields:
+        run_fidelity(
+            settings, plan,
+            json_file=json_file, plot=plot, recommend=recommend, confidence=confidence,
+        )  # fmt: skip
+        return
+    if recommend is not None:
+        raise UsageError("--recommend goes by fidelity: give --texts FOLDER, and no --tasks.")
     file = RowFile(json_file, KEY) if json_file is not None else None
     if plot is not None:
         check_figure(plot)

@@ -42,6 +42,23 @@ def draw_scores(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     save_figure(figure, path)
 
 
+def draw_fidelity(rows: Sequence[Row], model: str, path: str | os.PathLike[str]) -> None:
+    """Fidelity against the share that was kept, a line for each policy; rows as `summary` gives."""
+    pyplot = load_matplotlib()
+    figure, axis = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
+    by_policy = sorted(rows, key=lambda row: (row["policy"], row["kept_fraction"]))
+    for number, (policy, of) in enumerate(groupby(by_policy, lambda row: str(row["policy"]))):
+        line = [{**row, "score": row["fidelity"]} for row in of]
+        _draw_line(axis, line, policy, f"C{number % 10}")
+    axis.set_xscale("log", base=2)
+    axis.set_xlabel("share of the document kept")
+    axis.set_ylabel("agreement of the likeliest token with the full cache's")
+    axis.set_title(f"{model}: fidelity (bars: 95 %)", fontsize="medium")
+    axis.grid(alpha=0.25)
+    legend_below(figure, 5)
+    save_figure(figure, path)
+
+
 def _draw_cell(
     axis: Any,
     key: tuple[str, int, str],

@@ -137,6 +137,16 @@ def _of_folder(split: str, folder: Path) -> Texts:
     )
 
 
+def folder_texts(folder: str | os.PathLike[str]) -> list[str]:
+    """All texts of a folder, whole, for what needs no split. DocumentError if there is none."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise DocumentError(f"{path} is not a folder; name one with .txt, .md or .py files.")
+    if not (found := _files(path, (*PROSE, *CODE))):
+        raise DocumentError(f"{path} holds no .txt, .md or .py file with text in it.")
+    return found
+
+
 def _files(folder: Path, suffixes: Sequence[str]) -> list[str]:
     paths = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()

@@ -31,7 +31,7 @@ class CacheConfig:
         metavar="NAME",
     )
     budget: Budget | None = setting(
-        "What may stay: a share (0.25, 25%), tokens per head (2048), bytes (2GiB).",
+        "What may stay: a share (0.25, 25%), tokens per head (2048), bytes (2GiB), or auto.",
         None,
         annotation="Budget | float | int | str | None",
         metavar="B",

@@ -13,7 +13,14 @@ from torch import Tensor
 from namm_llm.config.cache import CacheConfig
 from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
-from namm_llm.policies.budget import Budget, ByteBudget, FractionBudget, TokenBudget, parse_budget
+from namm_llm.policies.budget import (
+    Budget,
+    ByteBudget,
+    FractionBudget,
+    MeasuredBudget,
+    TokenBudget,
+    parse_budget,
+)
 from namm_llm.policies.registry import policy_class
 
 if TYPE_CHECKING:
@@ -90,6 +97,8 @@ def _written(budget: Budget | None) -> float | int | str | None:
             return None
         case FractionBudget(fraction):
             return float(fraction)
+        case MeasuredBudget(inner):
+            return _written(inner)
         case TokenBudget(count):
             return count  # from 2 on, as `parse_budget` wants it
         case ByteBudget(_, text):

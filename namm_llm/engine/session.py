@@ -26,6 +26,7 @@ from namm_llm.engine.scheduler import RequestQueue
 from namm_llm.engine.stream import AsyncEvents, Stream
 from namm_llm.engine.worker import Worker, worker_of
 from namm_llm.errors import ContextError, UsageError
+from namm_llm.models.budgets import with_kept_budget
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.prompt import Prompt, PromptFormat, Question
 from namm_llm.models.tools import Tool, ToolChoice, chosen_tools, forced_call
@@ -42,7 +43,7 @@ class Session:
 
     def __init__(self, loaded: LoadedModel, config: CacheConfig, options: LoadConfig) -> None:
         self.loaded = loaded
-        self.config = config
+        self.config = with_kept_budget(loaded.fingerprint, loaded.model_id, config)
         self.options = options
         self.format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
         self.decoding = decoding_of(loaded, options.cuda_graphs)
@@ -50,7 +51,7 @@ class Session:
         self._worker: Worker = worker_of(loaded)
         self._engine = Engine(
             loaded,
-            config,
+            self.config,
             chunk=options.chunk,
             prefixes=self._prefixes,
             format=self.format,

@@ -92,8 +92,37 @@ class ByteBudget(Budget):
         return self.text
 
 
+@dataclass(frozen=True)
+class AutoBudget(Budget):
+    """The budget that `namm-llm eval --recommend` found; only a runner knows it."""
+
+    def tokens(self, seen: int, cost: TokenCost) -> int:
+        raise BudgetError(
+            "a budget of auto goes with a Runner, which knows the model; give another."
+        )
+
+    def __str__(self) -> str:
+        return "auto"
+
+
+@dataclass(frozen=True)
+class MeasuredBudget(Budget):
+    """A budget with what is known of it."""
+
+    budget: Budget
+    said: str
+    """Behind the budget, wherever it is shown."""
+
+    def tokens(self, seen: int, cost: TokenCost) -> int:
+        return self.budget.tokens(seen, cost)
+
+    def __str__(self) -> str:
+        return f"{self.budget} ({self.said})"
+
+
 def parse_budget(value: Budget | float | int | str | None) -> Budget | None:
-    """A budget from what a user writes: `0.25`, `"25%"`, `2048`, `"2GiB"`, or None for no budget.
+    """A budget from what a user writes: `0.25`, `"25%"`, `2048`, `"2GiB"`, `"auto"`, or None for no
+    budget.
 
     BudgetError for anything else, and for the number 1, which could mean one token or everything.
     """
@@ -123,6 +152,8 @@ def parse_size(text: str) -> int | None:
 
 
 def _parse_text(text: str) -> Budget | None:
+    if text == "auto":
+        return AutoBudget()
     if nbytes := parse_size(text):
         return ByteBudget(nbytes, text)
     if share := _PERCENT.fullmatch(text):
