@@ -28,9 +28,9 @@ check: $(READY)
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "(slow or long) and not gpu"
 
-test-real: $(READY)  ## the tests on real models, SmolLM2 (93 MB) and Gemma 3 (253 MB), which are pulled first
-	for model in smollm2-135m gemma3-270m; do $(BIN)/namm-llm models pull $$model >/dev/null || exit 1; done
-	$(BIN)/python -m pytest -m real
+test-real: $(READY)  ## the tests on real models, which are pulled first: SmolLM2 (93 MB), Qwen2.5-Coder 0.5B (478 MB), Gemma 3 (238 MB)
+	for model in smollm2-135m qwen2.5-coder-0.5b gemma3-270m; do $(BIN)/namm-llm models pull $$model >/dev/null || exit 1; done
+	$(BIN)/python -m pytest -m real --durations 15
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu and not slow"

@@ -135,20 +135,17 @@ class ManagedCache(Cache):
 
     def evict(self, *, keep_all: bool = False) -> None:
         """Run an eviction step over what the window holds now, for instance at the end of a
-        document.
-
-        A sequence shorter than one interval keeps every token; its queries, which an observing
-        policy no longer needs then, are freed. keep_all: all sequences do.
+        document, however short it is. keep_all: no token is removed.
         """
         for row, sequence in enumerate(self.managed[0].sequences if self.managed else []):
             policy, is_short = sequence.config.policy, sequence.seen < sequence.config.interval
-            if not (sequence.window.count or policy.repeats) or (is_short and not policy.observes):
+            if not (sequence.window.count or policy.repeats) or (is_short and not policy.evicts):
                 continue
             if sequence.config.shares_model:
-                self._evict(self.managed, row, keep_all=is_short or keep_all)
+                self._evict(self.managed, row, keep_all=keep_all)
             else:
                 for layer in self.managed:
-                    self._evict([layer], row, keep_all=is_short or keep_all)
+                    self._evict([layer], row, keep_all=keep_all)
 
     def _evict(self, layers: Sequence[ManagedLayer], row: int, *, keep_all: bool = False) -> None:
         evict(

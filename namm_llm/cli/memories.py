@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.cli.options import Settings
-from namm_llm.cli.output import grouped, size, tell
+from namm_llm.cli.output import size, tell
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.config import CACHE, split
 from namm_llm.config.header import config_to_dict
@@ -132,18 +132,7 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
             return Recalled(document, id, True)
     with ProgressBar() as bar:
         document = runner.read(text, on_progress=bar.update)
-    _tell_of_interval(sources_of(files), document)
     return Recalled(document, id, False)
-
-
-def _tell_of_interval(name: str, document: Document) -> None:
-    """Says why a budget evicted nothing of a text that is shorter than one interval."""
-    config, seen = document.cache.config, document.info()["seen_tokens"]
-    if config.policy.evicts and seen < config.interval:
-        tell(
-            f"{name} has {grouped(seen)} tokens, fewer than --interval {config.interval}, so "
-            "nothing is evicted; a smaller --interval evicts."
-        )
 
 
 def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None) -> None:

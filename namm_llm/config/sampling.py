@@ -35,7 +35,9 @@ class SamplingParams:
     temperature: float = setting(
         "0 always takes the likeliest token; higher varies more.", 0.0, metavar="T", least=0
     )
-    top_k: int | None = setting("Draw from the K likeliest tokens.", None, metavar="K", least=1)
+    top_k: int | None = setting(
+        "Draw from the K likeliest tokens; 0 for all.", None, metavar="K", least=0
+    )
     top_p: float | None = setting(
         "Draw from the likeliest tokens that have this probability together.",
         None,

@@ -99,7 +99,7 @@ def _warpers(params: SamplingParams) -> LogitsProcessorList:
     warpers = LogitsProcessorList()
     if params.temperature not in (0, 1):
         warpers.append(TemperatureLogitsWarper(float(params.temperature)))
-    if params.top_k is not None:
+    if params.top_k:
         warpers.append(TopKLogitsWarper(params.top_k))
     if params.top_p is not None and params.top_p < 1:
         warpers.append(TopPLogitsWarper(float(params.top_p)))

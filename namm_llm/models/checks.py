@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -31,8 +33,8 @@ def check_model(model: PreTrainedModel, report: dict[str, Any], name: str) -> No
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
-            f"the weights of {name} lack {len(missing)} tensors, first {missing[0]}; they do not "
-            "belong to its config.json."
+            f"the weights of {name} lack {len(missing)} tensor{'s' if missing[1:] else ''}, first "
+            f"{missing[0]}; they do not belong to its config.json."
         )
     wrong = sorted(report["mismatched_keys"])
     if wrong:
@@ -48,6 +50,34 @@ def check_model(model: PreTrainedModel, report: dict[str, Any], name: str) -> No
             "Llama-like model."
         )
     ManagedCache.for_model(model)  # says if its attention cannot be managed
+
+
+def check_kernels(model: PreTrainedModel, name: str) -> None:
+    """ModelError if the CPU kernels of bitsandbytes refuse the size of a 4-bit layer.
+
+    Each size is tried on a copy, for one token and for several: the first use of a layer changes it
+    on some CPUs.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    tried: set[tuple[int, int]] = set()
+    for path, layer in model.named_modules():
+        if not isinstance(layer, Linear4bit):
+            continue
+        size = (layer.out_features, layer.in_features)
+        if size in tried:
+            continue
+        tried.add(size)
+        probe = copy.deepcopy(layer).eval()
+        try:
+            with torch.no_grad():
+                for tokens in (1, 3):
+                    probe(torch.zeros(1, tokens, size[1], dtype=model.dtype))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ModelError(
+                f"bitsandbytes cannot multiply by {path} of {name} on this CPU, a map of "
+                f"{size[0]} x {size[1]}: {str(error).splitlines()[0]}; use quantization='int4'."
+            ) from error
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -34,7 +34,7 @@ from transformers import (
 from namm_llm.cache.transformers import device_of
 from namm_llm.config import DEFAULT_MODEL, LoadConfig, Quantization, settings_of, takes_settings
 from namm_llm.errors import ModelError, UsageError
-from namm_llm.models.checks import check_model, check_tokenizer, end_ids
+from namm_llm.models.checks import check_kernels, check_model, check_tokenizer, end_ids
 from namm_llm.models.fingerprint import fingerprint
 from namm_llm.models.gguf import is_gguf
 from namm_llm.models.grammar import Grammars
@@ -215,6 +215,8 @@ def _load(
         model.config.dtype = torch.float32
     model.eval().requires_grad_(False)
     packed = ""
+    if quantization in ("nf4", "fp4") and on_cpu:
+        check_kernels(model, name)
     if quantization in PACKED and on_cpu:
         packed = f"{fingerprint(model, tokenizer)[:27]}-{quantization}"
         pack_model(model, cast(Literal["int4", "int8"], quantization))

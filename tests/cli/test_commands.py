@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from namm_llm.cli.output import size, tell_cut
-from namm_llm.config import SamplingParams, make_cache_config
+from namm_llm.config import SamplingParams
 from namm_llm.errors import ContextError
 from tests.cli.conftest import FakeCommandLine
 from tests.cli.fake import CONTRACT
@@ -84,17 +84,6 @@ def test_a_schema_is_a_file_or_json(
         "Error: --json-schema none.json: the file cannot be read (No such file or directory).\n"
     )
     assert done.exit_code == 2
-
-
-def test_a_budget_that_evicts_nothing_of_a_short_text_says_why(
-    cli: FakeCommandLine, handbook: str
-) -> None:
-    cli.eviction = make_cache_config("h2o", budget=0.25, interval=2000)
-    done = cli(["Yes."], "ask", handbook, "Green?")
-    assert done.stderr == (
-        "handbook.txt has 1 203 tokens, fewer than --interval 2000, so nothing is evicted; "
-        "a smaller --interval evicts.\n"
-    )
 
 
 def test_a_cut_answer_says_what_cut_it(capsys: pytest.CaptureFixture[str]) -> None:

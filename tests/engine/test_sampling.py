@@ -28,6 +28,7 @@ def test_greedy_takes_the_likeliest_token() -> None:
         ({"min_p": 0.5}, {1, 4}),
         ({}, {0, 1, 2, 3, 4}),
         ({"top_p": 1.0}, {0, 1, 2, 3, 4}),
+        ({"top_k": 0}, {0, 1, 2, 3, 4}),
     ],
 )
 def test_limits_leave_only_likely_tokens(limits: dict[str, float], left: set[int]) -> None:
@@ -102,7 +103,7 @@ def test_presence_and_frequency_count_the_answer_alone(presence: float, frequenc
         ({"max_tokens": 1.5}, "max_tokens must be a whole number of tokens from 1 on, not 1.5."),
         ({"temperature": -1}, "temperature must be a number from 0 on, not -1."),
         ({"temperature": float("nan")}, "temperature must be a number from 0 on, not nan."),
-        ({"top_k": 0}, "top_k must be a whole number from 1 on, not 0."),
+        ({"top_k": -1}, "top_k must be a whole number from 0 on, not -1."),
         ({"top_p": 1.5}, "top_p must be a number above 0 and up to 1, not 1.5."),
         ({"min_p": 2}, "min_p must be a number from 0 to 1, not 2."),
         ({"repetition_penalty": 0}, "repetition_penalty must be a number above 0, not 0."),

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from namm_llm.errors import NammError, UsageError
+from namm_llm.errors import ModelError, NammError, UsageError
+from namm_llm.models.checks import check_kernels
 from namm_llm.models.loading import load_model
 from namm_llm.models.locate import BUNDLED
 from namm_llm.models.prompt import PromptFormat
@@ -86,6 +87,22 @@ def test_quantised_models_have_real_layers_and_answer(tiny_folder: Path, quantiz
     assert answer.usage.output_tokens == 8
     assert runner.generate("The quick brown fox", max_tokens=8).text == answer.text
     assert blocks[0].mlp.up_proj.weight.quant_type == quantization  # type: ignore[union-attr]
+
+
+def test_a_layer_that_the_cpu_kernels_refuse_is_one_clear_line(tiny_folder: Path) -> None:
+    model = load_model(tiny_folder, quantization="nf4", device="cpu").model
+    layer = model.get_submodule("model.layers.0.mlp.up_proj")
+    untouched = layer.weight.clone()
+    check_kernels(model, "tiny")
+    assert torch.equal(layer.weight, untouched)
+    width, layer.in_features = layer.in_features, layer.in_features + 1  # type: ignore[assignment]
+    with pytest.raises(ModelError) as error:
+        check_kernels(model, "tiny")
+    layer.in_features = width
+    message = str(error.value)
+    assert "cannot multiply by model.layers.0.mlp.up_proj of tiny on this CPU" in message
+    assert f"x {width + 1}: " in message
+    assert "\n" not in message
 
 
 def test_a_file_is_not_a_model_folder(folder: Path) -> None:
@@ -171,7 +188,7 @@ def drop_weight(path: Path) -> None:
         ),
         (
             lambda f: drop_weight(f / "model.safetensors"),
-            "lack 1 tensors, first model.norm.weight; they do not belong to its config.json.",
+            "lack 1 tensor, first model.norm.weight; they do not belong to its config.json.",
         ),
         (
             lambda f: (f / "tokenizer.json").unlink(),

@@ -1,5 +1,5 @@
 """Models as `namm-llm models pull` fetches them, and their expanded twins: SmolLM2-135M-Instruct,
-and Gemma 3 270M, which has sliding windows.
+and Gemma 3 270M, which has sliding windows. Qwen2.5-Coder-0.5B-Instruct does what SmolLM2 cannot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from namm_llm.models.catalogue import catalogue
 
 REAL_VARIABLE = "NAMM_LLM_REAL_MODELS"
 _PULLED = {  # of the user: a test's own data folder is empty
-    name: catalogue()[name].path for name in ("smollm2-135m", "gemma3-270m")
+    name: catalogue()[name].path for name in ("smollm2-135m", "qwen2.5-coder-0.5b", "gemma3-270m")
 }
 
 
@@ -38,6 +38,12 @@ def smollm2() -> Path:
 def gemma() -> Path:
     """See `file_of`."""
     return file_of("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def qwen() -> Path:
+    """See `file_of`."""
+    return file_of("qwen2.5-coder-0.5b")
 
 
 @pytest.fixture(scope="session")
