@@ -90,7 +90,14 @@ class DeferredMask:
 def managed_mask(
     *, q_length: int, attention_mask: Tensor | None = None, **kwargs: Any
 ) -> DeferredMask:
-    """Mask function: keeps the padding of the new columns, builds nothing."""
+    """Mask function: keeps the padding of the new columns, builds nothing. Raises CacheError if
+    there are no new tokens.
+    """
+    if not q_length:
+        raise CacheError(
+            "the cache holds all of these tokens already, so there is nothing to compute; give at "
+            "least one more token, or begin with a new cache."
+        )
     padding = None
     if attention_mask is not None:
         padding = attention_mask[:, -q_length:].to(torch.bool)

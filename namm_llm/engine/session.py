@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -95,6 +96,8 @@ class Session:
         """
         tools = chosen_tools(tools, tool_choice)
         params = _params(params, overrides, tools, tool_choice)
+        if isinstance(question, str) and not params.constrained:
+            params = replace(params, stop=(*params.stop, *self.format.answer_stop))
         ids = self.format.question(question, tools)
         return self._request(ids, params, memory, memory_ids=memory_ids)
 

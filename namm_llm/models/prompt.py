@@ -191,6 +191,13 @@ class PromptFormat:
             )
         return self.encode(rest)
 
+    @property
+    def answer_stop(self) -> tuple[str, ...]:
+        """Where the answer to a question that is a text ends besides: without a chat template a
+        model goes on with questions of its own.
+        """
+        return () if self.template.is_there else (_PLAIN[1].rstrip(),)
+
     @cached_property
     def head_tokens(self) -> int:
         """Tokens before the document."""

@@ -139,6 +139,10 @@ def test_what_cannot_work_says_so(llama):
     )
     with pytest.raises(CacheError, match="read in chunks that end at multiples of 20"):
         llama.generate(ids, past_key_values=model_wide, max_new_tokens=5)
+    used = ManagedCache.for_model(llama)
+    llama.generate(ids, past_key_values=used, max_new_tokens=5)
+    with pytest.raises(CacheError, match="holds all of these tokens already"):
+        llama.generate(ids[:, -1:], past_key_values=used, max_new_tokens=5)
     cache = ManagedCache.for_model(llama)
     llama(random_ids(2, 5), past_key_values=cache)
     with pytest.raises(CacheError, match="the cache holds 2 sequences, the model was given 1"):

@@ -94,6 +94,8 @@ def test_without_a_template_a_document_is_followed_by_question_and_answer() -> N
     assert form.document("The fox.") == [0, *form.encode("The fox.")]
     assert form.question("Who?") == form.encode("\nQuestion: Who?\nAnswer:")
     assert form.head_tokens == 1
+    assert form.answer_stop == ("\nQuestion:",)  # such a model asks itself the next one
+    assert prompts().answer_stop == ()
 
 
 def test_a_document_cannot_smuggle_in_special_tokens() -> None:

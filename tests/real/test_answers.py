@@ -100,6 +100,14 @@ def test_a_forced_call_names_the_tool_and_takes_the_argument_from_the_question(
     assert "Oslo" in call.arguments["city"]
 
 
+def test_an_answer_about_a_short_text_at_half_of_its_cache(runner: Runner) -> None:
+    document = runner.with_cache(budget=0.5).read(NOTICE)
+    info = document.info()
+    assert info["stored_tokens"] <= 0.5 * info["seen_tokens"]
+    assert info["nbytes"] < 0.6 * info["full_nbytes"]
+    assert "Almeida" in document.ask("Who is the new head of the library?", max_tokens=40).text
+
+
 @pytest.mark.parametrize("method", ["one-pass", "map-reduce"])
 def test_a_summary_is_about_the_text_and_ends(runner: Runner, method: str) -> None:
     summary = summarize(NOTICE, runner, method=method, length=2)  # type: ignore[arg-type]

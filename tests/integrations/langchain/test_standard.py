@@ -1,5 +1,5 @@
 """LangChain's own suites for chat models, offline on random weights: 46 pass, 6 need a trained
-model, 8 are for what we do not have.
+model (tests/real/test_langchain.py has one), 8 are for what we do not have.
 """
 
 from __future__ import annotations
