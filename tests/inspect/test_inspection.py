@@ -71,7 +71,15 @@ def test_each_head_has_its_own_entries(tiny_folder: Path) -> None:
 
 
 def test_the_window_is_kept(runner: Runner) -> None:
-    assert kept_entries(runner.read("The quick brown fox.").cache).all()
+    cache = runner.with_cache(policy="full").read("The quick brown fox.").cache
+    assert not cache.managed[0].sequences[0].retained.lengths[0]
+    assert kept_entries(cache).all()
+
+
+def test_a_short_text_is_brought_to_its_budget(runner: Runner) -> None:
+    cache = runner.with_cache(policy="replay", budget=0.25).read("The quick brown fox. " * 5).cache
+    assert cache.seen_tokens()[0] < cache.config.interval
+    assert 0.2 < kept_entries(cache).float().mean() <= 0.25
 
 
 def test_a_memory_of_another_text_is_refused(runner: Runner) -> None:

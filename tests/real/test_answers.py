@@ -104,7 +104,7 @@ def test_an_answer_about_a_short_text_at_half_of_its_cache(runner: Runner) -> No
     document = runner.with_cache(budget=0.5).read(NOTICE)
     info = document.info()
     assert info["stored_tokens"] <= 0.5 * info["seen_tokens"]
-    assert info["nbytes"] < 0.6 * info["full_nbytes"]
+    assert info["nbytes"] < 0.7 * info["full_nbytes"]  # with the 16 newest queries
     assert "Almeida" in document.ask("Who is the new head of the library?", max_tokens=40).text
 
 

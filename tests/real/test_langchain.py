@@ -1,5 +1,6 @@
-"""LangChain's own integration suite for chat models, on a model that can answer: the tests that
-fail on random weights included.
+"""The tests of LangChain's integration suite that random weights cannot pass, on a trained model.
+
+The others are in `tests/integrations/langchain/test_standard.py`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
 from langchain_namm import ChatNamm
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests.chat_models import ChatModelTests
 
 pytestmark = [
     pytest.mark.real,
@@ -18,13 +19,13 @@ pytestmark = [
 ]
 
 
-class TestIntegration(ChatModelIntegrationTests):
-    model_path: str
+class TestTrained(ChatModelTests):
+    path: str
 
     @pytest.fixture(autouse=True, scope="class")
     @staticmethod
-    def path(qwen: Path) -> None:
-        TestIntegration.model_path = str(qwen)
+    def file(qwen: Path) -> None:
+        TestTrained.path = str(qwen)
 
     @property
     def chat_model_class(self) -> type[ChatNamm]:
@@ -32,27 +33,9 @@ class TestIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": self.model_path, "max_tokens": 32, "policy": "full"}
+        return {"model": self.path, "max_tokens": 48, "policy": "full"}
 
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
-
-    @property
-    def model_override_value(self) -> str:
-        return "namm-tiny"
-
-    @property
-    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
-        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
-
-    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
-        chat = ChatNamm(**self.chat_model_params)
-        chat.invoke("The quick brown fox")
-        if not stream:
-            return chat.invoke("The quick brown fox")
-        chunks = list(chat.stream("The quick brown fox"))
-        whole = chunks[0]
-        for chunk in chunks[1:]:
-            whole += chunk
-        return whole
+    test_tool_calling = ChatModelIntegrationTests.test_tool_calling
+    test_tool_calling_async = ChatModelIntegrationTests.test_tool_calling_async
+    test_agent_loop = ChatModelIntegrationTests.test_agent_loop
+    test_unicode_tool_call = ChatModelIntegrationTests.test_unicode_tool_call_integration
