@@ -58,7 +58,7 @@ def check_kernels(model: PreTrainedModel, name: str) -> None:
     Each size is tried on a copy, for one token and for several: the first use of a layer changes it
     on some CPUs.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     tried: set[tuple[int, int]] = set()
     for path, layer in model.named_modules():
