@@ -83,8 +83,8 @@ class ByteBudget(Budget):
         if count < 1:
             least = cost.fixed_nbytes + cost.token_nbytes * cost.heads
             raise BudgetError(
-                f"a budget of {self.text} is too small: this model needs at least {least} bytes "
-                "with this interval."
+                f"a budget of {self.text} is too small: this model needs at least "
+                f"{math.ceil(least / 1000)}K with this interval, and less with a smaller one."
             )
         return count
 

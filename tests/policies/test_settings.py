@@ -66,7 +66,7 @@ def test_tokens_of_a_budget():
     assert TokenBudget(7).tokens(1002, room) == 7
     assert ByteBudget(5000, "5000B").tokens(1002, room) == 5
     with pytest.raises(
-        BudgetError, match="a budget of 1000B is too small: this model needs at least 1800 bytes"
+        BudgetError, match="a budget of 1000B is too small: this model needs at least 2K with"
     ):
         ByteBudget(1000, "1000B").tokens(1002, room)
 
