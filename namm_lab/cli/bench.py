@@ -257,7 +257,7 @@ def _columns(task: str) -> Columns:
 
 def _print_plan(plan: Benchmark) -> None:
     """What each setting takes, by arithmetic."""
-    from namm_lab.bench.estimate import costs_of
+    from namm_lab.bench.estimate import beyond_positions, costs_of
     from namm_llm.cli.output import grouped, size
 
     columns: dict[str, Callable[[Cost], str]] = {
@@ -277,6 +277,8 @@ def _print_plan(plan: Benchmark) -> None:
             for label, cost in costs
         ]
         print_table(title, ["tokens", *columns], lines, width=160)
+    if (line := beyond_positions(plan)) is not None:
+        click.echo(line, err=True)
     click.echo(
         "What a forward call needs for its own numbers, some hundred MB, comes on top.", err=True
     )

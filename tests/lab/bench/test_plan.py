@@ -6,7 +6,7 @@ import pytest
 
 from namm_lab.bench import Benchmark, model, run_benchmark
 from namm_lab.bench import contenders as contenders_module
-from namm_lab.bench.estimate import costs_of
+from namm_lab.bench.estimate import beyond_positions, costs_of
 from namm_llm.errors import ContextError, ModelError, NammError, UsageError
 
 
@@ -118,3 +118,21 @@ def test_the_cost_of_a_plan(tiny_folder):
     assert cost.full_nbytes == 2 * 2 * 2 * 16 * 4 * 1000
     with pytest.raises(NammError):
         costs_of(Benchmark(model=str(tiny_folder / "nothing")))
+
+
+def test_the_plan_of_a_gguf_file_has_the_weights_as_they_are_stored(tmp_path):
+    pytest.importorskip("gguf", reason="the package gguf, which writes the file, is not installed")
+    from tests.models.gguf.files import VOCABULARY, tiny_model, write_model
+
+    path = write_model(tmp_path / "small.gguf", tiny_model("llama", VOCABULARY), "llama", "Q8_0")
+    ((title, [(_, cost)]),) = costs_of(Benchmark(model=str(path), lengths=(100,)))
+    assert title.endswith("weights in Q8_0")
+    assert cost.weights_nbytes == path.stat().st_size
+
+
+def test_a_plan_says_that_a_text_is_longer_than_the_positions():
+    assert beyond_positions(Benchmark(shape="8b", lengths=(131_072,))) is None
+    assert beyond_positions(Benchmark(shape="8b", lengths=(1000, 131_073))) == (
+        "8b was trained on 131072 positions, and 131073 tokens do not fit: a budget saves memory, "
+        "not positions."
+    )
