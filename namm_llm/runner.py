@@ -26,8 +26,8 @@ from namm_llm.engine.results import Generation, OnProgress
 from namm_llm.engine.session import Session
 from namm_llm.engine.stream import Stream
 from namm_llm.models.loading import LoadedModel, load_model
-from namm_llm.models.locate import cache_config_of
 from namm_llm.models.messages import Message
+from namm_llm.models.own_namm import cache_config_of
 from namm_llm.models.prompt import Prompt, Question
 from namm_llm.models.tools import Tool, ToolChoice
 from namm_llm.policies.base import EvictionPolicy

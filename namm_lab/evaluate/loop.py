@@ -14,7 +14,7 @@ from namm_lab.tasks.material import load_material
 from namm_lab.tasks.registry import draw_samples, make_task
 from namm_lab.tasks.sample import Sample
 from namm_llm import ContextError, Runner, UsageError
-from namm_llm.models.locate import NAMM_FILE
+from namm_llm.models.own_namm import own_namm
 
 FRAME = 64
 """Tokens of a chat template, at most."""
@@ -42,9 +42,7 @@ def evaluate(
     `Evaluation.settings` and `draw_samples` raise, and ContextError for documents that are too
     long.
     """
-    folder = runner.loaded.folder
-    own = folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None
-    settings = plan.settings(own)
+    settings = plan.settings(own_namm(runner.model_id))
     cells = list(_cells(runner, plan))
     if not cells:
         raise UsageError(

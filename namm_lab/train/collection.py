@@ -25,6 +25,8 @@ class FeatureSample:
     """`[N]`, in tokens."""
     target: Tensor
     """`[N]`: the attention that they were to receive."""
+    head: int = 0
+    """Its number among the KV heads of all layers that evict."""
 
 
 @torch.no_grad()
@@ -38,9 +40,12 @@ def collect(
     samples: list[FeatureSample] = []
 
     def note(event: EvictionEvent) -> None:
-        for target, tokens in zip(targets[event.layer], event.heads, strict=True):
+        first = event.layer * len(event.heads)
+        heads = zip(targets[event.layer], event.heads, strict=True)
+        for head, (target, tokens) in enumerate(heads, first):
             ages = event.seen - 1 - tokens.positions
-            samples.append(FeatureSample(tokens.state, ages, target[tokens.positions.long()]))
+            target = target.to(ages.device)[tokens.positions.long()]
+            samples.append(FeatureSample(tokens.state, ages, target, head))
 
     read_with(model, document.document, config, note)
     return samples
@@ -51,10 +56,17 @@ def read_with(
     ids: Sequence[int],
     config: CacheConfig,
     on_eviction: Callable[[EvictionEvent], None],
+    *,
+    to_the_end: bool = False,
 ) -> None:
-    """Read ids with these settings, an interval at a time, and tell of every eviction step."""
+    """Read ids with these settings, an interval at a time, and tell of every eviction step.
+
+    to_the_end: end with one more eviction step over what is left.
+    """
     cache = ManagedCache.for_model(model, config)
     cache.on_eviction = on_eviction
     batch = torch.tensor([list(ids)], dtype=torch.int64)
     for _ in forward.feed(model, cache, batch, chunk=config.interval, last_only=True):
         pass
+    if to_the_end:
+        cache.evict()

@@ -7,25 +7,26 @@ head. Means and variances of the features come from the model itself.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from transformers import PreTrainedModel
 
 from namm_lab.train.calibration import zeroed
 from namm_lab.train.collection import FeatureSample, collect
 from namm_lab.train.documents import TrainDocument
-from namm_lab.train.families import DEFAULT, FAMILIES
+from namm_lab.train.families import DEFAULT, FAMILIES, for_model
 from namm_lab.train.target_attention import target_attention
-from namm_llm import CacheConfig, Namm, make_cache_config
+from namm_llm import CacheConfig, Namm, UsageError, make_cache_config
 from namm_llm.config import INTERVAL, BudgetScope
-from namm_llm.namm.layout import parameter_shapes
 
+Loss = Literal["needed", "ranking"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 Report = Callable[[dict[str, float]], None]
 OnRound = Callable[[int, Namm], None]
 
@@ -46,10 +47,14 @@ class DistilSettings:
     """Whose tokens share it."""
     interval: int = INTERVAL
     """Tokens between two eviction steps."""
+    loss: Loss = "needed"
+    """needed: cross entropy of whether a token is needed; ranking: of which token of a pair of any
+    two heads and eviction steps is paid more, weighted by how much more.
+    """
     enough: float = 1.0
     """Attention from which on a token counts as wholly needed."""
     positive_weight: float = 4.0
-    """Of needed tokens in the loss; few are."""
+    """Of needed tokens in the loss `needed`; few are."""
     batch: int = 8
     """KV heads at an eviction step that make a gradient step."""
     rate: float = 5e-3
@@ -57,6 +62,8 @@ class DistilSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UsageError(f"the loss must be {' or '.join(LOSSES)}, not {self.loss!r}")
         self.config(Namm.zeros())  # says what is wrong with them
 
     def config(self, namm: Namm) -> CacheConfig:
@@ -87,7 +94,7 @@ def distil(
     """
     settings = settings or DistilSettings()
     rng = random.Random(settings.seed)
-    namm = zeroed(family or FAMILIES[DEFAULT])
+    namm = zeroed(for_model(family or FAMILIES[DEFAULT], model))
     keeping = make_cache_config("namm", namm=namm, interval=settings.interval)
     targets = [target_attention(model, document) for document in documents]
     samples: list[FeatureSample] = []
@@ -112,14 +119,11 @@ def _initial(form: Namm, samples: Sequence[FeatureSample], seed: int) -> Namm:
     states = torch.cat([settings.scaled(sample.state) for sample in samples])
     theta = 0.1 * torch.randn(form.theta.shape, generator=torch.Generator().manual_seed(seed))
     if settings.replay:
-        shapes = parameter_shapes(settings.feature_count, form.attention_dim, settings.mlp_hidden)
-        pieces = list(torch.split(theta, [math.prod(shape) for shape in shapes]))
-        attention, (weight, bias, *layer) = (
-            (pieces[:4], pieces[4:]) if form.attention_dim else ([], pieces)
-        )
-        for piece in (*attention[2:], weight, bias, *layer[2:]):
+        parts = form.weights(theta)
+        others = (*parts.attention[2:], *parts.hidden[2:], *parts.heads)
+        for piece in (parts.weight, parts.bias, *others):
             piece.zero_()
-        weight[settings.recency.size + settings.state_width - 1] = 1.0
+        parts.weight[settings.recency.size + settings.state_width - 1] = 1.0
     return replace(form, theta=theta).with_statistics(states.mean(0), states.var(0, correction=0))
 
 
@@ -138,7 +142,7 @@ def _train(
     for step in range(1, settings.steps + 1):
         learner = replace(namm, theta=theta)
         batch = rng.sample(samples, min(settings.batch, len(samples)))
-        loss = torch.stack([_loss(learner, sample, settings) for sample in batch]).mean()
+        loss = _loss(learner, batch, settings, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([theta], 1.0)
@@ -151,9 +155,31 @@ def _train(
     return replace(namm, theta=theta.detach().clone())
 
 
-def _loss(namm: Namm, sample: FeatureSample, settings: DistilSettings) -> Tensor:
-    scores = namm.scores(namm.features(sample.state, sample.ages))
-    needed = (sample.target / settings.enough).clamp(max=1.0)
-    return binary_cross_entropy_with_logits(
-        scores, needed, pos_weight=scores.new_tensor(settings.positive_weight)
-    )
+def _loss(
+    namm: Namm, batch: Sequence[FeatureSample], settings: DistilSettings, rng: random.Random
+) -> Tensor:
+    scores = [
+        namm.scores(namm.features(sample.state, sample.ages), sample.ages.new_tensor(sample.head))
+        for sample in batch
+    ]
+    if settings.loss == "ranking":
+        targets = torch.cat([sample.target for sample in batch])
+        return _ranking_loss(torch.cat(scores), targets, rng)
+    needed = [(sample.target / settings.enough).clamp(max=1.0) for sample in batch]
+    weight = scores[0].new_tensor(settings.positive_weight)
+    losses = [
+        binary_cross_entropy_with_logits(*pair, pos_weight=weight)
+        for pair in zip(scores, needed, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def _ranking_loss(scores: Tensor, targets: Tensor, rng: random.Random) -> Tensor:
+    """Each of `scores` `[N]` against another one, drawn at random: pairs of all heads, so that what
+    is learnt is a budget for each head as well as an order within it.
+    """
+    generator = torch.Generator().manual_seed(rng.getrandbits(32))
+    other = torch.randperm(len(scores), generator=generator).to(scores.device)
+    more = targets - targets[other]
+    losses = softplus(-(scores - scores[other]) * more.sign()) * more.abs()
+    return losses.sum() / more.abs().sum().clamp_min(1e-6)

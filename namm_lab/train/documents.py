@@ -39,4 +39,4 @@ class TrainDocument:
     document: list[int]
     """Token ids of the document."""
     queries: list[int]
-    """Token ids of what is asked of it afterwards: questions with their answers."""
+    """Token ids of what comes afterwards: questions with their answers, or the document again."""

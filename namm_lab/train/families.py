@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from namm_llm import Namm, Spectrogram, UsageError
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from namm_llm import ManagedCache, Namm, Spectrogram, UsageError
 from namm_llm.namm import NammSettings, Recency
 
 _REPLAY = NammSettings(Spectrogram(num_bins=0), Recency(0), replay=True, mlp_hidden=32)
@@ -17,6 +21,9 @@ FAMILIES = {
             Spectrogram(num_bins=0), Recency(0), replay=True, neighbour_radius=4, mlp_hidden=32
         ),
     ),
+    # the same, the lengths of the token's key and value, and a factor and a summand for each head
+    # of the one model that it is made for
+    "heads": Namm.zeros(0, replace(_REPLAY, neighbour_radius=4, norms=True, heads=1)),
     "replay": Namm.zeros(0, _REPLAY),
     "published": Namm.zeros(),
     "published-linear": Namm.zeros(0),
@@ -29,3 +36,12 @@ def family(name: str) -> Namm:
         return FAMILIES[name]
     except KeyError:
         raise UsageError(f"there is no family {name!r}; there are: {', '.join(FAMILIES)}") from None
+
+
+def for_model(form: Namm, model: PreTrainedModel) -> Namm:
+    """Zeros of that form, with as many heads as the model has where heads have their own."""
+    if not form.settings.heads:
+        return form
+    text = model.config.get_text_config(decoder=True)
+    heads = len(ManagedCache.for_model(model).managed) * text.num_key_value_heads
+    return Namm.zeros(form.attention_dim, replace(form.settings, heads=heads))

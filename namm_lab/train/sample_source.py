@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 from namm_lab.tasks import Sample, draw_samples, make_task
 from namm_lab.train.documents import EvalDocument, TrainDocument
@@ -13,6 +14,9 @@ from namm_llm import ContextError, UsageError
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.prompt import PromptFormat
 
+Labels = Literal["questions", "repeat"]
+LABELS: tuple[Labels, ...] = get_args(Labels)
+REPEAT = "Repeat the text above, word for word."
 QUESTION_TOKENS = 1024
 """Positions that are left for questions and answers."""
 
@@ -77,11 +81,16 @@ class SampleSource:
             for sample in self.samples(split, task, seed, count)
         ]
 
-    def train_documents(self, tasks: Sequence[str], seed: int, count: int) -> list[TrainDocument]:
-        """`count` documents in all, the tasks in turn."""
+    def train_documents(
+        self, tasks: Sequence[str], seed: int, count: int, labels: Labels = "questions"
+    ) -> list[TrainDocument]:
+        """`count` documents in all, the tasks in turn. UsageError for labels that do not exist."""
+        if labels not in LABELS:
+            raise UsageError(f"the labels must be {' or '.join(LABELS)}, not {labels!r}")
+        make = repeated_document_of if labels == "repeat" else train_document_of
         drawn = [self.samples("train", task, seed, -(-count // len(tasks))) for task in tasks]
         in_turn = [sample for turn in zip(*drawn, strict=True) for sample in turn]
-        return [train_document_of(sample, self.format) for sample in in_turn[:count]]
+        return [make(sample, self.format) for sample in in_turn[:count]]
 
     def documents(self, task: str, seed: int, count: int) -> list[list[int]]:
         """Token ids of `count` documents, as they are read before a question."""
@@ -117,6 +126,16 @@ def train_document_of(sample: Sample, prompts: PromptFormat) -> TrainDocument:
             [token for question in sample.questions for token in prompts.encode(question.answer)],
         )
     return TrainDocument(prompts.document(sample.document), _conversation(sample, prompts))
+
+
+def repeated_document_of(sample: Sample, prompts: PromptFormat) -> TrainDocument:
+    """The document, and the document once more as the answer to a request to repeat it, as in KVzip
+    (arXiv 2505.23416): whatever can be asked of a text has to be found in it, and the repetition
+    looks for all of it.
+    """
+    request = prompts.question([{"role": "user", "content": REPEAT}])
+    ids = prompts.document(sample.document)
+    return TrainDocument(ids, [*request, *ids[prompts.head_tokens :]])
 
 
 def _conversation(sample: Sample, prompts: PromptFormat) -> list[int]:

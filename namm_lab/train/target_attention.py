@@ -4,57 +4,66 @@ with the full cache.
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from namm_lab.train.collection import read_with
 from namm_lab.train.documents import TrainDocument
-from namm_llm.engine import forward
+from namm_llm import CacheConfig
+from namm_llm.attention.observation import Observation
+from namm_llm.cache import EvictionEvent
+from namm_llm.config import INTERVAL
+from namm_llm.policies import ObservingPolicy
+from namm_llm.tokens import HeadTokens
 
-CHUNK = 512
-QUERY_CHUNK = 128
-"""Their attention matrices are made."""
 
-
-@torch.no_grad()
-def target_attention(model: PreTrainedModel, document: TrainDocument) -> list[Tensor]:
-    """For each layer the largest attention `[G, N]` that any later query of the group paid to each
-    of the document's N tokens.
+@dataclass(frozen=True)
+class LargestAttention(ObservingPolicy):
+    """Keeps every token, and remembers the largest attention that any query head paid to it from a
+    position on.
     """
-    before = model.config._attn_implementation
-    cache = DynamicCache(config=model.config)
-    try:
-        model.set_attn_implementation("sdpa")
-        for _ in forward.feed(
-            model, cache, torch.tensor([document.document]), chunk=CHUNK, last_only=True
-        ):
-            pass
-        # the only one that returns attention, and only the queries need it
-        model.set_attn_implementation("eager")
-        return _largest(model, cache, document)
-    finally:
-        model.set_attn_implementation(before)
+
+    name: ClassVar[str] = "largest_attention"
+    threshold: ClassVar[float | None] = 0.0
+    start: int = 0
+    """Position of the first query that counts; only tokens before it are looked at."""
+
+    @property
+    def state_width(self) -> int:
+        return 1
+
+    def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        state = tokens.state.clone()
+        first = max(self.start, observation.new_start)
+        if first >= observation.query_stop:
+            return state
+        since = first - observation.query_start
+        queries = observation.queries[:, since:].float().flatten(0, 1) * observation.scale
+        before = int(torch.searchsorted(tokens.positions, self.start))
+        logits = queries @ tokens.keys[:before].float().T
+        largest = logits.sub_(observation.lse[:, since:].flatten()[:, None]).amax(0).exp_()
+        state[:before, 0] = torch.maximum(state[:before, 0], largest)
+        return state
+
+    def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
+        return tokens.state.new_zeros(len(tokens))
 
 
-def _largest(model: PreTrainedModel, cache: DynamicCache, document: TrainDocument) -> list[Tensor]:
+def target_attention(model: PreTrainedModel, document: TrainDocument) -> list[Tensor]:
+    """For each layer that evicts the largest attention `[G, N]` that any later query of the group
+    paid to each of the document's N tokens.
+    """
     assert document.queries, "a document without queries"
-    heads = model.config.get_text_config(decoder=True).num_key_value_heads
-    device = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.device
-    queries = torch.tensor([document.queries], device=device)
-    largest: list[Tensor] = []
-    for piece in torch.split(queries, QUERY_CHUNK, 1):
-        # attention matrices are asked for nowhere else, so `engine.forward` does not return them
-        out = model(piece, past_key_values=cache, output_attentions=True, logits_to_keep=1)
-        found = [
-            _of_groups(attention[0, :, :, : len(document.document)], heads)
-            for attention in out.attentions
-        ]
-        largest = [torch.maximum(*pair) for pair in zip(largest or found, found, strict=True)]
-    return largest
+    count, largest = len(document.document), dict[int, Tensor]()
 
+    def note(event: EvictionEvent) -> None:
+        largest[event.layer] = torch.stack([head.state[:count, 0].cpu() for head in event.heads])
 
-def _of_groups(attention: Tensor, kv_heads: int) -> Tensor:
-    """`[H, T, N]` to `[G, N]`."""
-    return attention.float().reshape(kv_heads, -1, attention.shape[-1]).amax(1)
+    # the last eviction step comes after the last query, and has seen all of them
+    config = CacheConfig(policy=LargestAttention(count), interval=INTERVAL)
+    read_with(model, [*document.document, *document.queries], config, note, to_the_end=True)
+    return [largest[layer] for layer in sorted(largest)]

@@ -49,7 +49,8 @@ def layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[B
     """Empty layers, by the kinds that the model's configuration names. Raises ModelError for kinds
     that cannot be had, and for settings that evict where no layer could.
     """
-    kinds, kwargs = get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))
+    text = model.config.get_text_config(decoder=True)
+    kinds, kwargs = get_layer_types_and_kwargs(text)
     layers: list[BatchLayer] = []
     rotation = rotation_of(model) if any(config.policy.rotates for config in configs) else None
     # transformers 5.17 has one dict for all layers
@@ -71,6 +72,9 @@ def layers_for(model: PreTrainedModel, configs: Sequence[CacheConfig]) -> list[B
             f"their {max(each['sliding_window'] for each in arguments)} newest tokens: there is "
             "nothing to evict; use policy='full' without a budget."
         )
+    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    for config in configs:
+        config.policy.check_model(kinds.count(_MANAGED), kv_heads)
     return layers
 
 

@@ -95,8 +95,7 @@ def evict(
     stage: _Stage = _untimed if stopwatch is None else stopwatch.stage
     sequences = [layer.sequences[row] for layer in layers]
     scored = [
-        _score(sequence, layer.rotation, stage)
-        for sequence, layer in zip(sequences, layers, strict=True)
+        _score(sequence, layer, stage) for sequence, layer in zip(sequences, layers, strict=True)
     ]
     with stage("select"):
         if keep_all or not sequences[0].config.policy.evicts:
@@ -152,7 +151,7 @@ def observe(
     )
 
 
-def _score(sequence: LayerSequence, rotation: Rotation | None, stage: _Stage) -> _Scored:
+def _score(sequence: LayerSequence, layer: ManagedLayer, stage: _Stage) -> _Scored:
     """All tokens with the policy's new state, and their scores."""
     policy = sequence.config.policy
     with stage("compact"):
@@ -168,7 +167,7 @@ def _score(sequence: LayerSequence, rotation: Rotation | None, stage: _Stage) ->
         with stage("observe"):
             # one head at a time: a quantised cache never stands beside a float copy of itself
             tokens = head.floats()
-            observation = observe(sequence, index, tokens, rotation, scratch)
+            observation = observe(sequence, index, tokens, layer.rotation, scratch)
             state = policy.update_state(tokens, observation).to(policy.state_dtype)
         heads[index] = replace(head, state=state)
         if not policy.scores_layer_at_once:
@@ -176,7 +175,7 @@ def _score(sequence: LayerSequence, rotation: Rotation | None, stage: _Stage) ->
                 scores.append(policy.score(replace(tokens, state=state), observation))
     if policy.scores_layer_at_once:
         with stage("score"):
-            scores = policy.score_layer(heads, sequence.seen)
+            scores = policy.score_layer(heads, sequence.seen, layer.index)
     return heads, scores
 
 

@@ -196,7 +196,7 @@ def _rows(card: ModelCard) -> dict[str, str]:
         "vocabulary": known(card.vocabulary),
         "chat template": "yes" if card.has_chat_template else "no: it goes on with a text",
         "licence": card.licence or "not stated",
-        "NAMM of its own": "yes" if card.has_namm else "no",
+        "NAMM of its own": "no" if card.namm is None else str(card.namm),
     }
 
 

@@ -70,6 +70,7 @@ class Settings:
     def load(self) -> Runner:
         """The runner; one line on stderr says which model nobody named."""
         quiet_libraries()
+        from namm_llm.models.own_namm import own_namm
         from namm_llm.runner import Runner
 
         runner = Runner.load(**{**self.runner, "model": self.model})
@@ -77,7 +78,9 @@ class Settings:
             click.echo(_about_default(self.model), err=True)
         if "budget" in self.runner and "policy" not in self.runner:
             other = "--policy chooses another way"
-            if runner.config.policy.name != "namm":
+            if runner.config.policy.name == "namm":
+                other = f"from {self.runner.get('namm') or own_namm(self.model)}; {other}"
+            else:
                 other += "; `namm-llm train distil` makes a NAMM for this model"
             click.echo(f"Tokens are chosen by: {runner.config.describe()} ({other}).", err=True)
         return runner

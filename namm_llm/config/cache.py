@@ -120,7 +120,7 @@ class CacheConfig:
         return replace(self, protected=(*self.protected, *((int(a), int(b)) for a, b in spans)))
 
     def describe(self) -> str:
-        """One line for tables and results: `namm, budget 0.25, head`."""
+        """One line for tables and results: `namm f95f4a4fb161, budget 0.25, head`."""
         bits = "" if self.kv_bits is None else f", {self.kv_bits}-bit"
         if not self.policy.evicts:
             return f"{self.policy.name}{bits}"
@@ -130,7 +130,7 @@ class CacheConfig:
             else f"budget {self.budget}"
         )
         floor = f", floor {self.head_floor:g}" if self.head_floor else ""
-        return f"{self.policy.name}, {rule}, {self.budget_scope}{floor}{bits}"
+        return f"{self.policy.label}, {rule}, {self.budget_scope}{floor}{bits}"
 
     def state_nbytes(self) -> int:
         """Bytes of the policy's state of one token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from namm_llm.errors import ModelError
 from namm_llm.models.gguf.file import is_gguf, open_gguf
 from namm_llm.models.locate import NAMM_FILE
 
+_HERE = Path(__file__).parent
+# a NAMM serves every quantisation and every fine-tuned form of a model; sizes are all that each of
+# these shows in its header, and no other model that we know has just these
+_SHIPPED = {("llama", 30, 9, 3, 64, 49152, 8192): "smollm2-135m"}
 _LICENCE = re.compile(r"^license: *(\S.*?)\s*$", re.MULTILINE)
 
 
@@ -41,17 +45,29 @@ class ModelCard:
     """Without one it goes on with a text and knows no chat."""
     licence: str
     """As its files name it; empty if they do not."""
-    has_namm: bool
-    """Whether a NAMM for it lies beside its weights."""
+    namm: Path | None = None
+    """The NAMM that was made for it: beside its weights, or shipped with this package."""
+
+    @property
+    def sizes(self) -> tuple[str | int | None, ...]:
+        """What tells models apart, whatever their weights' format."""
+        heads = (self.heads, self.kv_heads, self.head_dim)
+        return (self.architecture, self.layers, *heads, self.vocabulary, self.positions)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "path": str(self.path)}
+        paths = {"path": str(self.path), "namm": None if self.namm is None else str(self.namm)}
+        return {**asdict(self), **paths}
 
 
 def read_card(place: Path) -> ModelCard:
     """The card of a GGUF file or a model folder. ModelError if it is damaged."""
-    return _of_file(place) if is_gguf(place) else _of_folder(place)
+    card = _of_file(place) if is_gguf(place) else _of_folder(place)
+    beside = place / NAMM_FILE
+    shipped = _SHIPPED.get(card.sizes)
+    if beside.is_file():
+        return replace(card, namm=beside)
+    return card if shipped is None else replace(card, namm=_HERE / shipped / NAMM_FILE)
 
 
 def _of_file(place: Path) -> ModelCard:
@@ -78,7 +94,6 @@ def _of_file(place: Path) -> ModelCard:
         vocabulary=len(metadata.texts("tokenizer.ggml.tokens")) or None,
         has_chat_template="tokenizer.chat_template" in metadata,
         licence=metadata.text("general.license", ""),
-        has_namm=(file.path.parent / NAMM_FILE).is_file() and place.is_dir(),
     )
 
 
@@ -102,7 +117,6 @@ def _of_folder(folder: Path) -> ModelCard:
         vocabulary=config.get("vocab_size"),
         has_chat_template=_has_template(folder),
         licence=_licence(folder),
-        has_namm=(folder / NAMM_FILE).is_file(),
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from namm_llm.config import CacheConfig, make_cache_config
 from namm_llm.errors import ModelError
 from namm_llm.models.catalogue import catalogue, pulled_path
 from namm_llm.models.gguf.file import is_gguf
@@ -71,22 +70,6 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
 def has_own_name(name: str) -> bool:
     """Whether a name means the same model in every folder and on every machine."""
     return name in BUNDLED or name in catalogue()
-
-
-def cache_config_of(name: str | os.PathLike[str], **settings: Any) -> CacheConfig:
-    """The cache settings of a runner on this model; the NAMM beside its weights is the default.
-
-    Raises UsageError for wrong settings, NammFileError for a wrong NAMM.
-    """
-    policy, budget = settings.get("policy"), settings.get("budget")
-    if (
-        settings.get("namm") is None
-        and (policy or ("namm" if budget is not None else "")) == "namm"
-    ):
-        folder = locate(name)
-        if folder is not None and (folder / NAMM_FILE).is_file():
-            settings["namm"] = folder / NAMM_FILE
-    return make_cache_config(chunked=True, **settings)
 
 
 def check_folder(folder: Path) -> None:

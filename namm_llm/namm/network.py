@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -34,6 +34,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALLEST_DEVIATION = 1e-7  # a feature that never varied must not divide by zero
+
+
+class NammWeights(NamedTuple):
+    """The parameters of a NAMM in their parts."""
+
+    attention: list[Tensor]
+    """The fields of `BamWeights`; empty without attention."""
+    weight: Tensor
+    """`[d, 1]`, of the linear score."""
+    bias: Tensor
+    """`[1]`."""
+    hidden: list[Tensor]
+    """Weights in, bias and weights out of the hidden layer; empty if there is none."""
+    heads: list[Tensor]
+    """Factors and summands `[heads]`; empty where no head has its own."""
 
 
 @final
@@ -71,7 +86,9 @@ class Namm:
             raise NammFileError(f"wrong number of means and variances: {sizes}.")
         if (self.variance < 0).any():
             raise NammFileError("variance has negative numbers.")
-        _ = self.attention_dim  # raises when no size gives that many parameters
+        # raises when no size gives that many parameters
+        if self.attention_dim and self.settings.heads:
+            raise NammFileError("heads of their own go with a NAMM without attention only.")
 
     # -- made and saved ----------------------------------------------------------------------------
 
@@ -98,7 +115,7 @@ class Namm:
 
         Its mean of 0 and variance of 1 are placeholders: they change nothing as long as theta is 0.
         """
-        count = parameter_count(settings.feature_count, attention_dim, settings.mlp_hidden)
+        count = parameter_count(*_sizes(settings, attention_dim))
         width = settings.state_width
         return cls(torch.zeros(count), torch.zeros(width), torch.ones(width), settings)
 
@@ -142,7 +159,7 @@ class Namm:
             raise NammFileError("its header is damaged.") from error
         settings = NammSettings.from_header(known)
         got = tensors["theta"].numel()
-        expected = parameter_count(settings.feature_count, attention_dim, settings.mlp_hidden)
+        expected = parameter_count(*_sizes(settings, attention_dim))
         if got != expected:
             raise NammFileError(
                 f"wrong number of parameters: got {got}, expected {expected} "
@@ -186,7 +203,9 @@ class Namm:
     def attention_dim(self) -> int:
         """Size of the attention's queries, keys and values, h; 0 for a NAMM without attention."""
         settings = self.settings
-        return attention_dim_of(len(self.theta), settings.feature_count, settings.mlp_hidden)
+        return attention_dim_of(
+            len(self.theta), settings.feature_count, settings.mlp_hidden, settings.heads
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -213,8 +232,11 @@ class Namm:
         published rule.
         """
         theta = self.vector
-        # the bias of the linear score; a hidden layer's parameters come after it
-        theta[parameter_count(self.settings.feature_count, self.attention_dim) - 1] -= score
+        # the summands of the heads, or the bias of the linear score, which a hidden layer follows
+        if self.settings.heads:
+            theta[-self.settings.heads :] -= score
+        else:
+            theta[parameter_count(self.settings.feature_count, self.attention_dim) - 1] -= score
         return replace(self, theta=theta)
 
     # -- scoring -----------------------------------------------------------------------------------
@@ -245,19 +267,18 @@ class Namm:
             parts.append(neighbours(known[..., -1], ages, radius, missing, span))
         return torch.cat(parts, dim=-1)
 
-    def scores(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor, heads: Tensor | None = None) -> Tensor:
         """How much each token is worth keeping, higher is better: `bam`, then one linear unit
-        (arXiv 2410.13166, section 3), and beside it a hidden layer with GELU.
+        (arXiv 2410.13166, section 3), beside it a hidden layer with GELU, and at last the factor
+        and the summand of the token's head.
 
-        features: [..., N, d], oldest token first. Returns [..., N] in float32.
+        features: [..., N, d], oldest token first. heads: the number of each token's KV head among
+        those of all layers, an integer tensor that broadcasts to [..., N]; only where
+        `settings.heads`. Returns [..., N] in float32.
         """
-        settings = self.settings
-        shapes = parameter_shapes(settings.feature_count, self.attention_dim, settings.mlp_hidden)
-        pieces = torch.split(self.theta, [math.prod(shape) for shape in shapes])
-        weights = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        attention, (weight, bias, *layer) = (
-            (weights[:4], weights[4:]) if self.attention_dim else ([], weights)
-        )
+        parts = self.weights(self.theta)
+        attention, weight, bias = parts.attention, parts.weight, parts.bias
+        layer = parts.hidden
         # 16-bit scores would move tokens across the threshold, so an autocast around the model
         # must not reach in here
         with torch.autocast(features.device.type, enabled=False):
@@ -267,7 +288,24 @@ class Namm:
                 # transposed: contiguous input goes to oneDNN, which compiles and keeps a GELU for
                 # every number of tokens
                 score = score + gelu(linear(seen, layer[0].T, layer[1]).mT).mT @ layer[2]
-            return score.squeeze(-1)
+            score = score.squeeze(-1)
+            if not parts.heads:
+                return score
+            assert heads is not None, "a NAMM with heads of their own has to know which they are"
+            factor, summand = parts.heads
+            return score * (1.0 + factor[heads]) + summand[heads]
+
+    def weights(self, theta: Tensor) -> NammWeights:
+        """A vector `[P]` of this form in its parts, which share its memory."""
+        settings = self.settings
+        shapes = parameter_shapes(*_sizes(settings, self.attention_dim))
+        pieces = torch.split(theta, [math.prod(shape) for shape in shapes])
+        found = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        start = 4 if self.attention_dim else 0
+        stop = start + 2 + (3 if settings.mlp_hidden else 0)
+        return NammWeights(
+            found[:start], found[start], found[start + 1], found[start + 2 : stop], found[stop:]
+        )
 
     def _header(self) -> dict[str, Any]:
         return {"attention_dim": self.attention_dim, **self.settings.header()}
@@ -286,6 +324,10 @@ class Namm:
             f"Namm(parameters={len(self.theta)}, attention_dim={self.attention_dim}, "
             f"fingerprint='{self.fingerprint}')"
         )
+
+
+def _sizes(settings: NammSettings, attention_dim: int) -> tuple[int, int, int, int]:
+    return settings.feature_count, attention_dim, settings.mlp_hidden, settings.heads
 
 
 def _floats(name: str, values: Tensor | NDArray[Any] | None) -> Tensor:

@@ -23,7 +23,8 @@ SMALLEST_ATTENTION = 1e-4  # less means nothing, and a logarithm would magnify i
 class NammSettings:
     """The form of a NAMM; the defaults are the published one (arXiv 2410.13166).
 
-    A token's state `[W]` is the averaged spectrogram and then, with `replay`, one more number.
+    A token's state `[W]` is the averaged spectrogram, then with `norms` two more numbers and with
+    `replay` one.
     Raises NammFileError for settings that contradict each other.
     """
 
@@ -37,6 +38,12 @@ class NammSettings:
     """Tokens to either side whose replayed attention is a feature too; costs no memory."""
     mlp_hidden: int = 0
     """Units of a hidden layer beside the linear score; the published NAMM has none."""
+    norms: bool = False
+    """Remember the length of the token's key and of its value."""
+    heads: int = 0
+    """KV heads of all layers of the one model that it serves, each of which has a factor and a
+    summand for its scores; 0 for a NAMM that serves every model.
+    """
 
     def __post_init__(self) -> None:
         if self.neighbour_radius < 0 or (self.neighbour_radius and not self.replay):
@@ -44,11 +51,13 @@ class NammSettings:
                 f"neighbour_radius must be 0 or more, and above 0 only with replay, got "
                 f"{self.neighbour_radius}."
             )
+        if self.heads < 0:
+            raise NammFileError(f"heads must be 0 or more, got {self.heads}.")
 
     @property
     def state_width(self) -> int:
         """Numbers remembered of one token, W."""
-        return self.spectrogram.bins + self.replay
+        return self.spectrogram.bins + 2 * self.norms + self.replay
 
     @property
     def feature_count(self) -> int:
@@ -56,11 +65,11 @@ class NammSettings:
         return self.recency.size + self.state_width + 2 * self.neighbour_radius
 
     def scaled(self, state: Tensor) -> Tensor:
-        """A state `[..., N, W]` in float32: averages as they are, replayed attention, which spans
-        decades, as its logarithm. Means and variances are taken of it.
+        """A state `[..., N, W]` in float32: averages as they are, norms and replayed attention,
+        which spans decades, as their logarithms. Means and variances are taken of it.
         """
-        averages, maxima = torch.split(state.float(), [self.spectrogram.bins, self.replay], dim=-1)
-        return torch.cat([averages, maxima.clamp_min(SMALLEST_ATTENTION).log()], dim=-1)
+        averages, others = torch.tensor_split(state.float(), [self.spectrogram.bins], dim=-1)
+        return torch.cat([averages, others.clamp_min(SMALLEST_ATTENTION).log()], dim=-1)
 
     def header(self) -> dict[str, Any]:
         """The settings as plain values for a file; what is off by default is left out."""

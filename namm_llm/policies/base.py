@@ -47,6 +47,11 @@ class EvictionPolicy(ABC):
     """Whether queries are kept for it: true for every `ObservingPolicy`."""
 
     @property
+    def label(self) -> str:
+        """What results call it: its name, and what tells two of that name apart."""
+        return self.name
+
+    @property
     def rotates(self) -> bool:
         """Whether it uses `Observation.rotation`, for query replay or for itself, which takes a
         model with RoPE.
@@ -74,6 +79,11 @@ class EvictionPolicy(ABC):
     def sinks(self) -> int:
         """First tokens of the text that always stay, unless the user says otherwise."""
         return 0
+
+    def check_model(self, layers: int, kv_heads: int) -> None:  # noqa: B027 (most serve every model)
+        """Raises PolicyError if it cannot serve a model of so many layers that evict, with so many
+        KV heads each.
+        """
 
     def protect_recent(self, limit: int) -> int:
         """Newest tokens that always stay, out of `limit` tokens a head, unless the user says
@@ -169,10 +179,11 @@ class ObservingPolicy(EvictionPolicy):
         """
         return False
 
-    def score_layer(self, heads: Sequence[HeadTokens], seen: int) -> list[Tensor]:
+    def score_layer(self, heads: Sequence[HeadTokens], seen: int, layer: int) -> list[Tensor]:
         """Scores `[N_g]` of all G heads of a layer together, where `scores_layer_at_once`.
 
         heads: the tokens of each; keys and values may be 8-bit. seen: tokens of the text so far.
+        layer: its number among those that evict.
         """
         raise NotImplementedError(f"{type(self).__name__} scores head by head")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from namm_llm.attention.observation import Observation
+from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
 from namm_llm.policies.base import RECENT, ObservingPolicy
 from namm_llm.tokens import HeadTokens
@@ -38,6 +39,10 @@ class NammPolicy(ObservingPolicy):
     """Keep the state in float32, as the published code does, instead of in half precision."""
 
     @property
+    def label(self) -> str:
+        return f"{self.name} {self.namm.fingerprint}"
+
+    @property
     def rotates(self) -> bool:
         return self.namm.settings.replay
 
@@ -61,16 +66,27 @@ class NammPolicy(ObservingPolicy):
     def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
         settings = self.namm.settings
         spectrogram = settings.spectrogram
-        average, replayed = torch.split(
-            tokens.state.float(), [spectrogram.bins, settings.replay], dim=1
+        average, norms, replayed = torch.split(
+            tokens.state.float(), [spectrogram.bins, 2 * settings.norms, settings.replay], dim=1
         )
         if spectrogram.bins:
             average = observation.fold(spectrogram, average)
+        if settings.norms:
+            vectors = (tokens.keys, tokens.values)
+            norms = torch.stack([vector.float().norm(dim=1) for vector in vectors], 1)
         if settings.replay:
             start = observation.new_start - spectrogram.hop
             largest = observation.max_replayed_attention(start)
             replayed = torch.maximum(replayed, largest[:, None])
-        return torch.cat([average, replayed], dim=1)
+        return torch.cat([average, norms, replayed], dim=1)
+
+    def check_model(self, layers: int, kv_heads: int) -> None:
+        heads = self.namm.settings.heads
+        if heads and heads != layers * kv_heads:
+            raise PolicyError(
+                f"this NAMM serves models of {heads} KV heads in all layers together, and this one "
+                f"has {layers} layers of {kv_heads}: choose another policy, or distil one for it."
+            )
 
     def score(self, tokens: HeadTokens, observation: Observation) -> Tensor:
         ages = observation.query_stop - 1 - tokens.positions
@@ -81,14 +97,21 @@ class NammPolicy(ObservingPolicy):
     def scores_layer_at_once(self) -> bool:
         return not self.namm.attention_dim  # its attention is within one head
 
-    def score_layer(self, heads: Sequence[HeadTokens], seen: int) -> list[Tensor]:
+    def score_layer(self, heads: Sequence[HeadTokens], seen: int, layer: int) -> list[Tensor]:
         lengths = [len(head) for head in heads]
         ages = seen - 1 - torch.cat([head.positions for head in heads])
         namm = self._on_device_of(ages)
         state = torch.cat([head.state for head in heads])
         features = namm.features(state, ages, lengths, seen)
-        scores = torch.cat([namm.scores(part) for part in torch.split(features, _TOGETHER)])
-        return list(torch.split(scores, lengths))
+        parts = torch.split(features, _TOGETHER)
+        numbers: Sequence[Tensor | None] = [None] * len(parts)
+        if namm.settings.heads:
+            first = layer * len(heads)
+            numbered = torch.arange(first, first + len(heads), device=ages.device)
+            counts = torch.tensor(lengths, device=ages.device)
+            numbers = torch.split(numbered.repeat_interleave(counts), _TOGETHER)
+        scores = [namm.scores(*part) for part in zip(parts, numbers, strict=True)]
+        return list(torch.split(torch.cat(scores), lengths))
 
     def _on_device_of(self, tensor: Tensor) -> Namm:
         if self.namm.theta.device == tensor.device:

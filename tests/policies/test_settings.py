@@ -117,7 +117,8 @@ def test_settings_describe_themselves_and_compare():
         == "h2o, budget 2048, layer"
     )
     namm = Namm.zeros()
-    assert make_cache_config("namm", namm=namm).describe() == "namm, threshold 0, head"
+    name = f"namm {namm.fingerprint}"
+    assert make_cache_config("namm", namm=namm).describe() == f"{name}, threshold 0, head"
     assert make_cache_config("namm", namm=namm) == make_cache_config("namm", namm=Namm.zeros())
     assert set(POLICIES) == {
         "full",

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from namm_llm.attention.observation import Observation
 from namm_llm.cache import ManagedCache
+from namm_llm.errors import NammFileError, PolicyError
 from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
 from namm_llm.policies import namm as module
@@ -29,13 +30,15 @@ class OneByOne(NammPolicy):
         return False
 
 
-def without_attention(num_bins: int = 0, recency: int = 0, radius: int = 3) -> Namm:
+def without_attention(num_bins: int = 0, recency: int = 0, radius: int = 3, heads: int = 0) -> Namm:
     settings = NammSettings(
         Spectrogram(num_bins=num_bins),
         Recency(recency),
         replay=True,
         neighbour_radius=radius,
         mlp_hidden=4,
+        norms=heads > 0,
+        heads=heads,
     )
     zeros = Namm.zeros(0, settings)
     theta = torch.randn(len(zeros.theta), generator=torch.Generator().manual_seed(1))
@@ -60,14 +63,36 @@ def test_together_is_one_by_one(lengths, piece, num_bins, recency, monkeypatch):
     monkeypatch.setattr(module, "_TOGETHER", piece)
     policy = NammPolicy(without_attention(num_bins, recency))
     heads = [segment(tokens, policy.state_width) for tokens in lengths]
-    found = policy.score_layer([shown for shown, _ in heads], STOP)
+    found = policy.score_layer([shown for shown, _ in heads], STOP, 0)
     for together, (shown, observation) in zip(found, heads, strict=True):
         assert together.shape == (len(shown),)
         torch.testing.assert_close(together, policy.score(shown, observation), atol=1e-5, rtol=1e-5)
 
 
+def test_heads_of_their_own_change_the_scores_of_these_heads():
+    policy = NammPolicy(without_attention(heads=6))
+    heads = [segment(tokens, policy.state_width)[0] for tokens in (30, 0, 77)]
+    parts = policy.namm.weights(policy.namm.theta)
+    for part in parts.heads:
+        part.zero_()
+    plain = policy.score_layer(heads, STOP, 1)
+    parts.heads[0][5], parts.heads[1][3] = 1.0, 10.0
+    first, _, last = policy.score_layer(heads, STOP, 1)
+    torch.testing.assert_close(first, plain[0] + 10.0)
+    torch.testing.assert_close(last, 2.0 * plain[2])
+    for found, expected in zip(policy.score_layer(heads, STOP, 0), plain, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_namm_of_other_heads_is_refused():
+    with pytest.raises(PolicyError, match=r"models of 6 KV heads .* 2 layers of 2"):
+        ManagedCache.for_model(random_llama(layers=2), NammPolicy(without_attention(heads=6)))
+
+
 def test_attention_between_tokens_stays_within_its_head():
     assert not NammPolicy(Namm.zeros()).scores_layer_at_once
+    with pytest.raises(NammFileError, match="without attention only"):
+        Namm.zeros(8, NammSettings(replay=True, heads=4))
     assert NammPolicy(without_attention()).scores_layer_at_once
 
 
@@ -115,7 +140,7 @@ def test_scoring_never_waits_for_the_device(num_bins, recency):
     policy = NammPolicy(without_attention(num_bins, recency))
     heads = [segment(tokens, policy.state_width) for tokens in (30, 1, 77)]
     with Waits() as waits:
-        policy.score_layer([shown for shown, _ in heads], STOP)
+        policy.score_layer([shown for shown, _ in heads], STOP, 0)
         for head in heads:
             policy.score(*head)
     assert not waits.found

@@ -62,6 +62,21 @@ DOCUMENTS = 16
     click.option(
         "--rate", metavar="R", type=float, help="Highest learning rate.  [default: 0.005]"
     ),
+    click.option(
+        "--labels",
+        metavar="L",
+        help="questions: a token is worth what questions pay to it; repeat: what the document pays "
+        "to it that comes a second time.  [default: questions]",
+    ),
+    click.option(
+        "--loss",
+        metavar="L",
+        help="needed: which tokens are needed; ranking: which of two is needed more.  "
+        "[default: needed]",
+    ),
+    click.option(
+        "--batch", metavar="N", type=int, help="Heads that make a gradient step.  [default: 8]"
+    ),
     FAMILY_OPTION,
     click.option(
         "--keep-rounds",
@@ -85,7 +100,8 @@ def distil(given: dict[str, Any]) -> None:
     began = time.perf_counter()
     rounds = RoundFiles(out, keep="keep_rounds" in given)
     count = given.get("documents", DOCUMENTS)
-    documents = source.train_documents(tasks, given.get("seed", 0), count)
+    labels = given.get("labels", "questions")
+    documents = source.train_documents(tasks, given.get("seed", 0), count, labels)
     tokens = sum(len(each.document) for each in documents)
     tell(
         f"Distilling for {loaded.model_id}: {len(documents)} documents, {tokens} tokens, tasks "
@@ -102,7 +118,9 @@ def distil_settings(given: dict[str, Any]) -> DistilSettings:
     """Only what was given; the rest has its defaults."""
     from namm_lab.train import DistilSettings
 
-    names = ("steps", "rounds", "budget", "budget_scope", "rate", "interval", "seed")
+    names = (
+        "steps", "rounds", "budget", "budget_scope", "rate", "interval", "seed", "loss", "batch",
+    )  # fmt: skip
     return DistilSettings(**{name: given[name] for name in names if name in given})
 
 

@@ -243,7 +243,10 @@ def zeros(given: dict[str, Any], source: SampleSource, interval: int) -> Namm:
     """Parameters of zero with the model's own statistics, so that steps in every direction are
     alike.
     """
-    return fit(source, family(given), DOCUMENTS, 0, interval)
+    from namm_lab.train.families import for_model
+
+    form = for_model(family(given), source.loaded.model)
+    return fit(source, form, DOCUMENTS, 0, interval)
 
 
 def line_of(row: dict[str, Any]) -> str:

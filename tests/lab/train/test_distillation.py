@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
 import torch
 
 from namm_lab.train import DistilSettings, TrainDocument, distil
-from namm_lab.train.collection import collect
+from namm_lab.train.collection import FeatureSample, collect
+from namm_lab.train.distillation import _initial, _train
 from namm_lab.train.families import FAMILIES, family
 from namm_lab.train.target_attention import target_attention
 from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
-from namm_llm.namm import Namm, NammSettings
+from namm_llm.errors import UsageError
+from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
 from tests.architectures import random_ids, random_llama
 
@@ -38,6 +43,37 @@ def test_labels_are_the_most_that_any_later_query_paid(llama):
         paid = attention[0, :, 200:, :200].amax(1)
         expected = torch.stack([paid[:2].amax(0), paid[2:].amax(0)])
         torch.testing.assert_close(found[layer], expected, atol=1e-5, rtol=0)
+
+
+def test_labels_do_not_depend_on_where_the_queries_are_cut(llama):
+    """The repetition is longer than an interval."""
+    given = TrainDocument(document().document, random_ids(1, 700, 5)[0].tolist())
+    cut = TrainDocument(given.document, given.queries[:450])
+    for whole, part in zip(
+        target_attention(llama, given), target_attention(llama, cut), strict=True
+    ):
+        assert torch.all(whole >= part)
+        assert not torch.equal(whole, part)
+
+
+def test_ranking_tells_heads_apart_that_look_alike(llama):
+    """Two heads of the same features, of which one is paid much more: each has a budget of its
+    own.
+    """
+    state = torch.rand(64, 1, generator=torch.Generator().manual_seed(0))
+    ages = torch.arange(63, -1, -1)
+    samples = [
+        FeatureSample(state, ages, worth * state[:, 0], head)
+        for head, worth in ((0, 1.0), (1, 0.1))
+    ]
+    form = Namm.zeros(0, NammSettings(Spectrogram(num_bins=0), Recency(0), replay=True, heads=2))
+    settings = DistilSettings(steps=200, batch=2, loss="ranking")
+    namm = _train(_initial(form, samples, 0), samples, settings, random.Random(0), None)
+    features = namm.features(state, ages)
+    first, second = (namm.scores(features, torch.tensor(head)) for head in (0, 1))
+    assert first.median() > second.max()
+    with pytest.raises(UsageError, match="needed or ranking, not 'hinge'"):
+        DistilSettings(loss="hinge")
 
 
 def test_a_sample_is_one_head_at_one_eviction_step(llama):
@@ -94,7 +130,8 @@ def test_each_family_is_learnt_and_evicts(llama, name):
         steps=20, rounds=2, interval=64, batch=4, budget=0.3, rate=1e-3, enough=0.1
     )
     namm = distil(llama, [document()], settings, family=form)
-    assert namm.settings == form.settings
+    heads = 4 if form.settings.heads else 0
+    assert namm.settings == replace(form.settings, heads=heads)
     cache = ManagedCache.for_model(llama, settings.config(namm))
     for piece in torch.split(random_ids(1, 192), 64, 1):
         llama(piece, past_key_values=cache)

@@ -59,6 +59,16 @@ def test_a_train_document_is_one_conversation(loaded, prompts):
     assert whole(loaded, document.document + document.queries) == expected
 
 
+def test_a_repeated_document_comes_again_after_the_request(loaded, prompts):
+    source = SampleSource(loaded, (300,))
+    (given,) = source.train_documents(["prose"], 0, 1, "repeat")
+    text = given.document[prompts.head_tokens :]
+    assert given.queries[-len(text) :] == text
+    assert "Repeat" in prompts.decode(given.queries[: -len(text)])
+    with pytest.raises(UsageError, match="questions or repeat, not 'answers'"):
+        source.train_documents(["prose"], 0, 1, "answers")
+
+
 def test_the_same_arguments_draw_the_same_and_splits_share_nothing(loaded):
     source = SampleSource(loaded, (100, 200), questions=2)
     documents = source.eval_documents("train", ["fact", "values"], 3, 3)
