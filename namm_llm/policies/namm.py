@@ -18,6 +18,7 @@ from namm_llm.namm import Namm
 from namm_llm.policies.base import RECENT, ObservingPolicy
 from namm_llm.tokens import HeadTokens
 
+_SINKS = 4  # as StreamingLLM keeps (arXiv 2309.17453)
 _TOGETHER = 8192  # tokens scored at a time: their hidden layer stays in a core's cache
 
 
@@ -53,6 +54,11 @@ class NammPolicy(ObservingPolicy):
     @property
     def state_dtype(self) -> torch.dtype:
         return torch.float32 if self.exact else torch.float16
+
+    @property
+    def sinks(self) -> int:
+        # a head that is given little would lose the tokens that its attention rests on
+        return _SINKS if self.namm.settings.heads else 0
 
     def protect_recent(self, limit: int) -> int:
         return min(RECENT, limit // 8)
