@@ -221,7 +221,8 @@ def select_tokens(
     elif config.budget_scope == "head":
         kept = [by_budget([s], [f], limit)[0] for s, f in zip(scores, forced, strict=True)]
     else:
-        forced = with_floor(scores, forced, int(config.head_floor * limit))
+        floor = max(config.head_floor, config.policy.head_floor)
+        forced = with_floor(scores, forced, int(floor * limit))
         kept = by_budget(scores, forced, limit * len(scores))
     return [None if len(k) == len(s) else k for k, s in zip(kept, scores, strict=True)]
 

@@ -15,7 +15,9 @@ from namm_llm.models.locate import NAMM_FILE
 _HERE = Path(__file__).parent
 # a NAMM serves every quantisation and every fine-tuned form of a model; sizes are all that each of
 # these shows in its header, and no other model that we know has just these
-_SHIPPED = {("llama", 30, 9, 3, 64, 49152, 8192): "smollm2-135m"}
+_SHIPPED: dict[tuple[str | int | None, ...], str] = {
+    ("llama", 30, 9, 3, 64, 49152, 8192): "smollm2-135m"
+}
 _LICENCE = re.compile(r"^license: *(\S.*?)\s*$", re.MULTILINE)
 
 

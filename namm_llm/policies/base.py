@@ -76,6 +76,13 @@ class EvictionPolicy(ABC):
         return torch.float32
 
     @property
+    def head_floor(self) -> float:
+        """Share of its own budget that each head keeps where several share one, if the user asks
+        for no more.
+        """
+        return 0.0
+
+    @property
     def sinks(self) -> int:
         """First tokens of the text that always stay, unless the user says otherwise."""
         return 0

@@ -18,6 +18,8 @@ from namm_llm.namm import Namm
 from namm_llm.policies.base import RECENT, ObservingPolicy
 from namm_llm.tokens import HeadTokens
 
+# chosen on validation documents: docs/log/2026-11-30-namm-for-smollm2.md
+_HEAD_FLOOR = 0.25
 _SINKS = 4  # as StreamingLLM keeps (arXiv 2309.17453)
 _TOGETHER = 8192  # tokens scored at a time: their hidden layer stays in a core's cache
 
@@ -54,6 +56,10 @@ class NammPolicy(ObservingPolicy):
     @property
     def state_dtype(self) -> torch.dtype:
         return torch.float32 if self.exact else torch.float16
+
+    @property
+    def head_floor(self) -> float:
+        return _HEAD_FLOOR if self.namm.settings.heads else 0.0
 
     @property
     def sinks(self) -> int:

@@ -15,7 +15,7 @@ from namm_llm.namm import Namm, NammSettings, Recency, Spectrogram
 from namm_llm.policies import NammPolicy
 from namm_llm.policies import namm as module
 from namm_llm.tokens import HeadTokens
-from tests.architectures import random_llama
+from tests.architectures import random_ids, random_llama
 from tests.cache.test_no_eviction import left_padded
 
 STOP = 100
@@ -82,6 +82,20 @@ def test_heads_of_their_own_change_the_scores_of_these_heads():
     torch.testing.assert_close(last, 2.0 * plain[2])
     for found, expected in zip(policy.score_layer(heads, STOP, 0), plain, strict=True):
         assert torch.equal(found, expected)
+
+
+def test_a_head_of_low_scores_keeps_its_part_of_an_equal_share():
+    namm, model = without_attention(heads=4), random_llama(layers=2)
+    summands = namm.weights(namm.theta).heads[1]
+    summands += torch.tensor([0.0, 0.0, 0.0, -1e6])
+    cache = ManagedCache.for_model(
+        model, NammPolicy(namm), budget=0.5, interval=64, budget_scope="model", protect_recent=4
+    )
+    for piece in torch.split(random_ids(1, 256), 64, 1):
+        model(piece, past_key_values=cache)
+    (first, second) = (layer[0] for layer in cache.kept_tokens())
+    assert second[1] == 32  # a quarter of 128
+    assert sum(first) + sum(second) == 4 * 128
 
 
 def test_a_namm_of_other_heads_is_refused():
