@@ -15,40 +15,24 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, linear
 
 from namm_llm.errors import NammFileError
 from namm_llm.namm import files
-from namm_llm.namm.bam import BamWeights, bam
-from namm_llm.namm.layout import ATTENTION_DIM, attention_dim_of, parameter_count, parameter_shapes
+from namm_llm.namm.layout import ATTENTION_DIM, attention_dim_of, parameter_count
 from namm_llm.namm.neighbours import neighbours, separated
 from namm_llm.namm.recency import recency
 from namm_llm.namm.reference import Member, read_reference
 from namm_llm.namm.settings import PUBLISHED, SMALLEST_ATTENTION, NammSettings
+from namm_llm.namm.weights import NammWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMALLEST_DEVIATION = 1e-7  # a feature that never varied must not divide by zero
-
-
-class NammWeights(NamedTuple):
-    """The parameters of a NAMM in their parts."""
-
-    attention: list[Tensor]
-    """The fields of `BamWeights`; empty without attention."""
-    weight: Tensor
-    """`[d, 1]`, of the linear score."""
-    bias: Tensor
-    """`[1]`."""
-    hidden: list[Tensor]
-    """Weights in, bias and weights out of the hidden layer; empty if there is none."""
-    heads: list[Tensor]
-    """Factors and summands `[heads]`; empty where no head has its own."""
 
 
 @final
@@ -276,36 +260,11 @@ class Namm:
         those of all layers, an integer tensor that broadcasts to [..., N]; only where
         `settings.heads`. Returns [..., N] in float32.
         """
-        parts = self.weights(self.theta)
-        attention, weight, bias = parts.attention, parts.weight, parts.bias
-        layer = parts.hidden
-        # 16-bit scores would move tokens across the threshold, so an autocast around the model
-        # must not reach in here
-        with torch.autocast(features.device.type, enabled=False):
-            seen = bam(features.float(), BamWeights(*attention)) if attention else features.float()
-            score = linear(seen, weight.T, bias)
-            if layer:
-                # transposed: contiguous input goes to oneDNN, which compiles and keeps a GELU for
-                # every number of tokens
-                score = score + gelu(linear(seen, layer[0].T, layer[1]).mT).mT @ layer[2]
-            score = score.squeeze(-1)
-            if not parts.heads:
-                return score
-            assert heads is not None, "a NAMM with heads of their own has to know which they are"
-            factor, summand = parts.heads
-            return score * (1.0 + factor[heads]) + summand[heads]
+        return self.weights(self.theta).scores(features, heads)
 
     def weights(self, theta: Tensor) -> NammWeights:
         """A vector `[P]` of this form in its parts, which share its memory."""
-        settings = self.settings
-        shapes = parameter_shapes(*_sizes(settings, self.attention_dim))
-        pieces = torch.split(theta, [math.prod(shape) for shape in shapes])
-        found = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-        start = 4 if self.attention_dim else 0
-        stop = start + 2 + (3 if settings.mlp_hidden else 0)
-        return NammWeights(
-            found[:start], found[start], found[start + 1], found[start + 2 : stop], found[stop:]
-        )
+        return NammWeights.split(theta, *_sizes(self.settings, self.attention_dim))
 
     def _header(self) -> dict[str, Any]:
         return {"attention_dim": self.attention_dim, **self.settings.header()}
