@@ -136,7 +136,6 @@ CALL_MODELS = {
     "namm_lab/reports/peers/worker.py",
     "namm_lab/tiny/evaluate.py",
     "namm_lab/tiny/trainer.py",
-    "namm_lab/train/target_attention.py",
 }
 
 
