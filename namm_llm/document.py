@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.combine import joined_config
 from namm_llm.config import CacheConfig, SamplingParams
 from namm_llm.config.header import config_from_dict, config_tensors, config_to_dict
 from namm_llm.documents.blocks import Text, TextBlocks
@@ -31,6 +32,7 @@ from namm_llm.documents.saved import (
 )
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
+from namm_llm.engine.forward import tokens_seen
 from namm_llm.engine.results import Generation, OnProgress
 from namm_llm.engine.session import Session
 from namm_llm.engine.stream import Stream
@@ -218,6 +220,48 @@ class Document:
             ) from error
         ids = () if text is None else session.format.document(text)
         return cls(session, cache, header.text_sha256, extra=header.extra, ids=ids)
+
+
+def combined(documents: Sequence[Document], separators: Text = "") -> Document:
+    """Documents that were read separately, one behind the other as one: their keys are turned to
+    the positions that they would have in one text, and nothing is read again.
+
+    Each brings its budget; what stands before the text is that of the first. separators: a text
+    between them, or one for each place; it is read, so the fewer tokens the better.
+
+    Raises UsageError for no document, CacheError for other models, other cache settings or sliding
+    windows, ContextError for more tokens than positions, ModelError for a model without RoPE.
+    """
+    if not documents:
+        raise UsageError("there is no document to combine; give at least one.")
+    first, others = documents[0], documents[1:]
+    single = isinstance(separators, str)
+    between = [str(separators)] * len(others) if single else list(separators)
+    if len(between) != len(others):
+        raise UsageError(
+            f"{len(documents)} documents have {len(others)} places between them, and there are "
+            f"{len(between)} separators; give one text, or one for each place."
+        )
+    session, cache, ids = first.session, first.cache, list(first._ids)
+    if any(each.session.loaded is not session.loaded for each in documents):
+        raise CacheError("documents that other models have read cannot be joined.")
+    known, own, head = True, first.cache.config.budget, session.format.head_tokens
+    for number, (other, text) in enumerate(zip(others, between, strict=True), 2):
+        if text:
+            cache, more = session.read(cache, [str(text)])
+            ids += more
+        start, count = tokens_seen(cache), tokens_seen(other.cache) - head
+        session.check_fits(count, start, "document", cache)
+        budget = None if own is None else own.times(number)
+        config = joined_config(
+            cache.config, other.cache.config, budget=budget, head=head, start=start
+        )
+        cache = session.join(cache, other.cache, head, config)
+        known = known and bool(other._ids)
+        ids += other._ids[head:]
+    whole = json.dumps([each._text_sha256 for each in documents] + [str(each) for each in between])
+    sha256 = hashlib.sha256(whole.encode()).hexdigest()
+    return Document(session, cache, sha256, ids=ids if known else ())
 
 
 def fingerprint_of(session: Session, config: CacheConfig, text_sha256: str) -> str:

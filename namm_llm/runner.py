@@ -19,7 +19,7 @@ from namm_llm.config import (
     split,
     takes_settings,
 )
-from namm_llm.document import Document, fingerprint_of
+from namm_llm.document import Document, combined, fingerprint_of
 from namm_llm.documents.blocks import Text, TextBlocks
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.results import Generation, OnProgress
@@ -46,8 +46,8 @@ class Runner:
     @classmethod
     @takes_settings("Runner.load", settings_of("load", "run", "cache"))
     def load(cls, model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -> Runner:
-        """A runner for a bundled model, a folder or a Hugging Face id; weights that this process
-        has already loaded are shared. Nothing is evicted without a policy or a budget.
+        """A runner for a bundled model, a folder or a Hugging Face id; loaded weights are shared.
+        Nothing is evicted without a policy or a budget.
 
         Raises UsageError for wrong settings and NammFileError for a wrong NAMM before anything is
         loaded, ModelError if the model cannot be loaded.
@@ -60,9 +60,7 @@ class Runner:
     def with_cache(
         self, policy: str | EvictionPolicy | CacheConfig | None = None, **settings: Any
     ) -> Runner:
-        """Another runner on the same weights and the same worker, with these cache settings and
-        prefix caches of its own. Raises UsageError for wrong settings.
-        """
+        """Another runner on the same weights, with these cache settings. Raises UsageError."""
         config = cache_config_of(self.model_id, policy=policy, **settings)
         return Runner(Session(self.loaded, config, self.session.options))
 
@@ -111,11 +109,11 @@ class Runner:
         return len(self.session.format.prompt(prompt, tools))
 
     def token_starts(self, text: str) -> list[int]:
-        """The character where each token of a text begins, in order."""
+        """The character where each token of a text begins."""
         return self.session.format.token_starts(text)
 
     def document_starts(self, text: str) -> list[int]:
-        """The character where each token that `read` reads begins; -1 before the document."""
+        """The character where each token that `read` reads begins; -1 before it."""
         return self.session.format.document_starts(text)
 
     def document_tokens(self, text: str, question: Question) -> int:
@@ -192,7 +190,7 @@ class Runner:
         which that message goes on after an empty line (a document, and then the question) reads
         only what is new. The result has no text; its usage says what was read.
 
-        options: `cancel` and `on_progress`, as of `stream`.
+        options: `cancel`, `on_progress`.
         """
         request = self.session.reading_request(messages)
         return self.session.answer([request], **options)[0]
@@ -202,10 +200,7 @@ class Runner:
         return conversation.remember(self.session, messages, tools)
 
     def recall(self, memory: Document) -> None:
-        """Go on with the conversation of a memory that `remember` gave, without reading it.
-
-        Raises UsageError for the memory of a document, CacheError for other cache settings.
-        """
+        """Go on with a conversation that `remember` gave. Raises UsageError, CacheError."""
         conversation.recall(self.session, memory)
 
     # -- documents ---------------------------------------------------------------------------------
@@ -224,6 +219,10 @@ class Runner:
         blocks = TextBlocks(text)
         cache, ids = self.session.read(None, blocks, on_progress)
         return Document(self.session, cache, blocks.sha256, ids=ids)
+
+    def combine(self, documents: Sequence[Document], separators: Text = "") -> Document:
+        """Documents that were read separately as one, without reading them; see `combined`."""
+        return combined(documents, separators)
 
     def memory_fingerprint(self, text: str) -> str:
         """`Document.fingerprint` of what `read` gives for a text, without reading it."""

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 _SMALLEST = torch.finfo(torch.float32).tiny
+_OPTIONAL = ("scales", "unrotated", "unrotated_scales")  # columns that not all tokens have
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,23 @@ class HeadTokens:
     """The N tokens of one KV head, oldest first."""
 
     keys: Tensor
-    """`[N, D]`, after RoPE at their original positions."""
+    """`[N, D]`, after RoPE, at the positions that attention sees."""
     values: Tensor
     """`[N, D]`."""
     positions: Tensor
-    """`[N]`, int32, ascending."""
+    """`[N]`, int32, ascending: places in the text."""
     state: Tensor
     """`[N, W]`, the policy's own."""
     scales: Tensor | None = None
     """None, or `[N, 2]` where keys and values are int8: the value of one step of the token's key
     and of its value, in the type that they had.
     """
+    unrotated: Tensor | None = None
+    """None, or the keys `[N, D]` as they are at position 0, where these are turned again and again
+    in less than float32; int8 if the keys are.
+    """
+    unrotated_scales: Tensor | None = None
+    """None, or `[N, 1]` where `unrotated` is int8."""
 
     def __len__(self) -> int:
         return self.positions.shape[0]
@@ -49,9 +56,12 @@ class HeadTokens:
         token's largest number.
         """
         (keys, key_scale), (values, value_scale) = quantise(self.keys), quantise(self.values)
-        return replace(
-            self, keys=keys, values=values, scales=torch.cat([key_scale, value_scale], dim=1)
-        )
+        scales = torch.cat([key_scale, value_scale], dim=1)
+        found = replace(self, keys=keys, values=values, scales=scales)
+        if self.unrotated is None:
+            return found
+        unrotated, own = quantise(self.unrotated)
+        return replace(found, unrotated=unrotated, unrotated_scales=own)
 
     def floats(self, part: slice = slice(None)) -> HeadTokens:
         """The tokens `part` with keys and values as floats; the same tensors if nothing was
@@ -107,6 +117,10 @@ class RaggedTokens:
     """`[G]`: tokens of each head."""
     scales: Tensor | None = None
     """None, or `[S, 2]` where keys and values are int8; see `HeadTokens`."""
+    unrotated: Tensor | None = None
+    """None, or `[S, D]`; see `HeadTokens`."""
+    unrotated_scales: Tensor | None = None
+    """None, or `[S, 1]`; see `HeadTokens`."""
 
     @classmethod
     def empty(
@@ -173,18 +187,19 @@ class RaggedTokens:
 
     def heads(self) -> list[HeadTokens]:
         """Views of the columns, one for each KV head."""
+        columns = self.columns()
         parts = zip(
-            *(torch.split(column, list(self.lengths)) for column in self.columns().values()),
-            strict=True,
+            *(torch.split(column, list(self.lengths)) for column in columns.values()), strict=True
         )
-        return [HeadTokens(*columns) for columns in parts]
+        return [HeadTokens(**dict(zip(columns, part, strict=True))) for part in parts]
 
     def floats(self) -> RaggedTokens:
         """All tokens with keys and values as floats."""
         if self.scales is None:
             return self
         keys, values = self.keys * self.scales[:, :1], self.values * self.scales[:, 1:]
-        return replace(self, keys=keys, values=values, scales=None)
+        plain = replace(self, scales=None, unrotated=None, unrotated_scales=None)
+        return replace(plain, keys=keys, values=values)
 
     def to(self, device: torch.device) -> RaggedTokens:
         """The same on another device."""
@@ -203,7 +218,8 @@ class RaggedTokens:
 
 def _columns(tokens: HeadTokens | RaggedTokens) -> dict[str, Tensor]:
     columns = {name: getattr(tokens, name) for name in ("keys", "values", "positions", "state")}
-    return columns if tokens.scales is None else {**columns, "scales": tokens.scales}
+    optional = {name: getattr(tokens, name) for name in _OPTIONAL}
+    return columns | {name: column for name, column in optional.items() if column is not None}
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,19 @@ class NammIndex(Runnable[str, Combined]):
     """Answers a question from the documents that a vector store finds, each of which was read once.
 
     chat: asks them. k: how many documents are asked, in one batch. hits: how many pieces are looked
-    at to find them.
+    at to find them. combine: ask the documents joined as one, instead of each by itself.
     """
 
-    def __init__(self, chat: ChatNamm, store: VectorStore, *, k: int = 3, hits: int = 12) -> None:
-        self.chat, self.store, self.k, self.hits = chat, store, k, hits
+    def __init__(
+        self,
+        chat: ChatNamm,
+        store: VectorStore,
+        *,
+        k: int = 3,
+        hits: int = 12,
+        combine: bool = False,
+    ) -> None:
+        self.chat, self.store, self.k, self.hits, self.combine = chat, store, k, hits, combine
 
     @classmethod
     def from_documents(
@@ -87,7 +95,8 @@ class NammIndex(Runnable[str, Combined]):
         files = list(dict.fromkeys(hit.metadata[KEY] for hit in hits if KEY in hit.metadata))
         call = self.chat._folded(dict(given))._call()
         owner = self.chat._runners
-        return ask_documents(call, files[: self.k], question, owner=owner, cancel=cancel)
+        options = {"owner": owner, "combine": self.combine, "cancel": cancel}
+        return ask_documents(call, files[: self.k], question, **options)
 
 
 def _pieces(document: Document, characters: int) -> list[Document]:

@@ -131,6 +131,9 @@ class Call:
     @property
     def window(self) -> int | None:
         """Tokens that prompt and answer may have together; None for no limit."""
+        owner = self.runner.session if self.memory is None else self.memory.cache
+        if owner.reads_any_length:
+            return None
         positions = self.runner.context_window
         if positions is None or self.memory is None:
             return positions

@@ -78,23 +78,30 @@ def ask_documents(
     *,
     owner: object,
     sentences: int = 3,
+    combine: bool = False,
     cancel: threading.Event | None = None,
 ) -> Combined:
     """The combined answer of the memories in these files. UsageError for none.
 
     owner: the memories are closed when it is gone, at the latest. sentences: most of them that a
-    source is shown with.
+    source is shown with. combine: ask the memories joined as one, instead of each by itself and the
+    model once more for one answer; each source then has the one answer.
     """
     paths = [Path(file) for file in dict.fromkeys(map(os.fspath, files))]
     if not paths:
         raise UsageError("there is no document to ask; the retriever found none with a memory.")
     memories = [OPEN.open(path, call.runner, owner) for path in paths]
-    answers = call.runner.ask_each(memories, question, call.params, cancel=cancel)
+    if combine:
+        joined = call.runner.combine(memories)
+        answers = [joined.ask(question, call.params, cancel=cancel)] * len(memories)
+    else:
+        answers = call.runner.ask_each(memories, question, call.params, cancel=cancel)
     sources = tuple(
         Source(path, answer, _shown(call.runner, memory, path, answer.text, sentences))
         for path, memory, answer in zip(paths, memories, answers, strict=True)
     )
-    whole = answers[0] if len(answers) == 1 else _combine(call, answers, question, cancel)
+    single = combine or len(answers) == 1
+    whole = answers[0] if single else _combine(call, answers, question, cancel)
     return Combined(whole.text.strip(), whole.finish_reason, sources)
 
 

@@ -100,7 +100,7 @@ def _counter(runner: Runner) -> CountTokens:
 def _check_fits(runner: Runner, samples: list[Sample]) -> None:
     """ContextError for a sample that needs more positions than the model was trained on."""
     positions, count = runner.context_window, _counter(runner)
-    for sample in samples if positions is not None else ():
+    for sample in samples if positions is not None and not runner.session.reads_any_length else ():
         longest = max(
             count(each.prompt + (each.answer if each.is_continuation else ""))
             for each in sample.questions

@@ -63,5 +63,7 @@ def _function(module: str, function: str) -> Callable[..., Any]:
 
 def gather(heads: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> RaggedTokens:
     """`RaggedTokens.gather`, with a kernel where one can be used."""
-    gathered: RaggedTokens = (kernel("gather", heads[0].keys) or RaggedTokens.gather)(heads, keep)
+    # the kernel moves five columns
+    run = None if heads[0].unrotated is not None else kernel("gather", heads[0].keys)
+    gathered: RaggedTokens = (run or RaggedTokens.gather)(heads, keep)
     return gathered

@@ -1,7 +1,7 @@
-"""Rotary positions (RoPE, arXiv 2104.09864): moving queries that are already rotated to a later
-position.
+"""Rotary positions (RoPE, arXiv 2104.09864): moving queries and keys that are already rotated to
+another position.
 
-Rotations add up, so a query of position p becomes the same query at p + shift without the model and
+Rotations add up, so what stands at position p becomes the same at p + shift without the model and
 without its values before RoPE.
 """
 
@@ -53,6 +53,20 @@ class Rotation:
         first, second, rest = torch.tensor_split(vectors.float(), [planes, 2 * planes], dim=-1)
         turned = torch.complex(first.contiguous(), second.contiguous()) * factors
         return torch.cat([turned.real, turned.imag, rest], -1)
+
+    def turn_each(self, rows: Tensor, shifts: Tensor) -> Tensor:
+        """Rotated rows `[N, D]`, each moved by its own number of positions (int `[N]`), in
+        float32.
+        """
+        planes = len(self.frequencies)
+        steps = torch.tensor(self.frequencies, dtype=torch.float64, device=rows.device)
+        angle = shifts.to(rows.device, torch.float64)[:, None] * steps
+        cos, sin = angle.cos().float(), angle.sin().float()
+        turned = rows.to(torch.float32, copy=True)
+        first, second, _ = torch.tensor_split(rows.float(), [planes, 2 * planes], dim=-1)
+        torch.mul(first, cos, out=turned[:, :planes]).addcmul_(second, sin, value=-1)
+        torch.mul(second, cos, out=turned[:, planes : 2 * planes]).addcmul_(first, sin)
+        return turned
 
 
 # all heads and layers turn alike, and a copy to a device waits

@@ -51,12 +51,14 @@ class BatchLayer(PendingLayer):
         values: Tensor,
         padding: Tensor | None,
         scale: float,
+        positions: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[int]:
         """Store keys and values `[B, G, T, D]` and attend with queries `[B, H, T, D]`, into `out`
         `[B, H, T, D]`, zeros, which stay at padding (bool `[B, T]`, false there). Yields the row of
         a sequence wherever an eviction step is due, for the caller to run it.
 
-        Raises CacheError for another number of sequences than the cache holds.
+        positions: `[B][T]`, at which the model rotated queries and keys; needed where those of the
+        cache are compact. Raises CacheError for another number of sequences than the cache holds.
         """
         self._initialize(keys, scale)
         if len(query) != len(self.sequences):
@@ -67,10 +69,22 @@ class BatchLayer(PendingLayer):
             real = slice(None) if padding is None else _real_columns(padding[row])
             new = query[row, :, real], keys[row, :, real], values[row, :, real]
             attended = query.new_empty(*new[0].shape[:2], values.shape[-1])
-            for _ in sequence.extend(attended, *new):
+            for _ in sequence.extend(
+                attended, *new, *self.rotated_at(sequence, positions, row, real)
+            ):
                 yield row
             out[row, :, real] = attended
         self.columns += query.shape[2]
+
+    def rotated_at(
+        self,
+        sequence: Any,
+        positions: Sequence[Sequence[int]] | None,
+        row: int,
+        real: slice | Tensor,
+    ) -> tuple[Any, ...]:
+        """More arguments of a sequence's `extend`, for one that turns what it is given."""
+        return ()
 
     def _initialize(self, keys: Tensor, scale: float) -> None:
         if not self.sequences:

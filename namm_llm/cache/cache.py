@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 
 from namm_llm.cache.batch import BatchLayer
 from namm_llm.cache.layer import ManagedLayer, joined, layers_for
+from namm_llm.cache.positions import GivenPositions
 from namm_llm.cache.sliding import SlidingLayer
 from namm_llm.cache.state import check_settings, fill_layers, layers_state
 from namm_llm.cache.stats import CacheStats
@@ -40,11 +41,13 @@ class ManagedCache(Cache):
     layers: list[BatchLayer]  # type: ignore[assignment]
     """One for each layer of the model."""
     on_eviction: Callable[[EvictionEvent], None] | None = None
-    """Called at every eviction step of every layer, right before tokens are removed. Forks do not
-    inherit it.
-    """
+    """Called at every eviction step, right before tokens are removed. Forks do not inherit it."""
     stopwatch: Stopwatch | None = None
     """Times the stages of the eviction steps. Forks do not inherit it."""
+
+    def __init__(self, *, layers: Sequence[Any]) -> None:
+        super().__init__(layers=list(layers))
+        self._given = GivenPositions()
 
     @classmethod
     @takes_settings("ManagedCache.for_model", settings_of("cache", "text"))
@@ -69,11 +72,9 @@ class ManagedCache(Cache):
 
     @classmethod
     def for_population(cls, model: PreTrainedModel, configs: Sequence[CacheConfig]) -> ManagedCache:
-        """An empty cache for a batch whose sequences each have settings of their own; each row
-        gives the same as in a cache alone.
+        """An empty cache for a batch whose rows each give the same as in a cache alone.
 
-        configs: one for each row of the batch, or a single one for all of them. Raises ModelError
-        if the model cannot use it.
+        configs: one for each row, or a single one for all. Raises ModelError.
         """
         prepare_model(model)
         cache = cls(layers=[])
@@ -101,9 +102,7 @@ class ManagedCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values `[B, G, T, D]` of the layer's new tokens; attention gets `PendingKeys` in
-        the place of the keys, and they are stored when it attends.
-        """
+        """New keys and values `[B, G, T, D]`; attention gets `PendingKeys` for them, and stores."""
         layer = self.layers[layer_idx]
         pending: Any = PendingKeys(key_states, value_states, partial(self._attend, layer))
         return pending, value_states
@@ -116,17 +115,30 @@ class ManagedCache(Cache):
         values: Tensor,
         padding: Tensor | None,
         scale: float,
+        positions: Tensor | None,
     ) -> Tensor:
         """See `PendingKeys.store`."""
         out = query.new_zeros(*query.shape[:3], values.shape[-1])
-        for row in layer.extend(out, query, keys, values, padding, scale):
+        at = self._given.on_host(positions) if self.reads_any_length else None
+        for row in layer.extend(out, query, keys, values, padding, scale, at):
             self.evict_due(cast("ManagedLayer", layer), row)
         return out.transpose(1, 2)
 
+    def next_positions(self) -> list[int]:
+        """Where the model is to see the next token of each sequence, for its `position_ids`."""
+        if not self.layers[0].sequences:
+            return [0] * len(self.layers[0].configs)
+        if len(self.managed) < len(self.layers):  # sliding windows see distances alone
+            return self.seen_tokens()
+        return [sequence.next_position for sequence in self.managed[0].sequences]
+
+    @property
+    def reads_any_length(self) -> bool:
+        """Whether a text may be longer than the positions that the model was trained on."""
+        return any(layer.compact is not None for layer in self.managed[:1])
+
     def evict_due(self, layer: ManagedLayer, row: int) -> None:
-        """Run the eviction step of the sequence `row` that is due in this layer: in this layer
-        alone, or in all of them once the last one is there.
-        """
+        """Run the step that is due in this layer: alone, or in all once the last one is there."""
         config = layer.sequences[row].config
         keep_all = bool(config.policy.repeats)  # until the end of the text
         if not config.shares_model or layer is self.managed[-1]:
@@ -158,9 +170,7 @@ class ManagedCache(Cache):
         )
 
     def protect(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Never evict the tokens at these positions `(start, end)`; those already evicted stay
-        evicted.
-        """
+        """Never evict the tokens at these positions `(start, end)` from now on."""
         for layer in self.layers:
             layer.protect(spans)
 
@@ -172,9 +182,7 @@ class ManagedCache(Cache):
 
     @classmethod
     def join(cls, caches: Sequence[ManagedCache]) -> ManagedCache:
-        """Forks of all sequences of these caches side by side, as one batch; each keeps its
-        settings.
-        """
+        """Forks of all sequences side by side, as one batch; each keeps its settings."""
         batch = cls(layers=[])
         batch.layers = [
             joined(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)
@@ -182,9 +190,7 @@ class ManagedCache(Cache):
         return batch
 
     def select_rows(self, rows: Sequence[int]) -> None:
-        """Keep these sequences of the batch, in this order, in place; one that is named again is
-        forked.
-        """
+        """Keep these sequences in this order; one that is named again is forked."""
         self.reorder_cache(torch.LongTensor(list(rows)))
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -259,17 +265,13 @@ class ManagedCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all live memory of the cache: keys, values, positions, the policy's state and
-        all buffers; shared memory once.
-        """
+        """Bytes of all live memory: keys, values, positions, state and buffers; shared once."""
         storages = [t.untyped_storage() for t in self.tensors() if t.numel()]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     @property
     def full_nbytes(self) -> int:
-        """Bytes of keys and values alone, as transformers' own cache would hold them; layers with a
-        sliding window count the same in both.
-        """
+        """Bytes of keys and values alone, as transformers' own cache would hold them."""
         total = sum(tensor.nbytes for tensor in self._sliding())
         for sequence in (sequence for layer in self.managed for sequence in layer.sequences):
             retained = sequence.retained

@@ -6,13 +6,14 @@ not depend on how the caller cuts its chunks. The step itself is in `update.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from namm_llm.attention.grouped import grouped_attention
+from namm_llm.attention.rope import Rotation
 from namm_llm.cache.window import GrowingBuffer
 from namm_llm.config import CacheConfig
 from namm_llm.errors import CacheError
@@ -43,6 +44,8 @@ class LayerSequence:
     """`seen` at the last eviction step."""
     eviction_steps: int = 0
     """How many there were."""
+    window_start: int | None = None
+    """Where positions are compact: that of the window's first token. None: all are original."""
 
     def fork(self) -> LayerSequence:
         """The same tokens; the retained ones are shared, the window is copied."""
@@ -72,11 +75,39 @@ class LayerSequence:
         """Whether an eviction step is due: at every multiple of the interval."""
         return self.window.count > 0 and self.seen % self.config.interval == 0
 
-    def extend(self, out: Tensor, query: Tensor, keys: Tensor, values: Tensor) -> Iterator[None]:
+    @property
+    def next_position(self) -> int:
+        """Where attention sees the next token."""
+        if self.window_start is None:
+            return self.seen
+        return self.window_start + self.seen - self.compacted_at
+
+    def key_positions(self) -> list[Tensor]:
+        """Where attention sees the tokens of each head, int `[N_g]`, the window's last."""
+        start = self.compacted_at if self.window_start is None else self.window_start
+        device = self.retained.keys.device
+        window = torch.arange(start, start + self.window.count, device=device)
+        if self.window_start is None:
+            retained = [head.positions for head in self.retained.heads()]
+        else:
+            lengths = self.retained.lengths
+            retained = [torch.arange(start - n, start, device=device) for n in lengths]
+        return [torch.cat([positions, window]) for positions in retained]
+
+    def extend(
+        self,
+        out: Tensor,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        positions: Sequence[int] = (),
+        rotation: Rotation | None = None,
+    ) -> Iterator[None]:
         """Append keys and values `[G, T, D]` and attend with queries `[H, T, D]`, into `out` `[H,
         T, D]`. Yields wherever an eviction step is due, for the caller to run it.
 
-        Raises CacheError if a step that was due has not been run.
+        positions: `[T]`, at which the model rotated them, and the model's rotation; needed only
+        where positions are compact. Raises CacheError if a step that was due has not been run.
         """
         start, interval = 0, self.config.interval
         while start < query.shape[1]:
@@ -88,7 +119,15 @@ class LayerSequence:
                 )
             left = interval - self.seen % interval if query.shape[1] > ONE_BY_ONE else 1
             piece = slice(start, min(query.shape[1], start + left))
-            out[:, piece] = self._attend(query[:, piece], keys[:, piece], values[:, piece])
+            new_query, new_keys = query[:, piece], keys[:, piece]
+            if self.window_start is not None and rotation is not None:
+                # 0 for a caller who asked the cache for the position
+                shift = self.next_position - positions[start]
+                new_query, new_keys = (
+                    rotation.turn(rows, shift).to(rows.dtype) if shift else rows
+                    for rows in (new_query, new_keys)
+                )
+            out[:, piece] = self._attend(new_query, new_keys, values[:, piece])
             start = piece.stop
             if self.is_due:
                 yield

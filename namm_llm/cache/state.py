@@ -22,7 +22,7 @@ from namm_llm.config.header import config_to_dict
 from namm_llm.errors import CacheError
 from namm_llm.tokens import RaggedTokens
 
-_NUMBERS = ("scale", "seen", "compacted_at", "eviction_steps")
+_NUMBERS = ("scale", "seen", "compacted_at", "eviction_steps", "window_start")
 _BUFFERS = ("window", "queries")
 _SLIDING_NUMBERS = ("scale", "seen")
 

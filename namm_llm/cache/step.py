@@ -13,8 +13,13 @@ from namm_llm.cache.cache import ManagedCache
 
 def takes(cache: ManagedCache, rows: int, tokens: int, dtype: torch.dtype) -> bool:
     """Whether each of `rows` sequences, in float numbers of this type on a CPU, has room for so
-    many tokens up to its next eviction step.
+    many tokens up to its next eviction step, at the positions that the model gives them.
     """
+    counts_on = len(cache.managed) < len(cache.layers)  # see `ManagedCache.next_positions`
+    if counts_on and any(
+        s.window_start is not None for each in cache.managed for s in each.sequences
+    ):
+        return False
     return all(
         len(layer.sequences) == rows
         and all(each.room >= tokens and each.is_stored_as(dtype) for each in layer.sequences)

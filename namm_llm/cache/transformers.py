@@ -39,14 +39,17 @@ class PendingKeys:
     """`[B, G, T, D]`."""
     values: Tensor
     """`[B, G, T, D]`."""
-    store: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+    store: Callable[[Tensor, Tensor, Tensor, Tensor | None, float, Tensor | None], Tensor]
     """Stores the tokens and attends: queries `[B, H, T, D]`, keys, values, padding (bool `[B, T]`,
-    false at padding, or None) and scale to output `[B, T, H, D]`.
+    false at padding, or None), scale and the positions `[B, T]` at which the model rotated queries
+    and keys (or None) to output `[B, T, H, D]`.
     """
 
-    def attend(self, query: Tensor, padding: Tensor | None, scale: float) -> Tensor:
+    def attend(
+        self, query: Tensor, padding: Tensor | None, scale: float, positions: Tensor | None
+    ) -> Tensor:
         """Attention output `[B, T, H, D]` of queries `[B, H, T, D]`."""
-        return self.store(query, self.keys, self.values, padding, scale)
+        return self.store(query, self.keys, self.values, padding, scale, positions)
 
 
 class PendingLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -144,7 +147,7 @@ def managed_attention(
         )
     padding = attention_mask.padding if attention_mask is not None else None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return key.attend(query, padding, scale), None
+    return key.attend(query, padding, scale, kwargs.get("position_ids")), None
 
 
 AttentionInterface.register(IMPLEMENTATION, managed_attention)

@@ -4,7 +4,8 @@ gather    retained tokens and window of every KV head, side by side
 observe   the policy updates its state from the attention that the newest queries paid
 score     the policy scores every token
 select    budget or threshold, and protected tokens: which ones stay
-compact   these are moved into new storage; everything else is freed
+compact   these are moved into new storage, and where positions are compact to their next
+          positions; everything else is freed
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ from namm_llm.attention import backend
 from namm_llm.attention.observation import Observation, Scratch
 from namm_llm.attention.rope import Rotation
 from namm_llm.cache.layer import ManagedLayer
+from namm_llm.cache.select import select_tokens
 from namm_llm.cache.sequence import LayerSequence
-from namm_llm.config import CacheConfig
 from namm_llm.policies.base import ObservingPolicy, ScorePolicy
-from namm_llm.policies.budget import TokenCost
-from namm_llm.policies.selection import by_budget, by_padded_threshold, by_threshold, with_floor
 from namm_llm.tokens import HeadTokens
 
 STAGES = ("observe", "score", "select", "compact")  # gathering is counted as compacting
@@ -101,28 +100,42 @@ def evict(
         if keep_all or not sequences[0].config.policy.evicts:
             kept: list[list[Tensor | None]] = [[None] * len(heads) for heads, _ in scored]
         else:
-            kept = _select(sequences, scored, num_layers)
+            kept = _select(sequences, scored, num_layers, layers[0].room(sequences[0]))
     for layer, sequence, (heads, scores), keep in zip(layers, sequences, scored, kept, strict=True):
         if on_eviction is not None:
             on_eviction(EvictionEvent(layer.index, row, sequence.seen, heads, scores, keep))
         with stage("compact"):
-            _compact(sequence, heads, keep)
+            _compact(sequence, layer, heads, keep)
 
 
-def gather(sequence: LayerSequence) -> list[HeadTokens]:
-    """All tokens of every KV head, those of the window with a state of 0."""
-    retained = sequence.retained
-    if not sequence.window.count:
-        return retained.heads()
-    keys, values = sequence.window.columns()
-    start, stop = sequence.compacted_at, sequence.seen
-    positions = torch.arange(start, stop, dtype=torch.int32, device=keys.device)
-    state = retained.state.new_zeros(sequence.window.count, retained.state.shape[1])
-    joined = []
-    for old, key, value in zip(retained.heads(), keys, values, strict=True):
-        new = HeadTokens(key, value, positions, state)
-        joined.append(old.join(new if old.scales is None else new.quantised()))
-    return joined
+def gather(sequence: LayerSequence, layer: ManagedLayer | None = None) -> list[HeadTokens]:
+    """All tokens of every KV head, those of the window with a state of 0; with unrotated keys where
+    their positions will be compact and their type has not the digits to turn them every time.
+    """
+    heads = sequence.retained.heads()
+    if sequence.window.count:
+        keys, values = sequence.window.columns()
+        start, stop = sequence.compacted_at, sequence.seen
+        positions = torch.arange(start, stop, dtype=torch.int32, device=keys.device)
+        state = sequence.retained.state.new_zeros(stop - start, sequence.retained.state.shape[1])
+        window = [HeadTokens(k, v, positions, state) for k, v in zip(keys, values, strict=True)]
+    else:
+        window = []
+    if layer and layer.compact is not None and layer.start_after(sequence) is not None:
+        low = sequence.retained.scales is not None or sequence.retained.dtype != torch.float32
+        for index, at in enumerate(sequence.key_positions() if low else ()):
+            count = len(heads[index])
+            heads[index] = layer.compact.with_unrotated(heads[index], at[:count])
+            if window:
+                window[index] = layer.compact.with_unrotated(window[index], at[count:])
+    return (
+        [
+            old.join(new if old.scales is None else new.quantised())
+            for old, new in zip(heads, window, strict=True)
+        ]
+        if window
+        else heads
+    )
 
 
 def observe(
@@ -155,7 +168,7 @@ def _score(sequence: LayerSequence, layer: ManagedLayer, stage: _Stage) -> _Scor
     """All tokens with the policy's new state, and their scores."""
     policy = sequence.config.policy
     with stage("compact"):
-        heads = gather(sequence)
+        heads = gather(sequence, layer)
     if not policy.evicts:
         return heads, []
     if not isinstance(policy, ObservingPolicy):
@@ -180,7 +193,7 @@ def _score(sequence: LayerSequence, layer: ManagedLayer, stage: _Stage) -> _Scor
 
 
 def _select(
-    sequences: Sequence[LayerSequence], scored: Sequence[_Scored], num_layers: int
+    sequences: Sequence[LayerSequence], scored: Sequence[_Scored], num_layers: int, room: int | None
 ) -> list[list[Tensor | None]]:
     """Which tokens of each KV head of each layer stay; the layers may be on several devices."""
     sequence, (first, _) = sequences[0], scored[0]
@@ -192,6 +205,7 @@ def _select(
             [head.positions.to(device) for heads, _ in scored for head in heads],
             sequence.seen,
             sequence.token_cost(first[0].token_nbytes, num_layers),
+            room,
         )
     )
     return [
@@ -200,54 +214,26 @@ def _select(
     ]
 
 
-def select_tokens(
-    config: CacheConfig,
-    scores: Sequence[Tensor],
-    positions: Sequence[Tensor],
-    seen: int,
-    cost: TokenCost,
-) -> list[Tensor | None]:
-    """Ascending indices of the tokens that stay, for each KV head; None where all stay.
-
-    scores, positions: `[N_g]` for each of the heads that share a budget. seen: tokens of the
-    sequence so far.
-    """
-    limit = None if config.budget is None else config.budget.tokens(seen, cost)
-    forced = [_protected(config, at, seen, limit) for at in positions]
-    if limit is None:
-        assert config.policy.threshold is not None
-        rule = by_padded_threshold if config.budget_scope == "padded" else by_threshold
-        kept = rule(scores, forced, config.policy.threshold)
-    elif config.budget_scope == "head":
-        kept = [by_budget([s], [f], limit)[0] for s, f in zip(scores, forced, strict=True)]
-    else:
-        floor = max(config.head_floor, config.policy.head_floor)
-        forced = with_floor(scores, forced, int(floor * limit))
-        kept = by_budget(scores, forced, limit * len(scores))
-    return [None if len(k) == len(s) else k for k, s in zip(kept, scores, strict=True)]
-
-
-def _protected(config: CacheConfig, positions: Tensor, seen: int, limit: int | None) -> Tensor:
-    """Which tokens stay whatever their score, bool `[N]`."""
-    policy = config.policy
-    sinks = policy.sinks if config.sinks is None else config.sinks
-    newest = config.protect_recent
-    if newest is None:
-        newest = 0 if limit is None else policy.protect_recent(limit)
-    # no attention has been paid to the newest token yet
-    forced = (positions >= seen - max(newest, 1)) | (positions < sinks)
-    for start, end in config.protected:
-        forced |= (positions >= start) & (positions < end)
-    return forced
-
-
 def _compact(
-    sequence: LayerSequence, heads: Sequence[HeadTokens], keep: Sequence[Tensor | None]
+    sequence: LayerSequence,
+    layer: ManagedLayer,
+    heads: Sequence[HeadTokens],
+    keep: Sequence[Tensor | None],
 ) -> None:
-    """Make the tokens `keep` the retained ones and empty the window, in one gather."""
-    sequence.retained = backend.gather(heads, keep)
+    """Make the tokens `keep` the retained ones and empty the window, in one gather; where positions
+    are compact, turn keys and carried queries to those that come next.
+    """
+    start = layer.start_after(sequence)
+    was, end = sequence.key_positions() if start is not None else [], sequence.next_position
+    retained = backend.gather(heads, keep)
     sequence.window.keep_last(0)
     sequence.queries.keep_last(sequence.config.policy.num_carried_queries(sequence.seen))
+    if start is not None and layer.compact is not None:
+        kept = [at if k is None else at[k] for at, k in zip(was, keep, strict=True)]
+        retained = layer.compact.compacted(retained, kept, start)
+        for queries in sequence.queries.columns()[:1]:
+            queries.copy_(layer.compact.rotation.turn(queries, start - end))
+    sequence.retained, sequence.window_start = retained, start
     sequence.compacted_at = sequence.seen
     sequence.eviction_steps += 1
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from namm_llm.cli.inputs import open_document, piped_text
+from namm_llm.cli.inputs import open_documents, piped_text, split_documents
 from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import Start, answer
 
@@ -17,27 +17,30 @@ if TYPE_CHECKING:
 
 @command("load", "run", "cache", "sampling")
 @click.argument("document")
-@click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
+@click.argument("questions", nargs=-1, required=True, metavar="[DOCUMENT...] QUESTION...")
 @click.option(
     "--no-keep", is_flag=True, help="Do not keep the memory of a long document that is read now."
 )
 def ask(document: str, questions: tuple[str, ...], no_keep: bool, settings: Settings) -> None:
-    """Read DOCUMENT once and answer every QUESTION about it.
+    """Read DOCUMENT once and answer every QUESTION about it, or about several DOCUMENTs together.
 
     DOCUMENT is a file (text, md, html, pdf, docx), - for standard input, or what `namm-llm read`
     made: the name or ID of a memory, or a .namm file. A memory brings its own model and settings.
     Text that is piped in is put before each question.
 
     A document that was read before with the same settings is not read again. The memory of one of
-    2 000 tokens or more is kept for that (`namm-llm documents`).
+    2 000 tokens or more is kept for that (`namm-llm documents`). Of several documents each is read
+    and kept by itself, so that adding or leaving out one costs no reading.
 
     \b
     namm-llm ask handbook.pdf "Who signs travel requests?" --budget 0.25
     namm-llm ask handbook.pdf "List the limits." --json-schema limits.json
+    namm-llm ask rules.md travel.md "Who signs travel requests?"
     """
     params = settings.params()
     given = "" if document == "-" else piped_text()
-    memory = open_document(document, settings, keep=not no_keep)
+    more, questions = split_documents(questions)
+    memory = open_documents([document, *more], settings, keep=not no_keep)
     for text in questions:
         start = about(memory, f"{given}\n\n{text}".strip(), params)
         result = answer(start, as_json=settings.as_json, stats=settings.stats, params=params)

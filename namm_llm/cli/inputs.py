@@ -21,10 +21,12 @@ MEMORY_SUFFIX = ".namm"
 PATIENCE_SECONDS = 2.0
 
 
-def open_document(file: str, settings: Settings, *, keep: bool = False) -> Document:
+def open_document(
+    file: str, settings: Settings, *, keep: bool = False, short: bool = False
+) -> Document:
     """The memory of a document: a saved one (.namm), one from the store (by name, ID, or because
     the same text was read before with the same settings), or one that is read now. keep: put a long
-    one that was read now into the store, and say so.
+    one that was read now into the store, and say so. short: keep a short one too.
 
     A bad document is refused before a model is loaded.
     """
@@ -40,8 +42,33 @@ def open_document(file: str, settings: Settings, *, keep: bool = False) -> Docum
     sources = [document_file(file)]
     recalled = recall_or_read(sources, settings)
     if keep and not recalled.cached:
-        keep_long(recalled, sources)
+        keep_long(recalled, sources, short=short)
     return recalled.document
+
+
+def split_documents(arguments: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """The documents at the beginning of the arguments behind the first document, and the questions:
+    a document is a file, or the name or ID of a memory; the last argument is always a question.
+    """
+    from namm_llm.cli.memories import saved_path
+
+    count = 0
+    while count < len(arguments) - 1:
+        each = arguments[count]
+        if not (each.endswith(MEMORY_SUFFIX) or Path(each).is_file() or saved_path(each)):
+            break
+        count += 1
+    return list(arguments[:count]), arguments[count:]
+
+
+def open_documents(files: list[str], settings: Settings, *, keep: bool = False) -> Document:
+    """The memory of one document, or of several that are joined; see `open_document`."""
+    documents = [open_document(file, settings, keep=keep, short=len(files) > 1) for file in files]
+    if len(documents) == 1:
+        return documents[0]
+    from namm_llm.runner import Runner
+
+    return Runner(documents[0].session).combine(documents)
 
 
 def document_file(file: str) -> FileText:

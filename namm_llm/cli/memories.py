@@ -155,9 +155,12 @@ def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None)
         )
 
 
-def keep_long(recalled: Recalled, files: Sequence[FileText]) -> None:
-    """Keep what took long to read, and say so. That the disk refuses must not cost the answer."""
-    if recalled.document.info()["seen_tokens"] < KEEP_TOKENS:
+def keep_long(recalled: Recalled, files: Sequence[FileText], *, short: bool = False) -> None:
+    """Keep what took long to read, and say so. That the disk refuses must not cost the answer.
+
+    short: keep a short one too.
+    """
+    if not short and recalled.document.info()["seen_tokens"] < KEEP_TOKENS:
         return
     try:
         keep(recalled, files)

@@ -5,7 +5,15 @@ The command line, `Runner.load`, `ManagedCache.for_model` and the adapters are g
 list. Imports no torch.
 """
 
-from namm_llm.config.cache import CACHE, INTERVAL, TEXT, BudgetScope, CacheConfig, make_cache_config
+from namm_llm.config.cache import (
+    CACHE,
+    INTERVAL,
+    TEXT,
+    BudgetScope,
+    CacheConfig,
+    Positions,
+    make_cache_config,
+)
 from namm_llm.config.load import DEFAULT_MODEL, Device, LoadConfig, Quantization
 from namm_llm.config.sampling import CONSTRAINTS, MOST_GUESSED, SAMPLING, SamplingParams
 from namm_llm.config.setting import (
@@ -33,6 +41,7 @@ __all__ = [
     "Device",
     "Group",
     "LoadConfig",
+    "Positions",
     "Quantization",
     "SamplingParams",
     "Setting",

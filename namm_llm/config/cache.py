@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from namm_llm.config.setting import Setting, check_fields, declared_in, setting, takes_settings
 from namm_llm.errors import PolicyError, UsageError
-from namm_llm.policies.budget import Budget, parse_budget
+from namm_llm.policies.budget import Budget, ByteBudget, TokenBudget, parse_budget
 
 if TYPE_CHECKING:
     from namm_llm.policies.base import EvictionPolicy
 
 BudgetScope = Literal["head", "layer", "model", "padded"]
+Positions = Literal["original", "compact"]
 INTERVAL = 512  # tokens between two eviction steps, as in the published run
 
 
@@ -85,6 +86,16 @@ class CacheConfig:
         least=8,
         most=8,
     )
+    positions: Positions | None = setting(
+        "Where attention sees retained tokens: original: where they were read; compact: one behind "
+        "the other right before the window, so that a text may be longer than the trained "
+        "positions.",
+        None,
+        annotation="Positions | None",
+        unset="compact past the trained positions with a budget in tokens or bytes, else original",
+        metavar="P",
+        choices=get_args(Positions),
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -102,6 +113,11 @@ class CacheConfig:
                 f"policy {self.policy.name} needs a budget, for example 0.25 (a quarter of the "
                 "tokens) or 2048 (tokens)."
             )
+        if self.positions == "compact" and (not self.policy.evicts or self.policy.repeats):
+            raise PolicyError(
+                f"policy {self.policy.name} keeps every token, so its positions cannot be compact; "
+                "take another, and a budget, for example 2048 (tokens)."
+            )
         if self.budget_scope == "padded" and (
             self.budget is not None or self.policy.threshold is None
         ):
@@ -115,6 +131,15 @@ class CacheConfig:
         """Whether the tokens of all layers share one budget."""
         return self.budget_scope == "model" and self.budget is not None and self.policy.evicts
 
+    @property
+    def may_compact(self) -> bool:
+        """Whether positions are compact, or become so past the trained ones."""
+        if self.policy.repeats:  # it keeps every token until the end of the text
+            return False
+        if self.positions is None:
+            return isinstance(self.budget, (TokenBudget, ByteBudget)) and self.policy.evicts
+        return self.positions == "compact"
+
     def protect(self, spans: Sequence[tuple[int, int]]) -> CacheConfig:
         """The same settings with more protected spans."""
         return replace(self, protected=(*self.protected, *((int(a), int(b)) for a, b in spans)))
@@ -122,6 +147,7 @@ class CacheConfig:
     def describe(self) -> str:
         """One line for tables and results: `namm f95f4a4fb161, budget 0.25, head`."""
         bits = "" if self.kv_bits is None else f", {self.kv_bits}-bit"
+        bits += ", compact positions" if self.positions == "compact" else ""
         if not self.policy.evicts:
             return f"{self.policy.name}{bits}"
         rule = (

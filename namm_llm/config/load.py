@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from namm_llm.config.setting import check_fields, setting
+from namm_llm.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +16,31 @@ if TYPE_CHECKING:
 Quantization = Literal["int4", "int8", "nf4", "fp4"]
 Device = str | dict[str, Any]
 DEFAULT_MODEL = "namm-tiny"
+_SCALING = re.compile(r"(yarn|linear):(\d+(?:\.\d+)?)")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions are stretched beyond the trained ones."""
+
+    kind: str
+    """`yarn` (arXiv 2309.00071) or `linear` (arXiv 2306.15595)."""
+    factor: float
+    """Positions for each trained one, above 1."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.factor:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> RopeScaling:
+        """Of `yarn:4`. Raises UsageError for anything else."""
+        found = _SCALING.fullmatch(str(text))
+        if found is None or float(found[2]) <= 1:
+            raise UsageError(
+                f"rope_scaling is yarn or linear with a factor above 1, such as yarn:4, not "
+                f"{text!r}."
+            )
+        return cls(found[1], float(found[2]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +81,11 @@ class LoadConfig:
     revision: str | None = setting(
         "Branch, tag or commit of a Hugging Face id.", None, metavar="REV"
     )
+    rope_scaling: str | None = setting(
+        "Read past the trained positions by stretched ones: yarn:4 or linear:2 times as many.",
+        None,
+        metavar="KIND:FACTOR",
+    )
     local_files_only: bool = setting("Never look at the network.", False)
     trust_remote_code: bool = setting("Run code that comes with the model.", False)
     chunk: int = setting(
@@ -81,3 +113,10 @@ class LoadConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.rope_scaling is not None:
+            RopeScaling.parse(self.rope_scaling)
+
+    @property
+    def scaling(self) -> RopeScaling | None:
+        """`rope_scaling`, parsed."""
+        return None if self.rope_scaling is None else RopeScaling.parse(self.rope_scaling)

@@ -87,7 +87,8 @@ class Answer:
         """Whether it was ended because it repeats itself."""
         self.prefill_seconds = 0.0
         self._loaded = loaded
-        self._limit = _limit(request, loaded.positions)
+        unlimited = cache is not None and cache.reads_any_length
+        self._limit = _limit(request, None if unlimited else loaded.positions)
         self._sampler = Sampler(request.params, request.ids)
         self._detokenizer = Detokenizer(loaded.backend, request.ids)
         self._stops = StopStrings(request.params.stop)

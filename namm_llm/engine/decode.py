@@ -18,7 +18,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.cache.transformers import device_of
 from namm_llm.engine.answer import Answer
 from namm_llm.engine.cancel import CancelFlag
-from namm_llm.engine.forward import feed, step, tokens_seen
+from namm_llm.engine.forward import feed, step
 from namm_llm.engine.lookup import LookupBatch, Rounding, TokenText, rounding_of
 from namm_llm.engine.results import RowPiece
 from namm_llm.errors import ModelError
@@ -96,17 +96,13 @@ class PlainBatch:
 
     def __init__(self, model: PreTrainedModel, caches: list[ManagedCache]) -> None:
         self._model = model
-        device = device_of(model.get_input_embeddings())
-        seen = [tokens_seen(cache) for cache in caches]
-        self._positions = torch.tensor(seen, device=device)[:, None]
+        self._device = device_of(model.get_input_embeddings())
         self._cache = caches[0] if len(caches) == 1 else ManagedCache.join(caches)
 
     def step(self, tokens: Tensor) -> Tensor:
         """As of `Batch`. Raises ModelError if the device runs out of memory."""
-        tokens = tokens.to(self._positions.device)
-        logits = step(self._model, self._cache, tokens, self._positions)
-        self._positions = self._positions + 1
-        return logits
+        positions = torch.tensor(self._cache.next_positions(), device=self._device)[:, None]
+        return step(self._model, self._cache, tokens.to(self._device), positions)
 
     @property
     def can_take_back(self) -> bool:
@@ -123,15 +119,13 @@ class PlainBatch:
 
     def steps(self, tokens: list[int]) -> Tensor:
         """Logits `[T, V]` after each of T more tokens of the only sequence, at most `room`."""
-        ids = torch.tensor([tokens], device=self._positions.device)
+        ids = torch.tensor([tokens], device=self._device)
         [logits] = feed(self._model, self._cache, ids)
-        self._positions = self._positions + len(tokens)
         return logits[0]
 
     def take_back(self, count: int) -> None:
         """Forget the newest tokens, none of which an eviction step has seen."""
         self._cache.crop(-count)
-        self._positions = self._positions - count
 
     def fetch(self, tokens: Tensor) -> Callable[[], list[int]]:
         """As of `Batch`."""
@@ -140,13 +134,12 @@ class PlainBatch:
     def leave(self, row: int, *, without_last: bool = False) -> ManagedCache:
         """As of `Batch`."""
         assert not without_last, "it does not run ahead"
-        rows = len(self._positions)
+        rows = len(self._cache.seen_tokens())
         if rows == 1:
             return self._cache
         single = self._cache.fork()
         single.select_rows([row])
         others = [other for other in range(rows) if other != row]
-        self._positions = self._positions[others]
         self._cache.select_rows(others)
         return single
 

@@ -52,6 +52,8 @@ class Engine:
         self._prefixes = prefixes
         self._format = format
         self._decoding = decoding
+        self.reads_any_length = self._new_cache().reads_any_length
+        """Whether a text may be longer than the positions that the model was trained on."""
 
     def _new_cache(self) -> ManagedCache:
         return ManagedCache.for_population(self._loaded.model, [self._config])

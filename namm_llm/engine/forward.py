@@ -1,7 +1,8 @@
 """The only place that calls a model: read a prompt, decode one step, score a given text.
 
-Every call goes through `step` or `feed`. A prompt is cut into chunks, and where a budget is shared
-by all layers also at every eviction step, because all layers have to reach it at the same token.
+Every call goes through `step` or `feed`. A prompt is cut into chunks, and also at every eviction
+step where a budget is shared by all layers, which have to reach it at the same token, or where
+positions go back at it.
 No torch context is held across a `yield`.
 """
 
@@ -29,6 +30,18 @@ def tokens_seen(cache: Cache) -> int:
     return int(cache.get_seq_length())
 
 
+def next_position(cache: Cache) -> int:
+    """Where the model is to see the next token of a cache of one sequence, or of sequences that
+    have read alike: the cache decides.
+    """
+    return cache.next_positions()[0] if isinstance(cache, ManagedCache) else tokens_seen(cache)
+
+
+def ends_at_steps(cache: ManagedCache) -> bool:
+    """Whether calls of the model end where an eviction step is due."""
+    return cache.reads_any_length or any(each.shares_model for each in cache.configs)
+
+
 def prefill(
     model: PreTrainedModel,
     cache: Cache,
@@ -50,7 +63,7 @@ def prefill(
         if cancel is not None and cancel.is_set():
             return None
         piece = slice(done, done + size)
-        logits = _call(model, cache, tokens[:, piece], start + done, last_only=True)[0, -1]
+        logits = _call(model, cache, tokens[:, piece], last_only=True)[0, -1]
         done += size
         yield done
     return logits
@@ -72,7 +85,7 @@ def feed(
     """
     start, done = tokens_seen(cache), 0
     for size in _sizes(cache, start, ids.shape[1], chunk or ids.shape[1]):
-        yield _call(model, cache, ids[:, done : done + size], start + done, last_only=last_only)
+        yield _call(model, cache, ids[:, done : done + size], last_only=last_only)
         done += size
 
 
@@ -113,7 +126,7 @@ def step(model: PreTrainedModel, cache: Cache, tokens: Tensor, positions: Tensor
 def _sizes(cache: Cache, start: int, count: int, chunk: int) -> Iterator[int]:
     """Lengths of the pieces of `count` tokens that follow `start` others."""
     interval, stop = 0, start + count
-    if isinstance(cache, ManagedCache) and any(each.shares_model for each in cache.configs):
+    if isinstance(cache, ManagedCache) and ends_at_steps(cache):
         interval = cache.config.interval
     while start < stop:
         size = min(chunk, stop - start, interval - start % interval if interval else count)
@@ -122,11 +135,9 @@ def _sizes(cache: Cache, start: int, count: int, chunk: int) -> Iterator[int]:
 
 
 @torch.no_grad()
-def _call(
-    model: PreTrainedModel, cache: Cache, ids: Tensor, start: int, *, last_only: bool
-) -> Tensor:
-    """Logits `[B, T, V]` of ids `[B, T]` that stand from `start` on, or of the last token."""
-    device = device_of(model.get_input_embeddings())
+def _call(model: PreTrainedModel, cache: Cache, ids: Tensor, *, last_only: bool) -> Tensor:
+    """Logits `[B, T, V]` of ids `[B, T]` behind what the cache holds, or of the last token."""
+    device, start = device_of(model.get_input_embeddings()), next_position(cache)
     positions = torch.arange(start, start + ids.shape[1], device=device).expand(len(ids), -1)
     with _memory_errors(cache, positions):
         return _logits(model, cache, ids.to(device), positions, keep=int(last_only))

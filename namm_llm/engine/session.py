@@ -14,19 +14,22 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from namm_llm.attention.rope import rotation_of
 from namm_llm.cache import ManagedCache
+from namm_llm.cache.combine import joined_behind
 from namm_llm.config import CacheConfig, LoadConfig, SamplingParams
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decode import decoding_of
 from namm_llm.engine.engine import Engine
-from namm_llm.engine.forward import embed, tokens_seen
+from namm_llm.engine.forward import embed, ends_at_steps, tokens_seen
+from namm_llm.engine.length import check_fits
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.results import Event, Generation, OnProgress, Progress, RowResult
 from namm_llm.engine.scheduler import RequestQueue
 from namm_llm.engine.stream import AsyncEvents, Stream
 from namm_llm.engine.worker import Worker, worker_of
-from namm_llm.errors import ContextError, UsageError
+from namm_llm.errors import UsageError
 from namm_llm.models.budgets import with_kept_budget
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.prompt import Prompt, PromptFormat, Question
@@ -130,21 +133,20 @@ class Session:
                     f"{id} is none."
                 )
         what = "prompt" if memory is None else "question"
-        self._check_fits(len(ids), request.memory_tokens, what)
+        self.check_fits(len(ids), request.memory_tokens, what, memory)
         return request
 
-    def _check_fits(self, tokens: int, before: int, what: str) -> None:
-        """ContextError if `tokens` behind `before` others leave no position for an answer."""
-        positions = self.loaded.positions
-        if positions is None or before + tokens < positions:
-            return
-        behind = f" after the {before} of the document" if before else ""
-        raise ContextError(
-            f"the {what} has {tokens} tokens{behind}, but {self.loaded.model_id} was trained on "
-            f"{positions} positions, one of them for the answer: shorten the {what}, or use a "
-            "model with more positions. A budget saves memory, not positions; a summary reads a "
-            "longer text in parts."
-        )
+    @property
+    def reads_any_length(self) -> bool:
+        """Whether texts may be longer than the positions that the model was trained on."""
+        return self._engine.reads_any_length
+
+    def check_fits(
+        self, tokens: int, before: int, what: str, memory: ManagedCache | None = None
+    ) -> None:
+        """See `check_fits`. memory: the cache that the tokens go on from; None for a new one."""
+        owner = self._engine if memory is None else memory
+        check_fits(self.loaded, tokens, before, what, reads_any_length=owner.reads_any_length)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -190,11 +192,11 @@ class Session:
         it is; and the ids of the text.
 
         The text is read in chunks that end where those of the whole text would. Raises ContextError
-        if there are more tokens than trained positions.
+        if there are more tokens than trained positions and the cache's settings stop there.
         """
         before = 0 if memory is None else tokens_seen(memory)
         cache = self.call(lambda: self._engine.begin(memory, self.format.head_tokens))
-        waits = cache.config.shares_model
+        waits = ends_at_steps(cache)
         step = cache.config.interval if waits else self.options.chunk
         offset = before % step if waits else 0
         encode = self.format.document if memory is None else self.format.more
@@ -211,7 +213,7 @@ class Session:
             read.extend(new)
             encode = self.format.more
             what = "document" if memory is None else "text"
-            self._check_fits(done + len(ids), before, what)
+            self.check_fits(done + len(ids), before, what, cache)
         text = list(read) if cache.config.policy.repeats else []
         self._read_ids(cache, ids, done, done + len(ids), on_progress, text)
         return cache, read
@@ -246,6 +248,15 @@ class Session:
         model = self.loaded.model
         return self.call(
             lambda: ManagedCache.from_state(tensors, metadata, model=model, config=config)
+        )
+
+    def join(
+        self, first: ManagedCache, second: ManagedCache, head: int, config: CacheConfig
+    ) -> ManagedCache:
+        """Both, one behind the other; see `joined_behind`."""
+        rotation = rotation_of(self.loaded.model)
+        return self.call(
+            lambda: joined_behind(first, second, head=head, config=config, rotation=rotation)
         )
 
     # -- prefix caches -----------------------------------------------------------------------------

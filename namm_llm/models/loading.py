@@ -33,6 +33,7 @@ from transformers import (
 
 from namm_llm.cache.transformers import device_of
 from namm_llm.config import DEFAULT_MODEL, LoadConfig, Quantization, settings_of, takes_settings
+from namm_llm.config.load import RopeScaling
 from namm_llm.errors import ModelError, UsageError
 from namm_llm.models.checks import check_kernels, check_model, check_tokenizer, end_ids
 from namm_llm.models.fingerprint import fingerprint
@@ -42,6 +43,7 @@ from namm_llm.models.load_errors import as_model_error
 from namm_llm.models.locate import locate
 from namm_llm.models.packed_model import PACKED, load_packed_file, pack_model
 from namm_llm.models.placement import device_map_of, parse_dtype
+from namm_llm.models.rope_scaling import stretch
 
 # up to this, a CPU computes in float32: half precision is slower on most of them
 _SMALL_NBYTES = 2 * 2**30
@@ -125,15 +127,15 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -
         if isinstance(placement, dict)
         else placement
     )
-    quantization = given.quantization
-    key = (source, name, _changed(folder), quantization, where, dtype, *options.values())
+    quantization, scaling = given.quantization, given.scaling
+    key = (source, name, _changed(folder), quantization, scaling, where, dtype, *options.values())
     with _LOADING:  # two threads that want the same weights must not both load them
         loaded = _LOADED.get(key)
         if loaded is None:
             if folder is not None and is_gguf(folder):
-                loaded = _load_file(name, folder, quantization, placement, dtype)
+                loaded = _load_file(name, folder, quantization, placement, dtype, scaling)
             else:
-                loaded = _load(name, folder, quantization, placement, dtype, options)
+                loaded = _load(name, folder, quantization, placement, dtype, options, scaling)
             _LOADED[key] = loaded
     return loaded
 
@@ -152,6 +154,7 @@ def _load_file(
     quantization: Quantization | None,
     placement: dict[str, Any] | str,
     dtype: torch.dtype | Literal["auto"],
+    scaling: RopeScaling | None,
 ) -> LoadedModel:
     """The model of a GGUF file, which says itself how its weights are quantised."""
     if quantization is not None:
@@ -162,7 +165,12 @@ def _load_file(
     if not isinstance(placement, dict) or list(placement) != [""]:
         raise UsageError("a GGUF file is loaded on one device; name it, for example device='cpu'.")
     device = torch.device(placement[""])
-    loaded = load_packed_file(path, device, None if dtype == "auto" else dtype)
+    loaded = load_packed_file(
+        path,
+        device,
+        None if dtype == "auto" else dtype,
+        lambda config: stretch(config, scaling, name),
+    )
     check_tokenizer(loaded.tokenizer, name)
     return LoadedModel(
         model=loaded.model,
@@ -173,7 +181,8 @@ def _load_file(
         positions=loaded.positions,
         end_ids=frozenset(loaded.end_ids),
         load_seconds=time.perf_counter() - start,
-        packed_fingerprint=loaded.fingerprint,
+        # other positions are another model
+        packed_fingerprint=loaded.fingerprint + ("" if scaling is None else f"-{scaling}"),
     )
 
 
@@ -184,6 +193,7 @@ def _load(
     placement: dict[str, Any] | str,
     dtype: torch.dtype | Literal["auto"],
     settings: dict[str, Any],
+    scaling: RopeScaling | None,
 ) -> LoadedModel:
     start = time.perf_counter()
     source = str(folder or name)
@@ -194,6 +204,7 @@ def _load(
                 f"{name} is an encoder-decoder ({config.model_type}); use a decoder model such as "
                 "Llama."
             )
+        stretch(config, scaling, name)
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
         check_tokenizer(tokenizer, name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -5,12 +5,14 @@ load.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from namm_llm.attention.observation import cpu_multiplies_bfloat16
 from namm_llm.errors import ModelError
@@ -39,14 +41,21 @@ def activation_dtype() -> torch.dtype:
     return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
-def load_packed_file(path: Path, device: torch.device, dtype: torch.dtype | None) -> GgufModel:
+def load_packed_file(
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    adapt: Callable[[PreTrainedConfig], None] | None = None,
+) -> GgufModel:
     """The model of a GGUF file; on a CPU its weights stay packed, on a GPU they are expanded.
 
-    dtype: of activations; None for the default of the device. Raises ModelError.
+    dtype: of activations; None for the default of the device. adapt: as of `load_gguf`. Raises
+    ModelError.
     """
     cache = data_folder() / "tokenizers"
     if device.type != "cpu":
-        loaded = load_gguf(path, dtype=dtype or torch.bfloat16, tokenizer_cache=cache)
+        half = dtype or torch.bfloat16
+        loaded = load_gguf(path, dtype=half, tokenizer_cache=cache, adapt=adapt)
         loaded.model.to(device)  # type: ignore[arg-type]
         return loaded
     dtype = dtype or activation_dtype()
@@ -57,6 +66,7 @@ def load_packed_file(path: Path, device: torch.device, dtype: torch.dtype | None
         make_linear=packer.linear,
         make_embedding=packer.embedding,
         tokenizer_cache=cache,
+        adapt=adapt,
     )
     if loaded.expanded and backend() is not Backend.OFF:
         _say(

@@ -38,6 +38,10 @@ class Budget(ABC):
     tokens comes on top.
     """
 
+    def times(self, count: int) -> Budget:
+        """Of `count` documents together, each of which has this budget."""
+        return self
+
     @abstractmethod
     def tokens(self, seen: int, cost: TokenCost) -> int:
         """Tokens that each KV head may keep after `seen` tokens, at least 1."""
@@ -65,6 +69,9 @@ class TokenBudget(Budget):
     def tokens(self, seen: int, cost: TokenCost) -> int:
         return self.count
 
+    def times(self, count: int) -> Budget:
+        return TokenBudget(self.count * count)
+
     def __str__(self) -> str:
         return str(self.count)
 
@@ -87,6 +94,9 @@ class ByteBudget(Budget):
                 f"{math.ceil(least / 1000)}K with this interval, and less with a smaller one."
             )
         return count
+
+    def times(self, count: int) -> Budget:
+        return ByteBudget(self.nbytes * count, f"{self.nbytes * count}B")
 
     def __str__(self) -> str:
         return self.text

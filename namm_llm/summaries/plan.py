@@ -68,13 +68,16 @@ def make_plan(calls: Calls, text: str, method: str, part_tokens: int) -> Plan:
     runner = calls.runner
     starts = runner.token_starts(text)
     if method in ("one-pass", "auto"):
-        if call_fits(calls, text, WHOLE):
+        if call_fits(calls, text, WHOLE) or (
+            method == "one-pass" and runner.session.reads_any_length
+        ):
             return Plan("one-pass", len(starts), (Span(0, len(text), len(starts)),))
         if method == "one-pass":
             raise ContextError(
                 f"the text has {len(starts)} tokens, and one pass of {runner.model_id} has "
                 f"{runner.context_window} positions for the text, the request and an answer of up "
-                f"to {calls.params.max_tokens}: summarize it in parts (map-reduce or refine)."
+                f"to {calls.params.max_tokens}: summarize it in parts (map-reduce or refine), or "
+                "give a budget in tokens or bytes."
             )
         method = "map-reduce"
     parts = _parts(calls, text, starts, method, part_tokens)

@@ -206,8 +206,9 @@ def test_a_prompt_beyond_the_trained_positions_is_refused(short_runner: Runner) 
         short_runner.generate([5] * 64)
     assert str(error.value) == (
         f"the prompt has 64 tokens, but {short_runner.model_id} was trained on 64 positions, one "
-        "of them for the answer: shorten the prompt, or use a model with more positions. A budget "
-        "saves memory, not positions; a summary reads a longer text in parts."
+        "of them for the answer. Ways out: a budget in tokens or bytes (budget=2048), with which "
+        "texts of any length are read; a summary, which is made in parts; RoPE scaling "
+        "(rope_scaling='yarn:4')."
     )
     with pytest.raises(ContextError, match="the document has "):
         short_runner.read("The quick brown fox. " * 20)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from namm_llm.attention.observation import Observation
-from namm_llm.cache.update import select_tokens
+from namm_llm.cache.select import select_tokens
 from namm_llm.config import make_cache_config
 from namm_llm.namm import Namm
 from namm_llm.policies import NammPolicy

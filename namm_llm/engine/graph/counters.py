@@ -21,7 +21,7 @@ class StepCounters:
         self.key_row, self.query_row = self._numbers[0:1], self._numbers[1:2]
         """int64 `[1]` on the device: rows of the next key and of its query in their buffers."""
         self.position = self._numbers[2:3].view(1, 1)
-        """int64 `[1, 1]` on the device: position of the next token in the text."""
+        """int64 `[1, 1]` on the device: position of the next token."""
         self.lengths = torch.ones(heads, dtype=torch.int32, device=device)
         """int32 `[heads]` on the device: window tokens after the next one."""
         self.window = self.queries = self.seen = 0
@@ -32,7 +32,7 @@ class StepCounters:
         """Go on behind what the sequence holds."""
         self.window, self.queries = sequence.window.count, sequence.queries.count
         self.seen = sequence.seen
-        counts = (self.window, self.queries, self.seen)
+        counts = (self.window, self.queries, sequence.next_position)
         for number, count in zip(self._numbers, counts, strict=True):
             number.fill_(count)
         self.lengths.fill_(self.window + 1)

@@ -133,10 +133,8 @@ class StaticLayer(PendingLayer):
         """Keys and values `[B, G, 1, D]` of the new tokens."""
         return PendingKeys(key_states, value_states, self._store), value_states
 
-    def _store(
-        self, query: Tensor, keys: Tensor, values: Tensor, padding: Tensor | None, scale: float
-    ) -> Tensor:
-        """See `PendingKeys.store`; decoded tokens have no padding."""
+    def _store(self, query: Tensor, keys: Tensor, values: Tensor, *given: object) -> Tensor:
+        """See `PendingKeys.store`; decoded tokens have no padding, and the decoder's positions."""
         return self.extend(query, keys, values)
 
     def get_seq_length(self) -> int:

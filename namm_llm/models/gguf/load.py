@@ -6,6 +6,7 @@ Nothing of the file is run: a chat template is rendered by transformers in jinja
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,15 +72,19 @@ def load_gguf(
     make_linear: MakeLinear | None = None,
     make_embedding: MakeEmbedding | None = None,
     tokenizer_cache: Path | None = None,
+    adapt: Callable[[PreTrainedConfig], None] | None = None,
 ) -> GgufModel:
     """Load a file, a split file by any of its parts, or a folder that holds one model.
 
     dtype: of expanded weights and of activations. make_linear, make_embedding: make modules of
     packed rows; without them every matrix is expanded. tokenizer_cache: folder in which built
-    tokenizers are kept. ModelError, in one line, whatever is wrong with the file.
+    tokenizers are kept. adapt: changes the configuration before the model is made. ModelError, in
+    one line, whatever is wrong with the file.
     """
     file = open_gguf(path)
     architecture, config = make_config(file)
+    if adapt is not None:
+        adapt(config)
     plan = plan_weights(file, architecture, config)
     model = _empty(file, config, dtype)
     check_shapes(model, file, plan)  # before anything that takes time

@@ -45,12 +45,16 @@ class NammReader(TransformComponent):
 class NammQueryEngine(BaseQueryEngine):
     """Answers a question from the documents that a retriever finds, each of which was read once.
 
-    llm: asks them. k: how many documents are asked, in one batch.
+    llm: asks them. k: how many documents are asked, in one batch. combine: ask them joined as one,
+    instead of each by itself.
     """
 
-    def __init__(self, retriever: BaseRetriever, llm: NammLLM, *, k: int = 3) -> None:
+    def __init__(
+        self, retriever: BaseRetriever, llm: NammLLM, *, k: int = 3, combine: bool = False
+    ) -> None:
         super().__init__(callback_manager=None)
         self._retriever, self._llm, self._k = retriever, llm, k
+        self._combine = combine
 
     def _get_prompt_modules(self) -> dict[str, Any]:
         return {}
@@ -70,7 +74,8 @@ class NammQueryEngine(BaseQueryEngine):
         named = [hit.node.metadata[KEY] for hit in hits if KEY in hit.node.metadata]
         files = list(dict.fromkeys(named))[: self._k]
         call, owner = self._llm._call(), self._llm._runners
-        return ask_documents(call, files, query.query_str, owner=owner, cancel=cancel)
+        options = {"owner": owner, "combine": self._combine, "cancel": cancel}
+        return ask_documents(call, files, query.query_str, **options)
 
 
 def _response(found: Combined, hits: Sequence[NodeWithScore]) -> Response:
