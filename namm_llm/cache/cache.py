@@ -1,8 +1,7 @@
 """`ManagedCache`: an evicting cache behind transformers' `Cache`, for our runner and for anybody's
 `model.generate`.
 
-It owns the layers and knows which of them have to wait for the others before an eviction step.
-Storage is in `sequence.py`, the step itself in `update.py`.
+It owns the layers and knows which of them wait for others before an eviction step (`update.py`).
 """
 
 from __future__ import annotations
