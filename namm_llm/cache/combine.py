@@ -28,7 +28,7 @@ from namm_llm.tokens import HeadTokens, RaggedTokens
 
 @torch.no_grad()
 def joined_behind(
-    first: ManagedCache, second: ManagedCache, *, head: int, config: CacheConfig, rotation: Rotation
+    first: ManagedCache, second: ManagedCache, head: int, config: CacheConfig, rotation: Rotation
 ) -> ManagedCache:
     """A cache of what `first` holds and of what `second` holds behind its first `head` tokens.
 

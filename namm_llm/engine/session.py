@@ -254,10 +254,8 @@ class Session:
         self, first: ManagedCache, second: ManagedCache, head: int, config: CacheConfig
     ) -> ManagedCache:
         """Both, one behind the other; see `joined_behind`."""
-        rotation = rotation_of(self.loaded.model)
-        return self.call(
-            lambda: joined_behind(first, second, head=head, config=config, rotation=rotation)
-        )
+        turn = rotation_of(self.loaded.model)
+        return self.call(lambda: joined_behind(first, second, head, config, turn))
 
     # -- prefix caches -----------------------------------------------------------------------------
 

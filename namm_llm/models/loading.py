@@ -165,12 +165,8 @@ def _load_file(
     if not isinstance(placement, dict) or list(placement) != [""]:
         raise UsageError("a GGUF file is loaded on one device; name it, for example device='cpu'.")
     device = torch.device(placement[""])
-    loaded = load_packed_file(
-        path,
-        device,
-        None if dtype == "auto" else dtype,
-        lambda config: stretch(config, scaling, name),
-    )
+    given = None if dtype == "auto" else dtype
+    loaded = load_packed_file(path, device, given, lambda own: stretch(own, scaling, name))
     check_tokenizer(loaded.tokenizer, name)
     return LoadedModel(
         model=loaded.model,
