@@ -42,7 +42,7 @@ class _Attend(ctypes.Structure):
         ("io", ctypes.c_int64),
         ("query_strides", ctypes.c_int64 * 3),
         ("out_strides", ctypes.c_int64 * 3),
-        ("filled", ctypes.c_int64 * 3),
+        ("filled", ctypes.c_int64 * 4),
     )
 
 

@@ -11,6 +11,7 @@
 #include "tiles.h"
 
 #define PART 256
+#define ROWS 3 /* queries at a time: their sums with four keys stay in registers */
 enum { INT8 = 24 }; /* GGML's number, beside ROW_F32 and ROW_BF16 */
 
 /* one sequence in one layer; floats are of the type `dtype` of attend_t. Distances are those of two
@@ -36,6 +37,7 @@ typedef struct {
     int64_t io, query_strides[3], out_strides[3]; /* of sequences, tokens, heads */
     /* filled here */
     int64_t rows;          /* queries of a group: heads / groups * tokens */
+    int64_t most;          /* parts of the fullest group */
     const int64_t *firsts; /* [count * groups + 1]: first part of each group of each sequence */
     float *parts;          /* [parts, rows, 2 + size]: largest logit, sum, weighted values */
 } attend_t;
@@ -65,48 +67,66 @@ static void from_floats(int64_t dtype, const float *from, int64_t count, uint8_t
         for (int64_t i = 0; i < count; i++) ((uint16_t *)out)[i] = float_to_bfloat(from[i]);
 }
 
-/* logits[r][i] = q[r] . keys[i] for R rows, PART apart */
+/* logits[r][i] = q[r] . keys[i] for R rows, PART apart; four keys at a time, of which the last may
+   be there twice */
 INLINE void dots(const int dtype, const int R, const float *q, const uint8_t *keys, int64_t size,
                  int64_t count, float *logits) {
-    for (int64_t i = 0; i < count; i++) {
-        const uint8_t *key = keys + i * size * bytes_of(dtype);
-        vfloat sums[4];
-        int64_t d = 0;
-        for (int r = 0; r < R; r++) sums[r] = f_zero();
-        for (; d + LANES <= size; d += LANES) {
-            const vfloat k = load_as(dtype, key, d);
-            for (int r = 0; r < R; r++) sums[r] = f_fma(f_load(q + r * size + d), k, sums[r]);
+    const int64_t bytes = size * bytes_of(dtype), whole = size / LANES * LANES;
+    for (int64_t i = 0; i < count; i += 4) {
+        const uint8_t *key[4];
+        vfloat found[ROWS][4];
+        for (int k = 0; k < 4; k++) {
+            key[k] = keys + (i + k < count ? i + k : count - 1) * bytes;
+            __builtin_prefetch(key[k] + AHEAD);
+            __builtin_prefetch(key[k] + AHEAD + 64);
+            for (int r = 0; r < R; r++) found[r][k] = f_zero();
+        }
+        for (int64_t d = 0; d < whole; d += LANES) {
+            const vfloat four[4] = {load_as(dtype, key[0], d), load_as(dtype, key[1], d),
+                                    load_as(dtype, key[2], d), load_as(dtype, key[3], d)};
+            for (int r = 0; r < R; r++) {
+                const vfloat own = f_load(q + r * size + d);
+                for (int k = 0; k < 4; k++) found[r][k] = f_fma(own, four[k], found[r][k]);
+            }
         }
         for (int r = 0; r < R; r++) {
-            float total = f_sum(sums[r]);
-            for (int64_t e = d; e < size; e++) total += q[r * size + e] * number_as(dtype, key, e);
-            logits[r * PART + i] = total;
+            float four[4];
+            f_sums(found[r], four);
+            for (int64_t d = whole; d < size; d++)
+                for (int k = 0; k < 4; k++)
+                    four[k] += q[r * size + d] * number_as(dtype, key[k], d);
+            memcpy(logits + r * PART + i, four, sizeof four); /* PART is a multiple of 4 */
         }
     }
 }
 
-/* out[r] = sum of weights[r][i] values[i] for R rows, `stride` apart */
+/* columns d to d + V vectors of the sums of weights[r][i] values[i] for R rows, `stride` apart */
+INLINE void columns(const int dtype, const int R, const int V, const float *weights,
+                    const uint8_t *values, int64_t bytes, int64_t count, float *out, int64_t stride,
+                    int64_t d) {
+    vfloat found[ROWS][4];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) found[r][v] = f_zero();
+    for (int64_t i = 0; i < count; i++) {
+        vfloat value[4];
+        for (int v = 0; v < V; v++) value[v] = load_as(dtype, values + i * bytes, d + v * LANES);
+        for (int r = 0; r < R; r++) {
+            const vfloat weight = f_all(weights[r * PART + i]);
+            for (int v = 0; v < V; v++) found[r][v] = f_fma(weight, value[v], found[r][v]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) f_store(out + r * stride + d + v * LANES, found[r][v]);
+}
+
 INLINE void sums(const int dtype, const int R, const float *weights, const uint8_t *values,
                  int64_t size, int64_t count, float *out, int64_t stride) {
     const int64_t bytes = size * bytes_of(dtype);
     int64_t d = 0;
-    for (; d + 2 * LANES <= size; d += 2 * LANES) {
-        vfloat first[4], second[4];
-        for (int r = 0; r < R; r++) first[r] = second[r] = f_zero();
-        for (int64_t i = 0; i < count; i++) {
-            const vfloat v = load_as(dtype, values + i * bytes, d),
-                         w = load_as(dtype, values + i * bytes, d + LANES);
-            for (int r = 0; r < R; r++) {
-                const vfloat p = f_all(weights[r * PART + i]);
-                first[r] = f_fma(p, v, first[r]);
-                second[r] = f_fma(p, w, second[r]);
-            }
-        }
-        for (int r = 0; r < R; r++) {
-            f_store(out + r * stride + d, first[r]);
-            f_store(out + r * stride + d + LANES, second[r]);
-        }
-    }
+    for (; d + 4 * LANES <= size; d += 4 * LANES)
+        columns(dtype, R, 4, weights, values, bytes, count, out, stride, d);
+    for (; d + LANES <= size; d += LANES)
+        columns(dtype, R, 1, weights, values, bytes, count, out, stride, d);
     for (; d < size; d++)
         for (int r = 0; r < R; r++) {
             float total = 0.0f;
@@ -120,8 +140,7 @@ INLINE void sums(const int dtype, const int R, const float *weights, const uint8
     switch (rows) {                                                                                \
         case 1: F(dtype, 1, __VA_ARGS__); break;                                                   \
         case 2: F(dtype, 2, __VA_ARGS__); break;                                                   \
-        case 3: F(dtype, 3, __VA_ARGS__); break;                                                   \
-        default: F(dtype, 4, __VA_ARGS__);                                                         \
+        default: F(dtype, 3, __VA_ARGS__);                                                         \
     }
 #define EACH_TYPE(F, dtype, rows, ...)                                                             \
     switch (dtype) {                                                                               \
@@ -165,21 +184,24 @@ static void attend_part(const attend_t *job, int64_t dtype, const float *q, cons
                         const uint8_t *values, const uint8_t *scales, int64_t count,
                         const int64_t *seen, float *logits, float *out) {
     const int64_t size = job->size, stride = size + 2;
-    for (int64_t row = 0; row < job->rows; row += 4) {
-        const int64_t rows = job->rows - row < 4 ? job->rows - row : 4;
+    float key_scales[PART], value_scales[PART];
+    for (int64_t i = 0; scales && i < count; i++) {
+        key_scales[i] = number_as(job->dtype, scales, 2 * i);
+        value_scales[i] = number_as(job->dtype, scales, 2 * i + 1);
+    }
+    for (int64_t row = 0; row < job->rows; row += ROWS) {
+        const int64_t rows = job->rows - row < ROWS ? job->rows - row : ROWS;
         float *found = out + row * stride;
         dots_of(dtype, rows, q + row * size, keys, size, count, logits);
         for (int64_t r = 0; r < rows; r++) {
             float *own = logits + r * PART;
             const int64_t visible = seen ? seen[(row + r) % job->tokens] : count;
             if (scales)
-                for (int64_t i = 0; i < visible; i++)
-                    own[i] *= number_as(job->dtype, scales, 2 * i);
+                for (int64_t i = 0; i < visible; i++) own[i] *= key_scales[i];
             found[r * stride] = found[r * stride + 1] = 0.0f;
             if (visible) found[r * stride + 1] = softmax(own, visible, found + r * stride);
             if (scales)
-                for (int64_t i = 0; i < visible; i++)
-                    own[i] *= number_as(job->dtype, scales, 2 * i + 1);
+                for (int64_t i = 0; i < visible; i++) own[i] *= value_scales[i];
             for (int64_t i = visible; i < count; i++) own[i] = 0.0f;
         }
         sums_of(dtype, rows, logits, values, size, count, found + 2, stride);
@@ -189,13 +211,15 @@ static void attend_part(const attend_t *job, int64_t dtype, const float *q, cons
 static void attend_parts(void *data) {
     attend_t *job = data;
     const int64_t size = job->size, each = job->heads / job->groups;
-    int64_t *seen = (int64_t *)own_scratch(&job->queue), group = -1, pair = 0;
-    float *logits = (float *)(seen + job->tokens), *q = logits + 4 * PART;
+    int64_t *seen = (int64_t *)own_scratch(&job->queue), last = -1;
+    float *logits = (float *)(seen + job->tokens), *q = logits + ROWS * PART;
     for (int64_t task; (task = take_task(&job->queue)) >= 0;) {
-        while (job->firsts[pair + 1] <= task) pair++; /* tasks of a thread ascend */
-        const int64_t row = pair / job->groups, g = pair % job->groups;
+        /* a part of all sequences, then the next: forks have the same tokens, still in the cache */
+        const int64_t row = task % job->count, part = task / job->count % job->most,
+                      g = task / (job->count * job->most), pair = row * job->groups + g;
         const sequence_t *s = job->sequences + row;
-        if (group != pair) /* the group's queries, scaled */
+        if (part >= job->firsts[pair + 1] - job->firsts[pair]) continue;
+        if (last != pair) /* the group's queries, scaled */
             for (int64_t r = 0; r < job->rows; r++) {
                 const int64_t at = row * job->query_strides[0] +
                                    r % job->tokens * job->query_strides[1] +
@@ -203,11 +227,11 @@ static void attend_parts(void *data) {
                 to_floats(job->io, job->query + at * bytes_of(job->io), size, q + r * size);
                 for (int64_t d = 0; d < size; d++) q[r * size + d] *= (float)job->scale;
             }
-        group = pair;
+        last = pair;
         const int64_t retained = s->starts[g + 1] - s->starts[g];
         const int64_t before = (retained + PART - 1) / PART;
-        int64_t from = (task - job->firsts[pair]) * PART;
-        float *out = job->parts + task * job->rows * (size + 2);
+        int64_t from = part * PART;
+        float *out = job->parts + (job->firsts[pair] + part) * job->rows * (size + 2);
         if (from < before * PART) {
             const int64_t at = s->starts[g] + from, dtype = s->scales ? INT8 : job->dtype;
             const int64_t offset = at * size * bytes_of(dtype);
@@ -271,24 +295,27 @@ int namm_attend(attend_t *job, int threads) {
     int64_t *firsts = malloc((size_t)(pairs + 1) * 8), cost = 0;
     if (!firsts) return 1;
     job->rows = job->heads / job->groups * job->tokens;
-    firsts[0] = 0;
+    firsts[0] = job->most = 0;
     for (int64_t pair = 0; pair < pairs; pair++) {
         const sequence_t *s = job->sequences + pair / job->groups;
         const int64_t g = pair % job->groups, retained = s->starts[g + 1] - s->starts[g];
         const int64_t window = s->window_count + job->tokens - s->window_first;
         firsts[pair + 1] = firsts[pair] + (retained + PART - 1) / PART + (window + PART - 1) / PART;
+        const int64_t parts = firsts[pair + 1] - firsts[pair];
+        if (parts > job->most) job->most = parts;
         cost += (retained + window) * job->size * 2 * job->rows;
     }
-    const int64_t tasks = firsts[pairs], stride = job->size + 2;
+    const int64_t all = firsts[pairs], stride = job->size + 2;
     job->firsts = firsts;
-    job->parts = malloc((size_t)(tasks * job->rows * stride + 1) * 4);
+    job->parts = malloc((size_t)(all * job->rows * stride + 1) * 4);
     int failed = !job->parts;
-    const int64_t scratch = 2 * job->tokens + 4 * PART + job->rows * job->size;
+    const int64_t scratch = 2 * job->tokens + ROWS * PART + job->rows * job->size;
     if (!failed) /* an even number, so that every thread's memory is aligned for 64-bit numbers */
-        failed = run(attend_parts, &job->queue, tasks, scratch + scratch % 2, cost, threads);
+        failed = run(attend_parts, &job->queue, pairs * job->most, scratch + scratch % 2, cost,
+                     threads);
     if (!failed)
         failed = run(merge_rows, &job->queue, job->count * job->tokens, job->size,
-                     tasks * job->rows * stride, threads);
+                     all * job->rows * stride, threads);
     free(job->parts);
     free(firsts);
     return failed;

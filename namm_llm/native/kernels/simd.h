@@ -41,7 +41,14 @@ INLINE vfloat f_bfloat(const uint8_t *at) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
-INLINE float f_sum(vfloat v) { return _mm512_reduce_add_ps(v); }
+INLINE void f_sums(const vfloat v[4], float *out) { /* of each of four vectors */
+    __m256 halves[4];
+    for (int k = 0; k < 4; k++)
+        halves[k] = _mm256_add_ps(_mm512_castps512_ps256(v[k]), _mm512_extractf32x8_ps(v[k], 1));
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(halves[0], halves[1]),
+                                        _mm256_hadd_ps(halves[2], halves[3]));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
 INLINE vfloat f_u8(const uint8_t *at) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at)));
 }
@@ -111,10 +118,10 @@ INLINE vfloat f_bfloat(const uint8_t *at) {
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)at));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
-INLINE float f_sum(vfloat v) {
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+INLINE void f_sums(const vfloat v[4], float *out) { /* of each of four vectors */
+    const __m256 pairs =
+        _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
 }
 INLINE vfloat f_u8(const uint8_t *at) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at)));
@@ -236,7 +243,9 @@ INLINE vfloat f_bfloat(const uint8_t *at) {
     }
     return r;
 }
-INLINE float f_sum(vfloat v) { return (v.v[0] + v.v[1]) + (v.v[2] + v.v[3]); }
+INLINE void f_sums(const vfloat v[4], float *out) { /* of each of four vectors */
+    EACH(4) out[k] = (v[k].v[0] + v[k].v[1]) + (v[k].v[2] + v[k].v[3]);
+}
 INLINE vfloat f_u8(const uint8_t *at) {
     vfloat r;
     EACH(LANES) r.v[k] = (float)at[k];
