@@ -43,6 +43,8 @@ class Request:
     """What `ids` were made of, if that was messages."""
     reads_only: bool = False
     """Whether the prompt is read and nothing is written."""
+    keeps: bool = True
+    """Whether its cache is kept to go on from."""
     owner: str = ""
     """Whose prefix caches it may go on from; those of others are not even measurable."""
     asked_at: float = field(default_factory=perf_counter)

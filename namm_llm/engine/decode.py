@@ -1,7 +1,7 @@
 """The decoding loop: one token after the other, for one answer or several side by side.
 
-Every prompt is read on its own, so nothing is padded; then the caches are decoded as one batch,
-which finished answers leave. No torch context is held across a `yield`.
+Every prompt is read on its own, so nothing is padded; then its cache enters the batch, which
+finished answers leave. No torch context is held across a `yield`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ class Batch(Protocol):
     runs_ahead: bool
     """Whether the newest token of a sequence that leaves can be taken back."""
 
+    def enter(self, cache: ManagedCache, text: TokenText | None) -> None:
+        """One more sequence, the last row from now on. text: what its tokens are guessed from."""
+
     def step(self, tokens: Tensor) -> Tensor:
         """Logits `[B, V]` after one more token `[B, 1]` of each sequence that is left."""
 
@@ -43,26 +46,50 @@ class Batch(Protocol):
         """The cache of one sequence, which is decoded no further; those behind it move up."""
 
 
-def decode(
-    batch: Batch, answers: list[Answer], logits: list[Tensor], cancel: CancelFlag
-) -> Iterator[RowPiece | Answer]:
-    """Write the answers, one for each row of the batch.
+class DecodeLoop:
+    """The answers that are being written, one row of a batch each.
 
-    logits: `[V]` of each, after its prompt. Yields pieces of text, and each answer with its cache
-    as soon as it is whole.
-
-    Where the batch can take a token back, its next step is begun before the host has read the
-    tokens, so that the device never waits for text to be made of them; what is found to be the end
-    one step late is taken back. A constraint has to know each token first.
+    make_batch: of the answers that come first; their caches are used up.
     """
-    going, scores = list(answers), torch.stack(logits)
-    while going:
-        picked = [answer.pick(own) for answer, own in zip(going, scores, strict=True)]
+
+    def __init__(
+        self, make_batch: Callable[[Sequence[Answer]], Batch], loaded: LoadedModel
+    ) -> None:
+        self._make_batch = make_batch
+        self._loaded = loaded
+        self._batch: Batch | None = None
+        self._scores: list[Tensor] = []  # logits `[V]` that the next token of each is picked from
+        self.going: list[Answer] = []
+        """The answers, in the order of their rows."""
+
+    def enter(self, answers: Sequence[Answer], logits: Sequence[Tensor]) -> None:
+        """Write these answers too. logits: `[V]` of each, after its prompt."""
+        if self._batch is None:
+            self._batch = self._make_batch(answers)
+        else:
+            for answer in answers:
+                assert answer.cache is not None
+                self._batch.enter(answer.cache, text_of(answer, rounding_of(self._loaded)))
+                answer.cache = None
+        self.going += answers
+        self._scores += logits
+
+    def step(self, cancel: CancelFlag) -> Iterator[RowPiece | Answer]:
+        """One token of each answer: pieces of text, and each answer with its cache as soon as it is
+        whole.
+
+        Where the batch can take a token back, its next step is begun before the host has read the
+        tokens, so that the device never waits for text to be made of them; what is found to be the
+        end one step late is taken back. A constraint has to know each token first.
+        """
+        batch, going = self._batch, self.going
+        assert batch is not None
+        picked = [answer.pick(own) for answer, own in zip(going, self._scores, strict=True)]
         tokens = torch.stack(picked)
         arrived = batch.fetch(tokens)
         ahead = batch.runs_ahead and _may_run_ahead(going)
         if ahead:
-            scores = batch.step(tokens[:, None])
+            self._scores = list(batch.step(tokens[:, None]))
         for answer, token in zip(going, arrived(), strict=True):
             if cancel.is_set() or answer.is_cancelled:
                 answer.end("cancelled")
@@ -72,12 +99,14 @@ def decode(
         for row in reversed(range(len(going))):
             if row not in staying:
                 going[row].cache = batch.leave(row, without_last=ahead)
+        self.going = [going[row] for row in staying]
+        if not self.going:
+            self._batch, self._scores = None, []
+        elif ahead:
+            self._scores = [self._scores[row] for row in staying]
+        else:
+            self._scores = list(batch.step(tokens[staying, None]))
         yield from (answer for answer in going if answer.finish_reason is not None)
-        if len(staying) < len(going):
-            going = [going[row] for row in staying]
-            tokens, scores = tokens[staying], scores[staying] if ahead else scores
-        if going and not ahead:
-            scores = batch.step(tokens[:, None])
 
 
 def _may_run_ahead(answers: list[Answer]) -> bool:
@@ -98,6 +127,12 @@ class PlainBatch:
         self._model = model
         self._device = device_of(model.get_input_embeddings())
         self._cache = caches[0] if len(caches) == 1 else ManagedCache.join(caches)
+
+    def enter(self, cache: ManagedCache, text: TokenText | None) -> None:
+        """As of `Batch`."""
+        seen = self._positions.new_tensor([[tokens_seen(cache)]])
+        self._positions = torch.cat([self._positions, seen])
+        self._cache = ManagedCache.join([self._cache, cache])
 
     def step(self, tokens: Tensor) -> Tensor:
         """As of `Batch`. Raises ModelError if the device runs out of memory."""
@@ -151,13 +186,14 @@ def with_lookup(batch: PlainBatch, answers: Sequence[Answer], loaded: LoadedMode
     rounding = rounding_of(loaded)
     if rounding is Rounding.OTHER or not batch.can_take_back:
         return batch
-    texts = [_text_of(answer, rounding) for answer in answers]
+    texts = [text_of(answer, rounding) for answer in answers]
     return LookupBatch(batch, texts, rounding) if any(texts) else batch
 
 
-def _text_of(answer: Answer, rounding: Rounding) -> TokenText | None:
+def text_of(answer: Answer, rounding: Rounding) -> TokenText | None:
+    """What the tokens of an answer are guessed from; None for one that is not guessed."""
     request, params = answer.request, answer.request.params
-    if params.temperature or params.prompt_lookup == 0:
+    if rounding is Rounding.OTHER or params.temperature or params.prompt_lookup == 0:
         return None
     if rounding is Rounding.CLOSE and not params.is_plain:
         return None

@@ -6,8 +6,8 @@ ids come in; progress, pieces of text and results go out as events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from itertools import groupby, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from time import perf_counter
 
 from torch import Tensor
@@ -16,17 +16,20 @@ from namm_llm.cache import ManagedCache
 from namm_llm.config import CacheConfig
 from namm_llm.engine.answer import Answer, Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.decode import Decoding, PlainBatch, decode, with_lookup
+from namm_llm.engine.decode import Batch, DecodeLoop, Decoding, PlainBatch, with_lookup
 from namm_llm.engine.forward import prefill, tokens_seen
 from namm_llm.engine.prefix import PrefixStore
+from namm_llm.engine.reading import Reading, with_progress
 from namm_llm.engine.repetition import end_text
-from namm_llm.engine.results import Event, Progress, RowPiece, RowResult
+from namm_llm.engine.results import Event, Progress, RowError, RowPiece, RowResult
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.prompt import PromptFormat
 from namm_llm.policies.base import RECENT
 
 BATCH = 16  # answers that are decoded together
-More = Callable[[Request], list[Request]]
+_SHARED = 128  # tokens of a prompt that are read between two tokens of others' answers
+Served = Event | RowError | None
+Take = Callable[[int], list[tuple[int, Request]]]  # most requests; those that wait, with numbers
 
 
 class Engine:
@@ -80,7 +83,7 @@ class Engine:
         text: at the end, all ids of the document, which may be none unless the policy repeats it.
         """
         reading = prefill(self._loaded.model, cache, ids, chunk=self._chunk, cancel=cancel)
-        yield from _progress(reading, Progress(0, len(ids)))
+        yield from with_progress(reading, Progress(0, len(ids)))
         if text is not None and not cancel.is_set():
             yield from self._end(cache, text, cancel)
         if not cancel.is_set():
@@ -99,111 +102,111 @@ class Engine:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def answer(
-        self, requests: list[Request], cancel: CancelFlag, more: More | None = None
-    ) -> Iterator[Event]:
-        """Progress, pieces and results of all requests; those that can run together do.
+    def serve(self, take: Take, cancel: CancelFlag) -> Iterator[Served]:
+        """Progress, pieces and results of all requests that `take` gives, until none is left.
 
-        more: asked while prompts are read for requests that came meanwhile and can run beside the
-        first one; their numbers follow those of `requests`. The caches of single requests are kept
-        to go on from, also as far as they came when cancelled.
+        Requests enter and leave at any time. In turn, some tokens of prompts are read, and the
+        answers in flight go on. Yields None after each turn, when the model is free for others.
         """
-        keep = more is not None or len(requests) == 1
-        for numbers in self._groups(requests):
-            waiting = [requests[number] for number in numbers]
-            first, answers, logits = waiting[0], list[Answer](), list[Tensor | None]()
-            while waiting:
-                number = numbers[len(answers)] if more is None else len(answers)
-                answers.append(self._begin(number, waiting.pop(0)))
-                logits.append((yield from self._prefill(answers[-1], cancel)))
-                if more is not None and len(answers) + len(waiting) < BATCH:
-                    waiting += more(first)
-            yield from self._write(answers, logits, cancel, keep=keep)
+        waiting = _Prompts()
+        loop = DecodeLoop(self._batch_of, self._loaded)
+        for turn in count():
+            waiting.add(take(BATCH - len(waiting) - len(loop.going)))
+            if not waiting and not loop.going:
+                return
+            began = perf_counter()
+            room = min(self._chunk, _SHARED) if loop.going else self._chunk
+            yield from self._read(waiting, loop, room, cancel, oldest=turn % 2 == 1)
+            spent = perf_counter() - began
+            while loop.going:
+                yield from self._write(loop, cancel)
+                # half of the time is for those who are being answered
+                if not waiting or perf_counter() - began >= 2 * spent:
+                    break
+            yield None
 
-    def _groups(self, requests: list[Request]) -> Iterator[list[int]]:
-        """Numbers of the requests that run together. What is protected is a setting of the whole
-        batch, so it must be the same.
+    def _read(
+        self, waiting: _Prompts, loop: DecodeLoop, room: int, cancel: CancelFlag, *, oldest: bool
+    ) -> Iterator[Event | RowError]:
+        """Read at most `room` tokens of the prompts that wait; those that are whole enter the loop
+        together.
         """
+        entering, logits = list[Answer](), list[Tensor]()
+        while waiting and room > 0:
+            number, request = waiting.next(oldest=oldest)
+            try:
+                reading = waiting.begun.get(number)
+                if reading is None:  # not sooner, so that it goes on from what was just read
+                    stopped = AnyOf(cancel, request.cancel)
+                    answer, model = self._begin(number, request), self._loaded.model
+                    reading = Reading(answer, model, self._prefixes, stopped)
+                    waiting.begun[number] = reading
+                left = reading.left
+                yield from reading.advance(room)
+                room -= left - reading.left
+                if reading.logits is not None:
+                    yield from self._repeat(reading.answer, cancel)
+            except Exception as error:  # of this prompt alone
+                waiting.remove(number)
+                yield RowError(number, error)
+                continue
+            if not reading.is_over:
+                continue
+            waiting.remove(number)
+            if reading.logits is None or request.reads_only:
+                reading.answer.end("cancelled" if reading.logits is None else "length")
+                yield from self._finish(reading.answer)
+            else:
+                entering.append(reading.answer)
+                logits.append(reading.logits)
+        if entering:
+            loop.enter(entering, logits)
 
-        def span(number: int) -> int:
-            return requests[number].question_span
+    def _repeat(self, answer: Answer, cancel: CancelFlag) -> Iterator[Progress]:
+        """Evict a whole prompt, where the policy repeats it for that."""
+        request, cache = answer.request, answer.cache
+        assert cache is not None
+        if request.memory is not None or request.reads_only or not cache.config.policy.repeats:
+            return
+        ids = request.ids
+        cache.protect([(max(0, len(ids) - RECENT), len(ids))])
+        yield from self._end(cache, ids, AnyOf(cancel, request.cancel), answer.number)
 
-        for _, alike in groupby(sorted(range(len(requests)), key=span), key=span):
-            numbers = list(alike)
-            yield from (numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH))
+    def _write(self, loop: DecodeLoop, cancel: CancelFlag) -> Iterator[RowPiece | RowResult]:
+        """One token of each answer in flight."""
+        for event in loop.step(cancel):
+            if isinstance(event, Answer):
+                yield from self._finish(event)
+            else:
+                yield event
 
     def _begin(self, number: int, request: Request) -> Answer:
         """The answer, with the cache that it goes on from."""
         reused = 0
         if request.memory is None:
-            cache, reused = self._prefixes.continue_from(request.ids, request.owner) or (
-                self._new_cache(),
-                0,
-            )
+            found = self._prefixes.continue_from(request.ids, request.owner)
+            cache, reused = found or (self._new_cache(), 0)
         else:
             cache = request.memory.fork()
             start = request.memory_tokens
             cache.protect([(start, start + request.question_span)])
         return Answer(request, self._loaded, cache, number=number, reused=reused)
 
-    def _prefill(
-        self, answer: Answer, cancel: CancelFlag
-    ) -> Generator[Progress, None, Tensor | None]:
-        """Progress; returns the logits after the prompt, None if cancelled."""
-        start, request, cache = perf_counter(), answer.request, answer.cache
-        assert cache is not None
-        ids, logits = request.ids, None
-        keeps = self._prefixes.is_on and request.memory is None
-        borders = self._prefixes.borders(ids, answer.reused, request.owner) if keeps else []
-        stopped = AnyOf(cancel, request.cancel)
-        for first, stop in pairwise([answer.reused, *borders, len(ids)]):
-            part = ids[first:stop]
-            reading = prefill(self._loaded.model, cache, part, chunk=self._chunk, cancel=stopped)
-            logits = yield from _progress(reading, Progress(first, len(ids), answer.number))
-            if logits is None:
-                break
-            if stop < len(ids):
-                self._prefixes.keep(ids[:stop], cache.fork(), request.owner)
-        is_whole = logits is not None and request.memory is None and not request.reads_only
-        if is_whole and cache.config.policy.repeats:
-            cache.protect([(max(0, len(ids) - RECENT), len(ids))])
-            yield from self._end(cache, ids, stopped, answer.number)
-        answer.prefill_seconds = perf_counter() - start
-        return logits
-
-    def _write(
-        self, answers: list[Answer], logits: list[Tensor | None], cancel: CancelFlag, *, keep: bool
-    ) -> Iterator[RowPiece | RowResult]:
-        """Pieces and results; an answer that was cancelled, or only read, has no text."""
-        going, scores, caches = list[Answer](), list[Tensor](), list[ManagedCache]()
-        for answer, last in zip(answers, logits, strict=True):
-            if last is None or answer.request.reads_only:
-                answer.end("cancelled" if last is None else "length")
-                yield from self._finish(answer, keep=keep)
-                continue
-            assert answer.cache is not None
-            going.append(answer)
-            scores.append(last)
-            caches.append(answer.cache)
+    def _batch_of(self, answers: Sequence[Answer]) -> Batch:
+        """The rows of these answers; their caches are used up."""
+        caches = [answer.cache for answer in answers if answer.cache is not None]
+        for answer in answers:
             answer.cache = None
-        if not going:
-            return
         batch = self._decoding.batch(caches)
-        if isinstance(batch, PlainBatch):
-            batch = with_lookup(batch, going, self._loaded)
-        for event in decode(batch, going, scores, cancel):
-            if isinstance(event, Answer):
-                yield from self._finish(event, keep=keep)
-            else:
-                yield event
+        return with_lookup(batch, answers, self._loaded) if isinstance(batch, PlainBatch) else batch
 
-    def _finish(self, answer: Answer, *, keep: bool) -> Iterator[RowPiece | RowResult]:
+    def _finish(self, answer: Answer) -> Iterator[RowPiece | RowResult]:
         """The last events of an answer; its cache is kept to go on from, or freed."""
         request, cache = answer.request, answer.cache
         assert cache is not None
         if (rest := answer.flush()) is not None:
             yield RowPiece(answer.number, rest)
-        if keep and request.memory is None and self._prefixes.is_on:
+        if request.keeps and request.memory is None and self._prefixes.is_on:
             ids = (request.ids + answer.output)[: tokens_seen(cache)]
             self._prefixes.keep(ids, cache, request.owner)
             if request.text and not answer.is_cut:
@@ -213,13 +216,32 @@ class Engine:
         yield result
 
 
-def _progress(
-    reading: Generator[int, None, Tensor | None], start: Progress
-) -> Generator[Progress, None, Tensor | None]:
-    """Progress after each chunk of a prefill; returns what the prefill returns."""
-    while True:
-        try:
-            read = next(reading)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        yield Progress(start.done + read, start.total, start.row)
+class _Prompts:
+    """The prompts that are not read yet, oldest first."""
+
+    def __init__(self) -> None:
+        self.begun: dict[int, Reading] = {}
+        """Those of which some tokens were read, by their number."""
+        self._waiting: dict[int, Request] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, requests: list[tuple[int, Request]]) -> None:
+        """More prompts, with their numbers."""
+        self._waiting.update(requests)
+
+    def next(self, *, oldest: bool) -> tuple[int, Request]:
+        """Which prompt to read now: the shortest or, so that none waits for ever, the oldest."""
+
+        def left(number: int) -> int:
+            begun = self.begun.get(number)
+            return len(self._waiting[number].ids) if begun is None else begun.left
+
+        number = next(iter(self._waiting)) if oldest else min(self._waiting, key=left)
+        return number, self._waiting[number]
+
+    def remove(self, number: int) -> None:
+        """This one is read, or given up."""
+        del self._waiting[number]
+        self.begun.pop(number, None)

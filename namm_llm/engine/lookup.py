@@ -127,6 +127,7 @@ class PlainSequences(Protocol):
 
     @property
     def room(self) -> int: ...
+    def enter(self, cache: ManagedCache, text: TokenText | None) -> None: ...
     def step(self, tokens: Tensor) -> Tensor: ...
     def steps(self, tokens: list[int]) -> Tensor: ...
     def take_back(self, count: int) -> None: ...
@@ -151,6 +152,12 @@ class LookupBatch:
         self._guessed: list[int] = []  # in the cache, behind the tokens that are sure
         self._logits: list[Tensor] = []  # after each of them
         self.fetch = batch.fetch
+
+    def enter(self, cache: ManagedCache, text: TokenText | None) -> None:
+        """As of `Batch`."""
+        self._take_back(0)
+        self._texts.append(text)
+        self._batch.enter(cache, text)
 
     def step(self, tokens: Tensor) -> Tensor:
         """As of `Batch`: from the last call, if it guessed this token."""

@@ -126,4 +126,12 @@ class RowResult:
     generation: Generation
 
 
+@dataclass(frozen=True)
+class RowError:
+    """What went wrong with one request alone; its reader sees the error itself."""
+
+    row: int
+    error: Exception
+
+
 Event = Progress | RowPiece | RowResult

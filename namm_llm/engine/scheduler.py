@@ -1,26 +1,26 @@
-"""Requests that come from many callers at once, answered together.
+"""Requests that come from many callers at any time, answered together.
 
-The request that waits longest takes along those that can share its batch. One that comes while
-prompts are read joins them; one that comes while answers are written waits for the next batch. Each
-has its own ticket, its own cancel flag, and the answer that it would get alone.
+They enter the engine as soon as it has room, and leave it with their own last token. Each has its
+own ticket, its own cancel flag, and the answer that it would get alone.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import AnyOf, CancelFlag
-from namm_llm.engine.results import Event, RowResult
+from namm_llm.engine.results import Event, Generation, OnProgress, Progress, RowError, RowResult
 from namm_llm.engine.worker import End, Ticket, Worker
 
-More = Callable[[Request], list[Request]]
-AnswerAll = Callable[[list[Request], CancelFlag, More], Iterator[Event]]
+Serve = Callable[
+    [Callable[[int], list[tuple[int, Request]]], CancelFlag], Iterator[Event | RowError | None]
+]
 
 
 class EventSink(Protocol):
@@ -30,84 +30,139 @@ class EventSink(Protocol):
         """Take one; the last one is an `End`."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class _Numbered:
+    """A sink of several answers: their events with the number of each."""
+
+    sink: EventSink
+    number: int
+
+    def put(self, event: Any) -> None:
+        """As of `EventSink`."""
+        self.sink.put((self.number, event))
+
+
+@dataclass(frozen=True, eq=False)
 class _Caller:
-    """One request that waits or is served, and the queue that its reader reads."""
+    """One request that waits or is served, and where its events go."""
 
     request: Request
-    stopped: threading.Event
-    events: EventSink = field(default_factory=SimpleQueue)
-    is_served: bool = False
-
-    def put(self, event: Event) -> None:
-        self.events.put(event)
-        if isinstance(event, RowResult):
-            self.end()
-
-    def end(self, error: BaseException | None = None) -> None:
-        if not self.is_served:
-            self.is_served = True
-            self.events.put(End(error))
+    events: EventSink
 
 
 class RequestQueue:
     """The requests of any number of threads, answered together by one engine in its worker.
 
-    answer: `Engine.answer`.
+    serve: `Engine.serve`.
     """
 
-    def __init__(self, answer: AnswerAll, worker: Worker) -> None:
-        self._answer = answer
+    def __init__(self, serve: Serve, worker: Worker) -> None:
+        self._serve = serve
         self._worker = worker
-        self._waiting: list[_Caller] = []
         self._changing = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
         self._process = os.getpid()
+        self._waiting: list[_Caller] = []
+        self._is_posted = False
+        self._serving: Iterator[Event | RowError | None] | None = None
+        self._served: dict[int, _Caller] = {}
+        self._numbers = 0
 
     def submit(self, request: Request, cancel: CancelFlag | None) -> Ticket[Event]:
         """Progress, pieces and the result of one request."""
         events: SimpleQueue[Any] = SimpleQueue()
-        return Ticket(events, self.follow(request, events, cancel))
+        return Ticket(events, self.follow([request], [events], cancel))
+
+    def answers(
+        self, requests: list[Request], cancel: CancelFlag | None, on_progress: OnProgress | None
+    ) -> list[Generation]:
+        """The whole answers to requests that come at once. on_progress: tokens of all prompts."""
+        if len(requests) > 1:  # else they would push out what others go on from
+            requests = [replace(request, keeps=False) for request in requests]
+        total = sum(len(request.ids) for request in requests)
+        results, done = dict[int, Generation](), dict[int, int]()
+        arrived: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        sinks = [_Numbered(arrived, number) for number in range(len(requests))]
+        stopped = self.follow(requests, sinks, cancel)
+        try:
+            while len(results) < len(requests):
+                number, event = arrived.get()
+                if isinstance(event, RowResult):
+                    results[number] = event.generation
+                elif isinstance(event, End) and event.error is not None:
+                    raise event.error
+                elif isinstance(event, Progress) and on_progress is not None:
+                    done[number] = event.done
+                    on_progress(sum(done.values()), total)
+        finally:
+            stopped.set()
+        return [results[number] for number in sorted(results)]
 
     def follow(
-        self, request: Request, events: EventSink, cancel: CancelFlag | None = None
+        self,
+        requests: Sequence[Request],
+        sinks: Sequence[EventSink],
+        cancel: CancelFlag | None = None,
     ) -> threading.Event:
-        """As `submit`, into a queue of the caller's; the flag that comes back stops the answer."""
+        """As `submit`, for requests that come at once, into queues of the caller's; the flag that
+        comes back stops the answers.
+        """
         if self._process != os.getpid():
             # a forked process has none of its parent's callers, and the lock may have been held
-            self._process, self._waiting, self._changing = os.getpid(), [], threading.Lock()
+            self._changing = threading.Lock()
+            self._forget()
         stopped = threading.Event()
-        caller = _Caller(replace(request, cancel=AnyOf(stopped, cancel)), stopped, events)
+        flag = AnyOf(stopped, cancel)
+        callers = [
+            _Caller(replace(request, cancel=flag), events)
+            for request, events in zip(requests, sinks, strict=True)
+        ]
         with self._changing:
-            self._waiting.append(caller)
-        self._worker.post(self._serve)
+            self._waiting += callers
+            is_posted, self._is_posted = self._is_posted, True
+        if not is_posted:
+            self._worker.post(self._turns)
         return stopped
 
-    def _serve(self, closing: CancelFlag) -> None:
-        """In the worker's thread: answer what waits longest, and what fits beside it."""
-        served = self._take(1)
-        if not served:
-            return  # an earlier turn took its caller along
-
-        def more(first: Request) -> list[Request]:
-            came = self._take(1, first)
-            served.extend(came)
-            return [caller.request for caller in came]
-
+    def _turns(self, closing: CancelFlag) -> None:
+        """In the worker's thread: answer until nobody waits, or another job wants its turn."""
+        if self._serving is None:
+            self._serving = self._serve(self._take, closing)
         try:
-            for event in self._answer([served[0].request], closing, more):
-                served[event.row].put(event)
+            for event in self._serving:
+                if event is not None:
+                    self._send(event)
+                elif self._worker.has_jobs:
+                    self._worker.post(self._turns)
+                    return
         except BaseException as error:  # every one of them waits for it
-            for caller in served:
-                caller.end(error)
-
-    def _take(self, count: int, beside: Request | None = None) -> list[_Caller]:
-        """Those that wait longest; with `beside`, of those that can run in a batch with it."""
+            for caller in self._served.values():
+                caller.events.put(End(error))
+            self._served.clear()
+        self._serving = None
         with self._changing:
-            fits = [
-                caller
-                for caller in self._waiting
-                if beside is None or caller.request.question_span == beside.question_span
-            ]
-            taken = fits[:count]
-            self._waiting = [caller for caller in self._waiting if caller not in taken]
-        return taken
+            self._is_posted = bool(self._waiting)
+        if self._is_posted:
+            self._worker.post(self._turns)
+
+    def _send(self, event: Event | RowError) -> None:
+        match event:
+            case RowError(row, error):
+                self._served.pop(row).events.put(End(error))
+            case RowResult(row):
+                caller = self._served.pop(row)
+                caller.events.put(event)
+                caller.events.put(End())
+            case _:
+                self._served[event.row].events.put(event)
+
+    def _take(self, most: int) -> list[tuple[int, Request]]:
+        """Those that wait longest, with the numbers by which their events are known."""
+        with self._changing:
+            taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        numbers = range(self._numbers, self._numbers + len(taken))
+        self._numbers += len(taken)
+        self._served.update(zip(numbers, taken, strict=True))
+        return [(number, caller.request) for number, caller in zip(numbers, taken, strict=True)]

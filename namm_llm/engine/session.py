@@ -7,7 +7,7 @@ thread, and gives its callers streams and results. `Runner` and `Document` are b
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from namm_llm.engine.engine import Engine
 from namm_llm.engine.forward import embed, ends_at_steps, tokens_seen
 from namm_llm.engine.length import check_fits
 from namm_llm.engine.prefix import PrefixStore
-from namm_llm.engine.results import Event, Generation, OnProgress, Progress, RowResult
+from namm_llm.engine.results import Event, Generation, OnProgress, Progress
 from namm_llm.engine.scheduler import RequestQueue
 from namm_llm.engine.stream import AsyncEvents, Stream
 from namm_llm.engine.worker import Worker, worker_of
@@ -61,7 +61,7 @@ class Session:
             format=self.format,
             decoding=self.decoding,
         )
-        self._queue = RequestQueue(self._engine.answer, self._worker)
+        self._queue = RequestQueue(self._engine.serve, self._worker)
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Session:
     def events(self, request: Request) -> AsyncGenerator[Event, None]:
         """The events of the answer for the running event loop; closing it stops the model."""
         events = AsyncEvents()
-        return events.until_end(self._queue.follow(request, events))
+        return events.until_end(self._queue.follow([request], [events]))
 
     def answer(
         self,
@@ -168,17 +168,7 @@ class Session:
         on_progress: OnProgress | None = None,
     ) -> list[Generation]:
         """The whole answers, decoded together; each is what it would be alone."""
-        results, done = dict[int, Generation](), dict[int, int]()
-        total = sum(len(request.ids) for request in requests)
-        job = self._worker.submit(lambda flag: self._engine.answer(requests, flag), cancel)
-        with closing(job) as events:
-            for event in events:
-                if isinstance(event, RowResult):
-                    results[event.row] = event.generation
-                elif isinstance(event, Progress) and on_progress is not None:
-                    done[event.row] = event.done
-                    on_progress(sum(done.values()), total)
-        return [results[row] for row in sorted(results)]
+        return self._queue.answers(requests, cancel, on_progress)
 
     # -- documents ---------------------------------------------------------------------------------
 
@@ -227,12 +217,26 @@ class Session:
         on_progress: OnProgress | None,
         text: list[int] | None = None,
     ) -> None:
+        """Read `ids` piece by piece, so that answers of others go on in between. text: as of
+        `Engine.read`, behind the last piece.
+        """
+        size = max(self.options.chunk, cache.config.interval if cache.config.shares_model else 1)
+        for start in range(0, max(len(ids), 1), size):
+            piece, ends = ids[start : start + size], start + size >= len(ids)
+            for progress in self._read_piece(cache, piece, text if ends else None):
+                if on_progress is not None:
+                    on_progress(done + start + progress.done, total)
+
+    def _read_piece(
+        self, cache: ManagedCache, ids: list[int], text: list[int] | None
+    ) -> Iterator[Progress]:
+        """Progress of one job of the worker."""
         event: object = None
         job = self._worker.submit(lambda cancel: self._engine.read(cache, ids, cancel, text=text))
         with closing(job) as events:
             for event in events:
-                if isinstance(event, Progress) and on_progress is not None:
-                    on_progress(done + event.done, total)
+                if isinstance(event, Progress):
+                    yield event
         assert event is cache, "only its reader can cancel this"
 
     @property

@@ -13,15 +13,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from queue import Full, Queue, SimpleQueue
+from queue import Queue, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from namm_llm.engine.cancel import AnyOf, CancelFlag
 
 T = TypeVar("T")
-_WAITING = 64  # jobs in the queue; more callers wait to be let in
 _EXIT_SECONDS = 10.0  # a thread that computes while the interpreter ends would crash it
 
 
@@ -77,7 +75,7 @@ class Worker:
         _ALL.add(self)
 
     def _start(self) -> None:
-        self._tasks: Queue[_Task | None] = Queue(_WAITING)
+        self._tasks: Queue[_Task | None] = Queue()
         self._closing = threading.Event()
         self._thread = threading.Thread(
             target=_work, args=(self._tasks, self._closing), name="namm-llm worker", daemon=True
@@ -109,6 +107,11 @@ class Worker:
             yield
 
         self._tasks.put(_Task(job, SimpleQueue(), self._closing))
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether another job waits for its turn."""
+        return not self._tasks.empty()
 
     def call(self, function: Callable[[], T]) -> T:
         """What `function` returns in the thread."""
@@ -172,8 +175,7 @@ def _run(task: _Task) -> None:
 
 def _dismiss(tasks: Queue[_Task | None], closing: threading.Event) -> None:
     closing.set()
-    with suppress(Full):  # then it will see `closing` once it has worked off the queue
-        tasks.put_nowait(None)
+    tasks.put(None)
 
 
 @atexit.register

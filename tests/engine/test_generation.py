@@ -14,7 +14,7 @@ import torch
 from namm_llm.cache import ManagedCache
 from namm_llm.config import SamplingParams, make_cache_config
 from namm_llm.engine.answer import Answer, Request
-from namm_llm.engine.decode import PlainBatch, decode
+from namm_llm.engine.decode import DecodeLoop, PlainBatch
 from namm_llm.engine.forward import prefill
 from namm_llm.errors import ContextError, UsageError
 from namm_llm.runner import Runner
@@ -62,7 +62,10 @@ def own_greedy(runner: Runner, ids: list[int], count: int, chunk: int = 512) -> 
         except StopIteration as end:
             logits = end.value
             break
-    list(decode(PlainBatch(loaded.model, [cache]), [answer], [logits], threading.Event()))
+    loop = DecodeLoop(lambda _: PlainBatch(loaded.model, [cache]), loaded)
+    loop.enter([answer], [logits])
+    while loop.going:
+        list(loop.step(threading.Event()))
     return answer.output
 
 

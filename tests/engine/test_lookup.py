@@ -12,7 +12,7 @@ import torch
 
 from namm_llm.config import SamplingParams
 from namm_llm.engine.answer import Answer, Request
-from namm_llm.engine.decode import PlainBatch, decode, with_lookup
+from namm_llm.engine.decode import DecodeLoop, PlainBatch, with_lookup
 from namm_llm.engine.forward import feed, prefill
 from namm_llm.engine.lookup import Rounding, TokenText, rounding_of
 from namm_llm.namm import Namm
@@ -197,7 +197,10 @@ def write(runner: Runner, ids: list[int], count: int, lookup: int) -> Answer:
             logits = end.value
             break
     batch = with_lookup(PlainBatch(loaded.model, [cache]), [answer], loaded)
-    list(decode(batch, [answer], [logits], threading.Event()))
+    loop = DecodeLoop(lambda _: batch, loaded)
+    loop.enter([answer], [logits])
+    while loop.going:
+        list(loop.step(threading.Event()))
     return answer
 
 

@@ -63,6 +63,13 @@ class StaticDecoder:
         self._runner = GraphRunner(device, record=graph, refused=refused or _raise)
         self._arrange()
 
+    def enter(self, cache: ManagedCache, text: object = None) -> None:
+        """One more sequence, the last row from now on; the shapes are made anew. text: unused,
+        nothing is guessed here.
+        """
+        self._going.append(_Row(cache.fork()))
+        self._arrange()
+
     def step(self, tokens: Tensor) -> Tensor:
         """Logits `[B, V]` after one more token `[B, 1]` of each sequence; the next step may write
         over them.
