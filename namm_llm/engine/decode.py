@@ -130,8 +130,6 @@ class PlainBatch:
 
     def enter(self, cache: ManagedCache, text: TokenText | None) -> None:
         """As of `Batch`."""
-        seen = self._positions.new_tensor([[tokens_seen(cache)]])
-        self._positions = torch.cat([self._positions, seen])
         self._cache = ManagedCache.join([self._cache, cache])
 
     def step(self, tokens: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decode import decoding_of
 from namm_llm.engine.engine import Engine
-from namm_llm.engine.forward import embed, ends_at_steps, tokens_seen
+from namm_llm.engine.forward import ends_at_steps, tokens_seen
 from namm_llm.engine.length import check_fits
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.results import Event, Generation, OnProgress, Progress
@@ -220,7 +220,7 @@ class Session:
         """Read `ids` piece by piece, so that answers of others go on in between. text: as of
         `Engine.read`, behind the last piece.
         """
-        size = max(self.options.chunk, cache.config.interval if cache.config.shares_model else 1)
+        size = max(self.options.chunk, cache.config.interval if ends_at_steps(cache) else 1)
         for start in range(0, max(len(ids), 1), size):
             piece, ends = ids[start : start + size], start + size >= len(ids)
             for progress in self._read_piece(cache, piece, text if ends else None):
@@ -278,10 +278,6 @@ class Session:
     def forget_caches(self) -> None:
         """Free the caches that are kept to go on from."""
         self.call(self._prefixes.clear)
-
-    def embed(self, ids: list[int]) -> Tensor:
-        """The mean of the last hidden states of a text, float32 `[D]` of length one."""
-        return self.call(lambda: embed(self.loaded.model, ids))
 
     @property
     def is_alive(self) -> bool:

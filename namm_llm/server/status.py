@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from namm_llm.engine.forward import embed
 from namm_llm.errors import UsageError
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import DetokenizeBody, EmbeddingBody, TokenizeBody
@@ -102,7 +103,8 @@ async def embeddings(http: HttpRequest) -> Response:
         raise ApiError(400, message, code="context_length_exceeded")
 
     def compute() -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-        return [session.embed(ids).numpy() for ids in lists]
+        model = service.runner.loaded.model
+        return [session.call(lambda ids=ids: embed(model, ids)).numpy() for ids in lists]
 
     with service.admitted(len(lists)):
         vectors = await unless_it_leaves(http, service.run(compute))
