@@ -104,9 +104,12 @@ class Service:
         names = [memory] if isinstance(memory, str) else list(memory or ())
         if not names:
             return None
-        if len(names) > 1:
-            raise UsageError("memory: one name is taken; ask about each memory by itself.")
-        return await self.run(lambda: self.memories.open(names[0], owner))
+        return await self.run(lambda: self._joined(names, owner))
+
+    def _joined(self, names: Sequence[str], owner: str) -> Document:
+        """One memory, or several one behind the other."""
+        found = [self.memories.open(name, owner) for name in names]
+        return found[0] if len(found) == 1 else self.runner.combine(found)
 
     @staticmethod
     async def run(function: Callable[[], T]) -> T:

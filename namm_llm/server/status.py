@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ async def embeddings(http: HttpRequest) -> Response:
 
     def compute() -> list[np.ndarray[Any, np.dtype[np.float32]]]:
         model = service.runner.loaded.model
-        return [session.call(lambda ids=ids: embed(model, ids)).numpy() for ids in lists]
+        return [session.call(partial(embed, model, ids)).numpy() for ids in lists]
 
     with service.admitted(len(lists)):
         vectors = await unless_it_leaves(http, service.run(compute))

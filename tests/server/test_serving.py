@@ -134,6 +134,17 @@ def test_a_memory_is_read_once_and_asked(client: TestClient, runner: Runner) -> 
     assert found["usage"]["prompt_tokens_details"]["cached_tokens"] >= state["read_tokens"]
 
 
+def test_several_memories_are_asked_together(client: TestClient, runner: Runner) -> None:
+    texts = {"one": TEXT, "two": "The dog is brown. " * 20}
+    for name, text in texts.items():
+        remembered(client, name, text)
+    found = chat(client, memory=list(texts))
+    wanted = runner.combine([runner.read(text) for text in texts.values()])
+    answer = wanted.ask(MESSAGES, max_tokens=8)
+    assert found["choices"][0]["message"]["content"] == answer.text
+    assert found["usage"]["prompt_tokens"] == answer.usage.input_tokens
+
+
 def test_a_memory_is_there_after_a_restart(client: TestClient, make_client: MakeClient) -> None:
     remembered(client, "handbook")
     before = chat(client, memory=["handbook"])
