@@ -136,6 +136,7 @@ CALL_MODELS = {
     "namm_lab/reports/peers/worker.py",
     "namm_lab/tiny/evaluate.py",
     "namm_lab/tiny/trainer.py",
+    "namm_lab/train/adapt/visible.py",
 }
 
 

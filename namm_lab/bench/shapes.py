@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from namm_llm import Namm, UsageError
-from namm_llm.models.loading import quiet_bitsandbytes
+from namm_llm.models.quiet import quiet_bitsandbytes
 
 POSITIONS = 131_072
 QUANTIZATIONS = ("nf4", "fp4", "int8")

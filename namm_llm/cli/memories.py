@@ -81,7 +81,7 @@ def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Setti
         "dtype": model.dtype,
     }
     if "model" not in given:
-        own["revision"] = model.revision
+        own |= {"revision": model.revision, "adapter": model.adapter}
         if Path(model.name).is_absolute() and not Path(model.name).exists():
             raise DocumentError(
                 f"{name} was read with the model {model.name}, which is not there any "

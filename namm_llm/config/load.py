@@ -78,6 +78,12 @@ class LoadConfig:
         metavar="T",
         aliases=("torch_dtype",),
     )
+    adapter: str | os.PathLike[str] | None = setting(
+        "Folder of a LoRA adapter whose changes are added to the weights.",
+        None,
+        annotation="str | os.PathLike[str] | None",
+        metavar="FOLDER",
+    )
     revision: str | None = setting(
         "Branch, tag or commit of a Hugging Face id.", None, metavar="REV"
     )

@@ -46,6 +46,8 @@ class SavedModel:
     """The same for the same weights (their quantization and dtype included) and tokenizer."""
     template: str
     """The same for the same chat template; empty for none."""
+    adapter: str | None = None
+    """Absolute path of the adapter that was added to the weights."""
 
     @classmethod
     def of(cls, loaded: LoadedModel) -> SavedModel:
@@ -61,10 +63,12 @@ class SavedModel:
             dtype=str(loaded.model.dtype).removeprefix("torch."),
             fingerprint=loaded.fingerprint,
             template=template_fingerprint(loaded.tokenizer),
+            adapter=None if loaded.adapter is None else str(loaded.adapter.folder.resolve()),
         )
 
     def __str__(self) -> str:
-        details = filter(None, (self.revision, self.quantization, self.dtype))
+        adapter = self.adapter and f"adapter {self.adapter}"
+        details = filter(None, (self.revision, self.quantization, self.dtype, adapter))
         return f"{self.name} ({', '.join(details)})"
 
 

@@ -8,12 +8,9 @@ asked for.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,16 +30,17 @@ from transformers import (
 
 from namm_llm.cache.transformers import device_of
 from namm_llm.config import DEFAULT_MODEL, LoadConfig, Quantization, settings_of, takes_settings
-from namm_llm.config.load import RopeScaling
 from namm_llm.errors import ModelError, UsageError
+from namm_llm.models.adapter import Adapter, read_adapter
 from namm_llm.models.checks import check_kernels, check_model, check_tokenizer, end_ids
 from namm_llm.models.fingerprint import fingerprint
 from namm_llm.models.gguf import is_gguf
 from namm_llm.models.grammar import Grammars
 from namm_llm.models.load_errors import as_model_error
 from namm_llm.models.locate import locate
-from namm_llm.models.packed_model import PACKED, load_packed_file, pack_model
+from namm_llm.models.packed_model import PACKED, check_mergeable, load_packed_file, pack_model
 from namm_llm.models.placement import device_map_of, parse_dtype
+from namm_llm.models.quiet import quiet
 from namm_llm.models.rope_scaling import stretch
 
 # up to this, a CPU computes in float32: half precision is slower on most of them
@@ -68,6 +66,8 @@ class LoadedModel:
     load_seconds: float
     packed_fingerprint: str = ""
     """Of weights that are packed, which the model does not show as parameters."""
+    adapter: Adapter | None = None
+    """What was added to the weights."""
 
     @property
     def device(self) -> torch.device:
@@ -91,8 +91,9 @@ class LoadedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of weights and tokenizer; quantised weights are other weights."""
-        return self.packed_fingerprint or fingerprint(self.model, self.tokenizer)
+        """Of weights and tokenizer; quantised weights, or ones with an adapter, are others."""
+        found = self.packed_fingerprint or fingerprint(self.model, self.tokenizer)
+        return found if self.adapter is None else self.adapter.fingerprint_with(found)
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -127,15 +128,16 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -
         if isinstance(placement, dict)
         else placement
     )
-    quantization, scaling = given.quantization, given.scaling
-    key = (source, name, _changed(folder), quantization, scaling, where, dtype, *options.values())
+    adapter = None if given.adapter is None else read_adapter(given.adapter)
+    state = _changed(folder), adapter and adapter.key, given.quantization, given.scaling
+    key = (source, name, state, where, dtype, *options.values())
     with _LOADING:  # two threads that want the same weights must not both load them
         loaded = _LOADED.get(key)
         if loaded is None:
             if folder is not None and is_gguf(folder):
-                loaded = _load_file(name, folder, quantization, placement, dtype, scaling)
+                loaded = _load_file(name, folder, given, placement, dtype, adapter)
             else:
-                loaded = _load(name, folder, quantization, placement, dtype, options, scaling)
+                loaded = _load(name, folder, given, placement, dtype, options, adapter)
             _LOADED[key] = loaded
     return loaded
 
@@ -151,13 +153,13 @@ def _changed(folder: Path | None) -> int:
 def _load_file(
     name: str,
     path: Path,
-    quantization: Quantization | None,
+    given: LoadConfig,
     placement: dict[str, Any] | str,
     dtype: torch.dtype | Literal["auto"],
-    scaling: RopeScaling | None,
+    adapter: Adapter | None,
 ) -> LoadedModel:
     """The model of a GGUF file, which says itself how its weights are quantised."""
-    if quantization is not None:
+    if given.quantization is not None:
         raise UsageError(
             f"{name} is a GGUF file, whose weights are quantised already; leave quantization out."
         )
@@ -165,8 +167,10 @@ def _load_file(
     if not isinstance(placement, dict) or list(placement) != [""]:
         raise UsageError("a GGUF file is loaded on one device; name it, for example device='cpu'.")
     device = torch.device(placement[""])
-    given = None if dtype == "auto" else dtype
-    loaded = load_packed_file(path, device, given, lambda own: stretch(own, scaling, name))
+    scaling, own_dtype = given.scaling, None if dtype == "auto" else dtype
+    loaded = load_packed_file(
+        path, device, own_dtype, lambda own: stretch(own, scaling, name), adapter
+    )
     check_tokenizer(loaded.tokenizer, name)
     return LoadedModel(
         model=loaded.model,
@@ -179,28 +183,30 @@ def _load_file(
         load_seconds=time.perf_counter() - start,
         # other positions are another model
         packed_fingerprint=loaded.fingerprint + ("" if scaling is None else f"-{scaling}"),
+        adapter=adapter,
     )
 
 
 def _load(
     name: str,
     folder: Path | None,
-    quantization: Quantization | None,
+    given: LoadConfig,
     placement: dict[str, Any] | str,
     dtype: torch.dtype | Literal["auto"],
     settings: dict[str, Any],
-    scaling: RopeScaling | None,
+    adapter: Adapter | None,
 ) -> LoadedModel:
-    start = time.perf_counter()
+    start, quantization = time.perf_counter(), given.quantization
     source = str(folder or name)
-    with as_model_error(name, settings["revision"]), _quiet():
+    check_mergeable(adapter, quantization, on_cpu=placement == {"": "cpu"})
+    with as_model_error(name, settings["revision"]), quiet():
         config = AutoConfig.from_pretrained(source, **settings)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
                 f"{name} is an encoder-decoder ({config.model_type}); use a decoder model such as "
                 "Llama."
             )
-        stretch(config, scaling, name)
+        stretch(config, given.scaling, name)
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
         check_tokenizer(tokenizer, name)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -221,50 +227,26 @@ def _load(
         model.float()
         model.config.dtype = torch.float32
     model.eval().requires_grad_(False)
+    if adapter is not None:
+        adapter.merge_into(model, name)
     packed = ""
     if quantization in ("nf4", "fp4") and on_cpu:
         check_kernels(model, name)
     if quantization in PACKED and on_cpu:
         packed = f"{fingerprint(model, tokenizer)[:27]}-{quantization}"
         pack_model(model, cast(Literal["int4", "int8"], quantization))
-    text = model.config.get_text_config()
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         model_id=name,
         folder=folder,
         quantization=quantization,
-        positions=getattr(text, "max_position_embeddings", None),
+        positions=getattr(model.config.get_text_config(), "max_position_embeddings", None),
         end_ids=end_ids(model, tokenizer),
         load_seconds=time.perf_counter() - start,
         packed_fingerprint=packed,
+        adapter=adapter,
     )
-
-
-def quiet_bitsandbytes() -> None:
-    """It warns at every matrix product that int8 computes in half precision, and that an optional
-    package is not there.
-    """
-    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no reports of transformers on the caller's terminal, as we check what they say;
-    downloads keep their bars.
-    """
-    output: Any = transformers.utils.logging
-    bars, level = output.is_progress_bar_enabled(), output.get_verbosity()
-    output.disable_progress_bar()
-    output.set_verbosity(output.CRITICAL)
-    quiet_bitsandbytes()
-    try:
-        yield
-    finally:
-        output.set_verbosity(level)
-        if bars:
-            output.enable_progress_bar()
 
 
 def _quantization_config(

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from namm_llm.attention.observation import cpu_multiplies_bfloat16
-from namm_llm.errors import ModelError
+from namm_llm.errors import ModelError, UsageError
 from namm_llm.io import data_folder
+from namm_llm.models.adapter import Adapter
 from namm_llm.models.gguf import GgufModel, load_gguf
+from namm_llm.models.gguf.weights import Change
 from namm_llm.models.packed import (
     Backend,
     Packer,
@@ -46,16 +48,19 @@ def load_packed_file(
     device: torch.device,
     dtype: torch.dtype | None,
     adapt: Callable[[PreTrainedConfig], None] | None = None,
+    adapter: Adapter | None = None,
 ) -> GgufModel:
     """The model of a GGUF file; on a CPU its weights stay packed, on a GPU they are expanded.
 
-    dtype: of activations; None for the default of the device. adapt: as of `load_gguf`. Raises
+    dtype: of activations; None for the default of the device. adapt: as of `load_gguf`. adapter:
+    the maps that it changes are expanded one by one and, on a CPU, packed again with 8 bits. Raises
     ModelError.
     """
     cache = data_folder() / "tokenizers"
     if device.type != "cpu":
         half = dtype or torch.bfloat16
-        loaded = load_gguf(path, dtype=half, tokenizer_cache=cache, adapt=adapt)
+        changes = changes_of(adapter, path.name, half, pack=False)
+        loaded = load_gguf(path, dtype=half, tokenizer_cache=cache, adapt=adapt, changes=changes)
         loaded.model.to(device)  # type: ignore[arg-type]
         return loaded
     dtype = dtype or activation_dtype()
@@ -67,6 +72,7 @@ def load_packed_file(
         make_embedding=packer.embedding,
         tokenizer_cache=cache,
         adapt=adapt,
+        changes=changes_of(adapter, path.name, dtype, pack=True),
     )
     if loaded.expanded and backend() is not Backend.OFF:
         _say(
@@ -75,6 +81,36 @@ def load_packed_file(
         )
     fuse_layers(loaded.model)
     return loaded
+
+
+def check_mergeable(adapter: Adapter | None, quantization: str | None, *, on_cpu: bool) -> None:
+    """UsageError if weights are quantised while they load, so that no adapter can be added."""
+    if adapter and quantization is not None and not (quantization in PACKED and on_cpu):
+        raise UsageError(
+            f"an adapter cannot be added to weights that {quantization} quantises while they load; "
+            "leave quantization out, or merge the adapter with peft and load that folder."
+        )
+
+
+def changes_of(
+    adapter: Adapter | None, name: str, dtype: torch.dtype, *, pack: bool
+) -> Callable[[PreTrainedModel], dict[str, Change]] | None:
+    """How `load_gguf` merges an adapter: each map that it changes, packed with 8 bits if that is
+    wanted and possible, else in `dtype`.
+    """
+    if adapter is None:
+        return None
+
+    def change(key: str, linear: nn.Linear) -> nn.Module:
+        adapter.merge(key, linear)
+        packed = from_linear(linear, 8) if pack else None
+        return linear.to(dtype) if packed is None else packed
+
+    def changes(model: PreTrainedModel) -> dict[str, Change]:
+        adapter.check(model, name)
+        return {key: partial(change, key) for key in adapter.maps}
+
+    return changes
 
 
 def pack_model(model: Any, quantization: Literal["int4", "int8"]) -> None:

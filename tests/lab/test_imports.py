@@ -24,17 +24,20 @@ INNER = {
     "namm_llm.engine.graph.decoder": "the report on a GPU",
     "namm_llm.inspect.figure": "figures",
     "namm_llm.io": "atomic files",
+    "namm_llm.config.header": "settings as plain values",
+    "namm_llm.models.gguf": "the expanded weights of a GGUF file",
     "namm_llm.models.loading": "a model without a runner",
     "namm_llm.models.locate": "where a model's NAMM lies",
     "namm_llm.models.prompt": "documents as a chat",
+    "namm_llm.models.quiet": "silent libraries",
     "namm_llm.namm": "forms of NAMM",
     "namm_llm.namm.layout": "the order of parameters",
     "namm_llm.policies": "policies by name",
     "namm_llm.policies.budget": "what a budget keeps",
 }
-# kvpress' worker runs in another environment, the recipe trains; attention matrices are asked for
-# in one place only
-CALLS_A_MODEL = {"reports/peers/worker.py", "train/target_attention.py"}
+# kvpress' worker runs in another environment, the recipe and `adapt` train; attention matrices are
+# asked for in one place only
+CALLS_A_MODEL = {"reports/peers/worker.py", "train/adapt/visible.py", "train/target_attention.py"}
 
 
 def modules() -> list[Path]:

@@ -32,17 +32,17 @@ FAMILY_OPTION = click.option(
 )
 MODEL_SETTINGS = tuple(each.name for each in settings_of("load"))
 LENGTH_OPTION = "Tokens of the documents; several take turns."
+NAMM_OUT = click.option(
+    "-o", "--out", metavar="FILE", help="The NAMM file to write.  [default: namm.safetensors]"
+)
 
 
 def command(
-    name: str, *options: Callable[[Any], Any]
+    name: str, *options: Callable[[Any], Any], out: Callable[[Any], Any] = NAMM_OUT
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A command with the model's options, `options` and those of documents; it gets what the user
     gave, as one dictionary.
     """
-    out = click.option(
-        "-o", "--out", metavar="FILE", help="The NAMM file to write.  [default: namm.safetensors]"
-    )
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)

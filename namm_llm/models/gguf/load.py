@@ -6,7 +6,7 @@ Nothing of the file is run: a chat template is rendered by transformers in jinja
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from namm_llm.models.gguf.tensors import plan_weights
 from namm_llm.models.gguf.tokenizer import make_tokenizer
 from namm_llm.models.gguf.vocabulary import Vocabulary, read_vocabulary
 from namm_llm.models.gguf.weights import (
+    Change,
     MakeEmbedding,
     MakeLinear,
     WeightLoader,
@@ -73,13 +74,15 @@ def load_gguf(
     make_embedding: MakeEmbedding | None = None,
     tokenizer_cache: Path | None = None,
     adapt: Callable[[PreTrainedConfig], None] | None = None,
+    changes: Callable[[PreTrainedModel], Mapping[str, Change]] | None = None,
 ) -> GgufModel:
     """Load a file, a split file by any of its parts, or a folder that holds one model.
 
     dtype: of expanded weights and of activations. make_linear, make_embedding: make modules of
     packed rows; without them every matrix is expanded. tokenizer_cache: folder in which built
-    tokenizers are kept. adapt: changes the configuration before the model is made. ModelError, in
-    one line, whatever is wrong with the file.
+    tokenizers are kept. adapt: changes the configuration before the model is made. changes: of
+    linear maps, by their names, made for the model before it has weights. ModelError, in one line,
+    whatever is wrong with the file.
     """
     file = open_gguf(path)
     architecture, config = make_config(file)
@@ -90,7 +93,8 @@ def load_gguf(
     check_shapes(model, file, plan)  # before anything that takes time
     vocabulary = read_vocabulary(file, config.vocab_size)
     tokenizer = _make_tokenizer(file, architecture, vocabulary, tokenizer_cache)
-    loader = WeightLoader(file, plan, dtype, make_linear, make_embedding)
+    changed = {} if changes is None else changes(model)
+    loader = WeightLoader(file, plan, dtype, make_linear, make_embedding, changed)
     loader.fill(model)
     _finish(model, vocabulary)
     fingerprint = file.fingerprint

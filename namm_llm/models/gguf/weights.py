@@ -5,7 +5,7 @@ They stay packed where a module takes them so, and are expanded elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import torch
@@ -24,6 +24,9 @@ type, (out, in), and a bias [out] or None. None if it does not take that type: i
 MakeEmbedding = Callable[[Tensor, str, tuple[int, int], float], nn.Module | None]
 """Makes a module that looks packed rows up, of: rows [tokens, row_bytes] (uint8), their ggml type,
 (tokens, width), and the factor of every embedding. None if the table is to be expanded."""
+
+Change = Callable[[nn.Linear], nn.Module]
+"""What a linear map with expanded float32 weights is replaced by."""
 
 _EMBEDDING: Final = "model.embed_tokens"
 _HEAD: Final = "lm_head"
@@ -69,12 +72,14 @@ class WeightLoader:
         dtype: torch.dtype,
         make_linear: MakeLinear | None,
         make_embedding: MakeEmbedding | None,
+        changes: Mapping[str, Change],
     ) -> None:
         self._file = file
         self._plan = plan
         self._dtype = dtype
         self._make_linear = make_linear
         self._make_embedding = make_embedding
+        self._changes = changes
         self.expanded: list[str] = []
         """Packed layers that were expanded because no module took them, as "name (type)"."""
 
@@ -109,6 +114,12 @@ class WeightLoader:
         self, model: PreTrainedModel, name: str, linear: nn.Linear, tied_to: Source | None
     ) -> None:
         source = tied_to or self._plan[f"{name}.weight"]
+        if name in self._changes:
+            for key, _ in list(linear.named_parameters()):
+                plan = self._plan[f"{name}.{key}"]
+                self._set(linear, key, dense_weight(self._file, plan, torch.float32))
+            model.set_submodule(name, self._changes[name](linear))
+            return
         if self._make_linear is not None:
             shape = (linear.out_features, linear.in_features)
             bias_source = self._plan.get(f"{name}.bias")
