@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from namm_llm.cli.options import Settings
 from namm_llm.cli.output import size, tell
 from namm_llm.cli.progress import ProgressBar
-from namm_llm.config import CACHE, split
+from namm_llm.config import CACHE, Quantization, split
 from namm_llm.config.header import config_to_dict
 from namm_llm.document import Document
 from namm_llm.documents import (
@@ -77,7 +77,10 @@ def _with_its_model(name: str, header: SavedHeader, settings: Settings) -> Setti
     model = header.model
     own: dict[str, Any] = {
         "model": model.name,
-        "quantization": model.quantization,
+        # a GGUF file says itself how it is quantised
+        "quantization": model.quantization
+        if model.quantization in get_args(Quantization)
+        else None,
         "dtype": model.dtype,
     }
     if "model" not in given:

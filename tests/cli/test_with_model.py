@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from namm_llm import Namm
 from namm_llm.cli.main import main
+from tests.models.gguf.files import VOCABULARY, tiny_model, write_model
 
 ONE, WRONG_USE = 1, 2
 
@@ -195,3 +197,24 @@ def test_bad_namm_files(folder: Path) -> None:
     for file in ("small.safetensors", "cut.safetensors", "nowhere.safetensors"):
         refused(folder, ONE, file, *ask(*options, file))
     refused(folder, WRONG_USE, "policy namm needs a trained NAMM", *ask("--policy", "namm"))
+
+
+def test_a_memory_of_a_gguf_file_with_an_adapter_brings_both_along(folder: Path) -> None:
+    model = tiny_model("llama", VOCABULARY)
+    write_model(folder / "tiny.gguf", model, "llama", "Q8_0")
+    width = model.config.hidden_size
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    parts = {f"{name}A.weight": torch.ones(1, width), f"{name}B.weight": torch.ones(width, 1)}
+    (folder / "adapter").mkdir()
+    save_file(parts, folder / "adapter" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1}
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    given = ("--model", "tiny.gguf", "--adapter", "adapter")
+    read = call("read", "note.txt", "--name", "note", *given)
+    assert read.exit_code == 0, read.output
+    asked = call("ask", "note", "What is green?", "--max-tokens", "2")
+    assert asked.exit_code == 0, asked.output
+    other = call("ask", "note", "What is green?", "--model", "tiny.gguf")
+    assert other.exit_code == ONE
+    assert "was saved with the weights of" in other.stderr
+    assert str(folder / "adapter") in other.stderr
