@@ -28,6 +28,7 @@ INNER = {
     "namm_llm.models.gguf": "the expanded weights of a GGUF file",
     "namm_llm.models.loading": "a model without a runner",
     "namm_llm.models.locate": "where a model's NAMM lies",
+    "namm_llm.models.own_namm": "a model's own NAMM",
     "namm_llm.models.prompt": "documents as a chat",
     "namm_llm.models.quiet": "silent libraries",
     "namm_llm.namm": "forms of NAMM",

@@ -123,7 +123,7 @@ def load(given: dict[str, Any]) -> tuple[LoadedModel, CacheConfig]:
     """The model in floats, and what its cache evicts."""
     quiet_libraries()
     from namm_lab.train.adapt import load_base
-    from namm_llm.models.locate import cache_config_of
+    from namm_llm.models.own_namm import cache_config_of
 
     name = given.get("model", DEFAULT_MODEL)
     cache = {setting: given[setting] for setting in _CACHE if setting in given}
