@@ -133,6 +133,7 @@ def test_exported_names_exist() -> None:
 CALL_MODELS = {
     "namm_llm/engine/forward.py",
     "namm_lab/bench/contenders.py",
+    "namm_lab/bench/peers/worker.py",
     "namm_lab/reports/peers/worker.py",
     "namm_lab/tiny/evaluate.py",
     "namm_lab/tiny/trainer.py",

@@ -181,7 +181,7 @@ def _peer(name: str) -> str:
 
 
 def _pythons(given: Sequence[str]) -> dict[str, str]:
-    """`("openvino=/opt/python",)` to a dictionary. UsageError for what has no `=`."""
+    """Each peer's Python, of `PEER=PYTHON`. UsageError for what has no `=`."""
     for each in given:
         if "=" not in each:
             raise UsageError(

@@ -79,7 +79,9 @@ class Settings:
         if "budget" in self.runner and "policy" not in self.runner:
             other = "--policy chooses another way"
             if runner.config.policy.name == "namm":
-                other = f"from {self.runner.get('namm') or own_namm(self.model)}; {other}"
+                own = own_namm(self.model)
+                shown = "/".join(own.parts[-2:]) if own is not None else ""
+                other = f"from {self.runner.get('namm') or shown}; {other}"
             else:
                 other += "; `namm-llm train distil` makes a NAMM for this model"
             click.echo(f"Tokens are chosen by: {runner.config.describe()} ({other}).", err=True)

@@ -26,6 +26,12 @@ from namm_llm.policies.registry import policy_class
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_LATER = {
+    field.name: field.default
+    for field in fields(CacheConfig)
+    if field.name in ("head_floor", "positions")
+}
+"""Settings that came after the first files: named where they differ, so that IDs stay the same."""
 _TENSORS = "namm."  # before the names of a NAMM's tensors
 
 
@@ -34,8 +40,10 @@ def config_to_dict(config: CacheConfig) -> dict[str, Any]:
     fingerprint; equal values, equal behaviour. PolicyError for a budget that cannot be written.
     """
     policy = {name: _plain(value) for name, value in _values(config.policy).items()}
+    values = _values(config)
+    unnamed = [name for name, default in _LATER.items() if values[name] == default]
     return {
-        **_values(config),
+        **{name: value for name, value in values.items() if name not in unnamed},
         "policy": {"name": config.policy.name, **policy},
         "budget": _written(config.budget),
         "protected": [list(span) for span in config.protected],

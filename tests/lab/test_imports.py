@@ -20,11 +20,18 @@ INNER = {
     "namm_llm.cli.progress": "progress bars",
     "namm_llm.config": "defaults of settings",
     "namm_llm.documents": "texts of files",
+    "namm_llm.attention.observation": "the replay that labels use",
     "namm_llm.engine": "the forward loop",
+    "namm_llm.engine.repetition": "the repetition of a text",
+    "namm_llm.errors": "the tree of errors",
     "namm_llm.engine.graph.decoder": "the report on a GPU",
     "namm_llm.inspect.figure": "figures",
     "namm_llm.io": "atomic files",
     "namm_llm.config.header": "settings as plain values",
+    "namm_llm.models.budgets": "budgets that were measured",
+    "namm_llm.models.card": "sizes of a model without its weights",
+    "namm_llm.models.packed_model": "a peer's weights",
+    "namm_llm.models.gguf.config": "what a GGUF file says of a model",
     "namm_llm.models.gguf": "the expanded weights of a GGUF file",
     "namm_llm.models.loading": "a model without a runner",
     "namm_llm.models.locate": "where a model's NAMM lies",
@@ -33,12 +40,18 @@ INNER = {
     "namm_llm.models.quiet": "silent libraries",
     "namm_llm.namm": "forms of NAMM",
     "namm_llm.namm.layout": "the order of parameters",
+    "namm_llm.tokens": "tokens of heads",
     "namm_llm.policies": "policies by name",
     "namm_llm.policies.budget": "what a budget keeps",
 }
 # kvpress' worker runs in another environment, the recipe and `adapt` train; attention matrices are
 # asked for in one place only
-CALLS_A_MODEL = {"reports/peers/worker.py", "train/adapt/visible.py", "train/target_attention.py"}
+CALLS_A_MODEL = {
+    "bench/peers/worker.py",
+    "reports/peers/worker.py",
+    "train/adapt/visible.py",
+    "train/target_attention.py",
+}
 
 
 def modules() -> list[Path]:
