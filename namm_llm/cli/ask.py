@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from namm_llm.document import Document
 
 
+class _Questions(click.Argument):
+    """An argument of which only the question must be there."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return "'QUESTION...'"
+
+
 @command("load", "run", "cache", "sampling")
 @click.argument("document")
-@click.argument("questions", nargs=-1, required=True, metavar="[DOCUMENT...] QUESTION...")
+@click.argument(
+    "questions", nargs=-1, required=True, metavar="[DOCUMENT...] QUESTION...", cls=_Questions
+)
 @click.option(
     "--no-keep", is_flag=True, help="Do not keep the memory of a long document that is read now."
 )

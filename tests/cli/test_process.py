@@ -65,7 +65,7 @@ def test_stdout_has_the_answer_alone_and_piped_text_reaches_the_model(
         answer = json.loads(done.stdout)
         assert list(answer) == [
             *("text", "finish_reason", "usage", "timings", "cache", "model"),
-            *("looped", "closed_early"),
+            *("looped", "closed_early", "logprobs"),
         ]
         assert done.stderr.count("\n") == 1
         assert " tok · " in done.stderr

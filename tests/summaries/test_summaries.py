@@ -313,7 +313,14 @@ def test_one_pass_refuses_what_does_not_fit(runner: Runner, page: str) -> None:
         ContextError,
         match=r"the text has \d+ tokens, and one pass of .* 320 positions .* summarize it in parts",
     ):
-        summarize(page, runner, method="one-pass", **ANSWER)
+        summarize(page, runner.with_cache(), method="one-pass", **ANSWER)
+
+
+def test_one_pass_reads_any_length_within_a_budget_in_tokens(runner: Runner, page: str) -> None:
+    summary = summarize(page, runner, method="one-pass", **ANSWER)
+    assert (summary.method, summary.calls) == ("one-pass", 1)
+    assert summary.usage.input_tokens > 320
+    assert summary.cache.stored_tokens < 320
 
 
 @pytest.mark.parametrize("method", ["auto", "map-reduce", "refine"])

@@ -25,6 +25,7 @@ from namm_lab.reports.forgotten import _figures as figures_of
 from namm_lab.reports.forgotten import _token_kind as token_kind
 from namm_lab.rows import Row
 from namm_llm import Runner
+from namm_llm.engine.forward import feed, tokens_seen
 
 LENGTH = 900
 
@@ -113,10 +114,16 @@ def test_what_stands_before_a_document_is_not_counted(tiny_folder: Path) -> None
 
 
 def test_what_was_not_evicted_yet_is_kept(tiny_folder: Path) -> None:
-    shares = kept_shares(
-        Runner.load(tiny_folder, policy="random", budget=0.5).read("The quick brown fox.")
-    )
-    assert shares.eq(1).all()
+    """A document ends with an eviction step; what comes behind it is in the window."""
+    runner = Runner.load(tiny_folder, policy="random", budget=0.5)
+    memory, behind = runner.read("The quick brown fox."), runner.encode(" jumps over")
+    read = tokens_seen(memory.cache)
+    assert kept_shares(memory).lt(1).any()
+    list(feed(runner.loaded.model, memory.cache, torch.tensor([behind])))
+    shares = kept_shares(memory)
+    assert shares[:, :read].lt(1).any()
+    assert shares.shape[1] == read + len(behind)
+    assert shares[:, read:].eq(1).all()
 
 
 @pytest.fixture(scope="module")
