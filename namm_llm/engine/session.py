@@ -10,6 +10,7 @@ from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -217,13 +218,16 @@ class Session:
         on_progress: OnProgress | None,
         text: list[int] | None = None,
     ) -> None:
-        """Read `ids` piece by piece, so that answers of others go on in between. text: as of
-        `Engine.read`, behind the last piece.
+        """Read `ids` piece by piece, so that answers of others go on in between; pieces end where
+        calls of the model end in one reading. text: as of `Engine.read`, behind the last piece.
         """
-        size = max(self.options.chunk, cache.config.interval if ends_at_steps(cache) else 1)
-        for start in range(0, max(len(ids), 1), size):
-            piece, ends = ids[start : start + size], start + size >= len(ids)
-            for progress in self._read_piece(cache, piece, text if ends else None):
+        size, offset = self.options.chunk, 0
+        if ends_at_steps(cache):
+            interval = cache.config.interval
+            size, offset = max(size // interval, 1) * interval, tokens_seen(cache) % interval
+        for start, stop in pairwise([0, *range(size - offset, len(ids), size), len(ids)]):
+            last = text if stop == len(ids) else None
+            for progress in self._read_piece(cache, ids[start:stop], last):
                 if on_progress is not None:
                     on_progress(done + start + progress.done, total)
 
