@@ -165,12 +165,14 @@ def _make(model: Any) -> DecoderStep | None:
     if type(model).__name__ not in {f"{family}ForCausalLM" for family in FAMILIES}:
         return None
     decoder, head = model.model, model.lm_head
-    norm = norm_of(decoder.norm)
-    if not _are_known(decoder.layers) or not isinstance(head, PackedLinear) or norm is None:
+    if not _are_known(decoder.layers) or not isinstance(head, PackedLinear):
         return None
     if getattr(model.config, "final_logit_softcapping", None) is not None:
         return None
     if attend.load() is None or not _has_function():
+        return None
+    norm = norm_of(decoder.norm)
+    if norm is None:
         return None
     joined = fuse([head], norm=norm.weight, epsilon=norm.epsilon)
     if joined is None or not joined.plan_address() or decoder.norm.weight.dtype not in attend.TYPES:
