@@ -50,12 +50,11 @@ def kernel(name: str | None, tensor: Tensor) -> Callable[..., Any] | None:
     """
     if name is None:
         return None
-    if tensor.device.type == "cpu":
-        return _function(*_ON_CPU[name]) if name in _ON_CPU else None
-    return _function(*_KERNELS[name]) if usable(tensor) else None
+    if usable(tensor):
+        return _function(*_KERNELS[name])
+    return _function(*_ON_CPU[name]) if tensor.device.type == "cpu" and name in _ON_CPU else None
 
 
-@lru_cache
 def _function(module: str, function: str) -> Callable[..., Any]:
     found: Callable[..., Any] = getattr(import_module(module), function)
     return found

@@ -67,6 +67,7 @@ def test_the_same_tokens_stay_and_the_same_logits_come(policy, bits, device, mon
         **({"namm": some_namm().to(device)} if policy == "namm" else {}),
     }
     used = spy(monkeypatch)
+    monkeypatch.setattr(kernels, "_ON_CPU", {})
 
     def run(*, usable: bool):
         monkeypatch.setattr(kernels, "usable", lambda tensor: usable)
