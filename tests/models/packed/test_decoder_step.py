@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from namm_llm.cache import ManagedCache
+from namm_llm.config import make_cache_config
 from namm_llm.engine import forward
 from namm_llm.models.packed import fuse_layers, step
 from namm_llm.namm import Namm
@@ -46,7 +47,7 @@ def read(model: Any, rows: int, tokens: int, policy: str = "replay", **settings:
     """A cache after a text, and what follows it."""
     settings = {"interval": 16, "budget": 20, **settings} if policy != "full" else settings
     policy = NammPolicy(Namm.zeros()) if policy == "namm" else policy
-    cache = ManagedCache.for_model(model, policy, **settings)
+    cache = ManagedCache.for_population(model, [make_cache_config(policy, **settings)])
     ids = torch.randint(1, 128, (rows, tokens + 40), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         list(forward.feed(model, cache, ids[:, :tokens], chunk=23))
