@@ -42,6 +42,16 @@ def ends_at_steps(cache: ManagedCache) -> bool:
     return cache.reads_any_length or any(each.shares_model for each in cache.configs)
 
 
+def pieces_of(cache: ManagedCache, chunk: int) -> tuple[int, int]:
+    """Tokens of the pieces in which a text can be read as in one reading, since these end where
+    calls of at most `chunk` tokens end; and how many tokens of the first one are read already.
+    """
+    if not ends_at_steps(cache):
+        return chunk, 0
+    interval = cache.config.interval
+    return max(chunk // interval, 1) * interval, tokens_seen(cache) % interval
+
+
 def prefill(
     model: PreTrainedModel,
     cache: Cache,

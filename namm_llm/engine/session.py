@@ -23,7 +23,7 @@ from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decode import decoding_of
 from namm_llm.engine.engine import Engine
-from namm_llm.engine.forward import ends_at_steps, tokens_seen
+from namm_llm.engine.forward import pieces_of, tokens_seen
 from namm_llm.engine.length import check_fits
 from namm_llm.engine.prefix import PrefixStore
 from namm_llm.engine.results import Event, Generation, OnProgress, Progress
@@ -187,9 +187,7 @@ class Session:
         """
         before = 0 if memory is None else tokens_seen(memory)
         cache = self.call(lambda: self._engine.begin(memory, self.format.head_tokens))
-        waits = ends_at_steps(cache)
-        step = cache.config.interval if waits else self.options.chunk
-        offset = before % step if waits else 0
+        step, offset = pieces_of(cache, self.options.chunk)
         encode = self.format.document if memory is None else self.format.more
         ids, done, read = list[int](), 0, array("i")
         for block in blocks:
@@ -221,10 +219,7 @@ class Session:
         """Read `ids` piece by piece, so that answers of others go on in between; pieces end where
         calls of the model end in one reading. text: as of `Engine.read`, behind the last piece.
         """
-        size, offset = self.options.chunk, 0
-        if ends_at_steps(cache):
-            interval = cache.config.interval
-            size, offset = max(size // interval, 1) * interval, tokens_seen(cache) % interval
+        size, offset = pieces_of(cache, self.options.chunk)
         for start, stop in pairwise([0, *range(size - offset, len(ids), size), len(ids)]):
             last = text if stop == len(ids) else None
             for progress in self._read_piece(cache, ids[start:stop], last):
