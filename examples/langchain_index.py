@@ -19,7 +19,7 @@ def main(documents: int = 4, records: int = 4, questions: int = 4) -> int:
     """How many answers are right."""
     built = [build(Runner.load(), count=records, seed=seed) for seed in range(documents)]
     texts = [Document(page_content=text) for text, _ in built]
-    chat, right = ChatNamm(budget=0.75, max_tokens=40), 0
+    chat, right = ChatNamm(budget=0.5, max_tokens=40), 0
     with TemporaryDirectory() as folder:
         began = perf_counter()
         index = NammIndex.from_documents(texts, chat, MiniLM(), Path(folder), k=2, characters=200)

@@ -19,7 +19,7 @@ from namm_llm import Runner
 
 def main(documents: int = 4, records: int = 4, questions: int = 4) -> int:
     built = [build(Runner.load(), count=records, seed=seed) for seed in range(documents)]
-    llm, right = NammLLM(budget=0.75, max_tokens=40), 0
+    llm, right = NammLLM(budget=0.5, max_tokens=40), 0
     with TemporaryDirectory() as folder:
         began = perf_counter()
         splitter = SentenceSplitter(chunk_size=120, chunk_overlap=0)

@@ -116,18 +116,19 @@ def _shown(runner: Runner, memory: Document, file: Path, answer: str, most: int)
 def kept_sentences(
     runner: Runner, memory: Document, text: str, answer: str, most: int
 ) -> list[str]:
-    """Sentences of the document of which at least half of all entries are kept: those that share
-    most words with the answer, in the order of the text.
+    """Sentences of which at least half as many entries are kept as of the whole document: those
+    that share most words with the answer, in the order of the text.
     """
     from namm_llm import kept_entries
 
     shares = kept_entries(memory.cache).float().mean((0, 1)).tolist()
+    least = _LEAST_SHARE * sum(shares) / max(len(shares), 1)
     starts = runner.document_starts(text)
     found: list[tuple[int, int, str]] = []
     for match in _SENTENCE.finditer(text):
         tokens = slice(bisect_left(starts, match.start()), bisect_left(starts, match.end()))
         kept, words = shares[tokens], _words(match[0]) & _words(answer)
-        if words and kept and sum(kept) >= _LEAST_SHARE * len(kept):
+        if words and kept and sum(kept) >= least * len(kept):
             found.append((-len(words), match.start(), " ".join(match[0].split())))
     return [sentence for _, _, sentence in sorted(sorted(found)[:most], key=itemgetter(1))]
 
