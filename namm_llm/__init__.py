@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from namm_llm.inspect import Inspection, inspect_memories, kept_entries
     from namm_llm.models.catalogue import catalogue, pull_model
+    from namm_llm.models.schemas import response_schema
     from namm_llm.models.tool_stream import ToolCallStream, canonical_tool_choice
     from namm_llm.models.tools import ToolCall, parse_tool_calls
     from namm_llm.namm import Namm, Spectrogram
@@ -95,6 +96,7 @@ __all__ = [
     "pull_model",
     "read_header",
     "register_policy",
+    "response_schema",
     "settings_of",
     "stream_summary",
     "summarize",
@@ -137,6 +139,7 @@ _HOME = {
     "parse_tool_calls": "namm_llm.models.tools",
     "read_header": "namm_llm.documents",
     "register_policy": "namm_llm.policies",
+    "response_schema": "namm_llm.models.schemas",
     "settings_of": "namm_llm.config",
     "stream_summary": "namm_llm.summaries",
     "summarize": "namm_llm.summaries",

@@ -12,7 +12,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.utils.function_calling import convert_to_json_schema
 from namm_integrations.call import logprobs_of, numbers_of
 
-from namm_llm import Generation, UsageError
+from namm_llm import Generation, UsageError, response_schema
 
 _SILENT = ("tool_use", "tool_call", "reasoning", "thinking")  # not for the model's eyes
 
@@ -56,18 +56,7 @@ def answer_schema(response_format: Any) -> Any:
     """
     if not isinstance(response_format, Mapping):
         return None if response_format is None else convert_to_json_schema(response_format)
-    kind = response_format.get("type")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return {"type": "object"}
-    named = response_format.get("json_schema")
-    if kind == "json_schema" and isinstance(named, Mapping) and "schema" in named:
-        return dict(named["schema"])
-    raise UsageError(
-        "response_format is a class, or a mapping of the type text, json_object or json_schema, "
-        f"not {kind!r}."
-    )
+    return response_schema(response_format)
 
 
 def usage(generation: Generation) -> UsageMetadata:

@@ -21,8 +21,6 @@ from namm_llm.engine.text import Detokenizer, StopStrings
 from namm_llm.models.grammar import Constraint
 from namm_llm.models.loading import LoadedModel
 
-_SPAN = 64  # tokens; questions are protected in such steps, so that most can share a batch
-
 
 @dataclass(frozen=True)
 class Request:
@@ -53,11 +51,6 @@ class Request:
     def memory_tokens(self) -> int:
         """Tokens before `ids`."""
         return 0 if self.memory is None else tokens_seen(self.memory)
-
-    @property
-    def question_span(self) -> int:
-        """Tokens behind the document that are never evicted: the question, rounded up."""
-        return 0 if self.memory is None else -(-len(self.ids) // _SPAN) * _SPAN
 
 
 class Answer:

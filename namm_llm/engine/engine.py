@@ -189,7 +189,7 @@ class Engine:
         else:
             cache = request.memory.fork()
             start = request.memory_tokens
-            cache.protect([(start, start + request.question_span)])
+            cache.protect([(start, start + len(request.ids))])
         return Answer(request, self._loaded, cache, number=number, reused=reused)
 
     def _batch_of(self, answers: Sequence[Answer]) -> Batch:

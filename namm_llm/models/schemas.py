@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from namm_llm.errors import UsageError
+
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _SINGLE = frozenset(
@@ -116,3 +118,22 @@ def _resolved(part: Any, root: Mapping[str, Any]) -> Any:
         step = step.replace("~1", "/").replace("~0", "~")
         found = found.get(step) if isinstance(found, Mapping) else None
     return part if found is None or not str(part["$ref"]).startswith("#") else found
+
+
+def response_schema(response_format: Mapping[str, Any] | None) -> Any:
+    """The JSON schema of OpenAI's `response_format`; None for free text. UsageError for another
+    one.
+    """
+    kind = (response_format or {"type": "text"}).get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    named = (response_format or {}).get("json_schema")
+    if kind == "json_schema" and isinstance(named, Mapping) and "schema" in named:
+        return named["schema"]
+    if kind == "json_schema":
+        raise UsageError("response_format of the type json_schema needs a json_schema.schema.")
+    raise UsageError(
+        f"response_format must be of the type text, json_object or json_schema, not {kind!r}."
+    )

@@ -5,6 +5,6 @@ tries them against its definition in plain torch, and computes in plain torch wh
 missing.
 """
 
-from namm_llm.native.library import Library, load, open_library
+from namm_llm.native.loader import Library, load, open_library
 
 __all__ = ["Library", "load", "open_library"]

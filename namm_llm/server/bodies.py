@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from namm_llm.config import SamplingParams
 from namm_llm.errors import UsageError
+from namm_llm.models.schemas import response_schema
 
 Count = Annotated[int, Field(ge=1, le=16)]
 Tokens = Annotated[int, Field(ge=1)]
@@ -92,7 +92,7 @@ class ChatBody(SamplingBody):
             defaults,
             positions=positions,
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            json_schema=answer_schema(self.response_format),
+            json_schema=response_schema(self.response_format),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
@@ -140,7 +140,7 @@ class ResponseBody(SamplingBody):
             defaults,
             positions=positions,
             max_tokens=self.max_output_tokens,
-            json_schema=answer_schema(self.answer_format),
+            json_schema=response_schema(self.answer_format),
         )
 
     @property
@@ -183,19 +183,3 @@ class MemoryBody(BaseModel):
 
     name: Annotated[str, Field(min_length=1)]
     text: Annotated[str, Field(min_length=1)]
-
-
-def answer_schema(response_format: Mapping[str, Any] | None) -> Any:
-    """The JSON schema of a `response_format`; None for free text. UsageError for another one."""
-    kind = (response_format or {"type": "text"}).get("type")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return {"type": "object"}
-    named = (response_format or {}).get("json_schema")
-    if kind == "json_schema" and isinstance(named, Mapping) and "schema" in named:
-        return named["schema"]
-    raise UsageError(
-        "response_format must be of the type text, json_object or json_schema (with a schema), "
-        f"not {kind!r}."
-    )

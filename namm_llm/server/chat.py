@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from namm_llm.engine.answer import Request
-from namm_llm.engine.results import Generation, TokenLogprob
+from namm_llm.engine.results import Generation, Progress, TokenLogprob
 from namm_llm.models.tool_stream import canonical_tool_choice
 from namm_llm.models.tools import ToolCall
 from namm_llm.server.access import body_of, unless_it_leaves
@@ -24,7 +24,6 @@ from namm_llm.server.replies import (
     EventStream,
     Numbered,
     Part,
-    Reading,
     Text,
     Whole,
     comment,
@@ -124,7 +123,7 @@ class _Chat:
         async with aclosing(self._parts(requests)) as parts:
             async for each in parts:
                 part = each.part
-                if isinstance(part, Reading):
+                if isinstance(part, Progress):
                     yield comment(part)
                 elif isinstance(part, Text):
                     yield self._chunk(each.index, {"content": part.text}, part.logprobs)

@@ -13,21 +13,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from namm_llm.engine.answer import Request
-from namm_llm.engine.results import Generation, TokenLogprob
+from namm_llm.engine.results import Generation, Progress, TokenLogprob
 from namm_llm.models.prompt import Prompt
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import CompletionBody
-from namm_llm.server.replies import (
-    DONE,
-    EventStream,
-    Reading,
-    Text,
-    Whole,
-    comment,
-    data,
-    replies,
-    usage_of,
-)
+from namm_llm.server.replies import DONE, EventStream, Text, Whole, comment, data, replies, usage_of
 from namm_llm.server.service import Service
 
 
@@ -112,7 +102,7 @@ class _Completion:
         async with aclosing(replies(self.service, requests)) as parts:
             async for each in parts:
                 part = each.part
-                if isinstance(part, Reading):
+                if isinstance(part, Progress):
                     yield comment(part)
                 elif isinstance(part, Text):
                     yield self._event(each.index, part.text, part.logprobs)

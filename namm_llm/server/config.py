@@ -30,8 +30,6 @@ class ServerConfig:
     """Bytes of memories that are held open; the least recently used are closed first."""
     max_responses: int = 256
     """Responses that `previous_response_id` can name; the oldest are forgotten first."""
-    log_prompts: bool = False
-    """Whether prompts may stand in the log."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     """How answers are written where the request does not say."""
 

@@ -13,10 +13,11 @@ from namm_llm.document import Document
 from namm_llm.documents import MEMORY_SUFFIX, MemoryStore
 from namm_llm.documents.names import check_name
 from namm_llm.documents.store import Entry
-from namm_llm.errors import DocumentError
+from namm_llm.errors import DocumentError, UsageError
 from namm_llm.runner import Runner
 
 State = Literal["reading", "ready", "failed"]
+_WHY_NOT = {"reading": "is still being read", "failed": "could not be read"}
 _FAILED_KEPT = 100  # reports of failures, for clients that ask later
 
 
@@ -62,7 +63,7 @@ class Memories:
         id = store.find(name)
         if id is None:
             state = self._states.get((owner, name))
-            why = "is still being read" if state is not None else "is not there"
+            why = "is not there" if state is None else _WHY_NOT[state.status]
             raise DocumentError(f"the memory {name!r} {why}; GET /v1/memories lists all.")
         with self._changing:
             if (owner, id) in self._open:
@@ -77,7 +78,9 @@ class Memories:
         """All memories of an owner: those in the store, and those that are being read."""
         with self._changing:
             unfinished = [state for (of, _), state in self._states.items() if of == owner]
-        kept = [_state_of(entry) for entry in self._store_of(owner).entries()]
+        entries = self._store_of(owner).entries()
+        # a text that was read under two names is one memory with both
+        kept = [_state_of(each, name) for each in entries for name in each.names or (each.id,)]
         return [*unfinished, *kept]
 
     def state(self, name: str, owner: str) -> MemoryState:
@@ -86,12 +89,6 @@ class Memories:
             if state.name == name:
                 return state
         raise DocumentError(f"there is no memory {name!r}; GET /v1/memories lists all.")
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the caches that are held open."""
-        with self._changing:
-            return sum(each.cache.nbytes for each in self._open.values())
 
     # -- changing ----------------------------------------------------------------------------------
 
@@ -126,8 +123,11 @@ class Memories:
                 self._states.pop((owner, state.name), None)
 
     def forget(self, name: str, owner: str) -> None:
-        """Remove a memory. DocumentError if there is none."""
+        """Remove a memory. DocumentError if there is none, UsageError while it is being read."""
         with self._changing:
+            state = self._states.get((owner, name))
+            if state is not None and state.status == "reading":
+                raise UsageError(f"{name!r} is still being read; forget it when it is ready.")
             had_failed = self._states.pop((owner, name), None)
         store = self._store_of(owner)
         if had_failed is not None and store.find(name) is None:
@@ -163,12 +163,12 @@ class Memories:
                 total -= closed.cache.nbytes
 
 
-def _state_of(entry: Entry) -> MemoryState:
+def _state_of(entry: Entry, name: str) -> MemoryState:
     created, header = int(entry.used_at), entry.header
     if header is None:
-        return MemoryState(entry.title, "failed", created, error=entry.problem)
+        return MemoryState(name, "failed", created, error=entry.problem)
     return MemoryState(
-        entry.title,
+        name,
         "ready",
         created,
         read_tokens=header.seen_tokens,

@@ -25,14 +25,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How far a prompt is read, in tokens."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Text:
     """Text of an answer that is no tool call."""
 
@@ -48,7 +40,7 @@ class Whole:
     calls: tuple[ToolCall, ...] = ()
 
 
-Part = Reading | Text | Whole
+Part = Progress | Text | Whole
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ async def reply(
         async with aclosing(service.runner.session.events(request)) as events:
             async for event in events:
                 if isinstance(event, Progress):
-                    yield Reading(event.done, event.total)
+                    yield event
                 elif isinstance(event, RowPiece):
                     logprobs += event.piece.logprobs
                     if text := calls.feed(event.piece.text):
@@ -168,7 +160,7 @@ def data(value: Mapping[str, Any], event: str | None = None) -> str:
     return f"{head}data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
-def comment(reading: Reading) -> str:
+def comment(reading: Progress) -> str:
     """What keeps a connection open while a prompt is read; clients skip it."""
     return f": {reading.done}/{reading.total} tokens read\n\n"
 

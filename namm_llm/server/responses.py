@@ -14,14 +14,15 @@ from uuid import uuid4
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from namm_llm.config import SamplingParams
 from namm_llm.engine.answer import Request
-from namm_llm.engine.results import Generation
+from namm_llm.engine.results import Generation, Progress
 from namm_llm.models.tool_stream import canonical_tool_choice
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import ResponseBody
 from namm_llm.server.errors import ApiError
 from namm_llm.server.items import Item, call_events, call_item, chat_tool, messages_of
-from namm_llm.server.replies import EventStream, Reading, Text, comment, data, reply
+from namm_llm.server.replies import EventStream, Text, comment, data, reply
 from namm_llm.server.service import Service
 
 
@@ -57,18 +58,14 @@ async def responses(http: HttpRequest) -> Response:
     if body.previous_response_id is not None:
         before = http.app.state.conversations.of(http.state.owner, body.previous_response_id)
     messages = [*before, *messages_of(body.input)]
+    params = body.params(service.config.sampling, service.positions)
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     with ExitStack() as held:
         held.enter_context(service.admitted())
         (request,) = await service.requests(
-            http,
-            [*system, *messages],
-            body.params(service.config.sampling, service.positions),
-            tools=tools,
-            tool_choice=choice,
-            memory=body.memory,
+            http, [*system, *messages], params, tools=tools, tool_choice=choice, memory=body.memory
         )
-        work = _Response(service, body, [] if choice == "none" else tools)
+        work = _Response(service, body, params, [] if choice == "none" else tools)
 
         def keep(output: Sequence[Item]) -> None:
             if body.store is not False:
@@ -86,6 +83,7 @@ class _Response:
 
     service: Service
     body: ResponseBody
+    sampling: SamplingParams
     tools: Sequence[Item]
     id: str = field(default_factory=lambda: f"resp_{uuid4().hex}")
     message_id: str = field(default_factory=lambda: f"msg_{uuid4().hex}")
@@ -105,12 +103,12 @@ class _Response:
         numbers = count()
         async with aclosing(self._events(request, keep)) as events:
             async for event in events:
-                if isinstance(event, Reading):
+                if isinstance(event, Progress):
                     yield comment(event)
                 else:
                     yield data({**event, "sequence_number": next(numbers)}, event["type"])
 
-    async def _events(self, request: Request, keep: Any) -> AsyncGenerator[Item | Reading, None]:
+    async def _events(self, request: Request, keep: Any) -> AsyncGenerator[Item | Progress, None]:
         """The events of a stream without their numbers; the last one holds the whole response."""
         opened = self._response("in_progress")
         yield {"type": "response.created", "response": opened}
@@ -119,7 +117,7 @@ class _Response:
         text, output = "", list[Item]()
         async with aclosing(reply(self.service, request, self.tools, parallel=parallel)) as parts:
             async for part in parts:
-                if isinstance(part, Reading):
+                if isinstance(part, Progress):
                     yield part
                 elif isinstance(part, Text):
                     for event in self._opening() if not text else ():
@@ -180,10 +178,10 @@ class _Response:
             "parallel_tool_calls": body.parallel_tool_calls is not False,
             "tool_choice": given.get("tool_choice", "auto"),
             "tools": [_shown_tool(tool) for tool in given.get("tools", [])],
-            "temperature": body.temperature or self.service.config.sampling.temperature,
-            "top_p": 1.0 if body.top_p is None else body.top_p,
-            "presence_penalty": body.presence_penalty or 0.0,
-            "frequency_penalty": body.frequency_penalty or 0.0,
+            "temperature": self.sampling.temperature,
+            "top_p": 1.0 if self.sampling.top_p is None else self.sampling.top_p,
+            "presence_penalty": self.sampling.presence_penalty,
+            "frequency_penalty": self.sampling.frequency_penalty,
             "top_logprobs": 0,
             "text": {"format": {"type": "text"}, **given.get("text", {})},
             "truncation": "disabled",

@@ -154,6 +154,23 @@ def test_a_memory_is_there_after_a_restart(client: TestClient, make_client: Make
     assert after["choices"][0]["message"] == before["choices"][0]["message"]
 
 
+def test_a_text_under_two_names_is_one_memory_with_both(client: TestClient) -> None:
+    assert remembered(client, "one")["status"] == "ready"
+    assert remembered(client, "two")["status"] == "ready"
+    assert {each["name"] for each in client.get("/v1/memories").json()["data"]} == {"one", "two"}
+    assert client.delete("/v1/memories/one").status_code == 200
+    assert client.get("/v1/memories/one").status_code == 404
+    assert client.get("/v1/memories/two").json()["status"] == "ready"
+
+
+def test_a_memory_is_not_forgotten_while_it_is_read(client: TestClient) -> None:
+    memories = client.app.state.service.memories  # type: ignore[attr-defined]
+    state = memories.begin("handbook", "")
+    assert client.delete("/v1/memories/handbook").status_code == 400
+    memories.read(state, TEXT, "")
+    assert client.delete("/v1/memories/handbook").status_code == 200
+
+
 def test_a_memory_is_forgotten(client: TestClient) -> None:
     remembered(client, "handbook")
     assert client.delete("/v1/memories/handbook").json()["deleted"] is True
