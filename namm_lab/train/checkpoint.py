@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from namm_lab.train.search import Search, Vector
-from namm_llm import Namm, NammError, UsageError
-from namm_llm.io import replacing
+from namm_lab.train.training_file import read_training_file, replace_training_file
+from namm_llm import Namm, UsageError
 
 VERSION = 1
 _HEADER = "namm_evolution"
@@ -73,7 +72,9 @@ class WorkFiles:
         """
         if not self.work.is_file():
             return None
-        header, arrays = _read(self.work)
+        header, arrays = read_training_file(
+            self.work, key=_HEADER, version=VERSION, framework="np", what="an evolution"
+        )
         begun = header["identity"]
         for name in sorted({*begun, *self._identity}):
             if begun.get(name) != self._identity.get(name):
@@ -109,7 +110,9 @@ class WorkFiles:
         if not self.log.is_file():
             return
         lines = self.log.read_text().splitlines(keepends=True)
-        _replace(self.log, "".join(line for line in lines if _order(line) <= order).encode())
+        replace_training_file(
+            self.log, "".join(line for line in lines if _order(line) <= order).encode()
+        )
 
 
 def _order(line: str) -> tuple[float, float]:
@@ -150,40 +153,14 @@ def _state(header: Mapping[str, Any], arrays: Mapping[str, Vector]) -> State:
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Vector]]:
-    try:
-        with safe_open(str(path), framework="np") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            if header["version"] != VERSION:
-                raise NammError(
-                    f"{path} has format version {header['version']}, this program knows "
-                    f"{VERSION}: start over with --force."
-                )
-            names = file.keys()
-            return header, {name: np.array(file.get_tensor(name)) for name in names}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise NammError(
-            f"{path} is no checkpoint of an evolution, or a damaged one ({error}): start over with "
-            "--force."
-        ) from error
-
-
 def _write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Vector]) -> None:
-    _replace(
+    replace_training_file(
         path,
         save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
             {_HEADER: json.dumps(header)},
         ),
     )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    try:
-        with replacing(path) as part:
-            part.write_bytes(data)
-    except OSError as error:
-        raise NammError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _shown(value: Any) -> str:

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from namm_llm import NammError, UsageError
-from namm_llm.io import replacing
+from namm_lab.train.training_file import read_training_file, replace_training_file
+from namm_llm import UsageError
 
 if TYPE_CHECKING:
     from namm_lab.train.adapt.trainer import AdapterTraining
@@ -64,7 +63,9 @@ class AdapterFiles:
         """
         if not self.checkpoint.is_file():
             return 0
-        header, tensors = _read(self.checkpoint)
+        header, tensors = read_training_file(
+            self.checkpoint, key=_HEADER, version=VERSION, framework="pt", what="an adapter"
+        )
         for name in sorted({*header["identity"], *self._identity}):
             before, now = header["identity"].get(name), self._identity.get(name)
             if before != now:
@@ -88,9 +89,9 @@ class AdapterFiles:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**plain, "inference_mode": True}, indent=2, sort_keys=True)
-        _replace(self.folder / "adapter_config.json", f"{text}\n".encode())
+        replace_training_file(self.folder / "adapter_config.json", f"{text}\n".encode())
         weights = get_peft_model_state_dict(training.adapted)
-        _replace(self.folder / "adapter_model.safetensors", save(_plain(weights)))
+        replace_training_file(self.folder / "adapter_model.safetensors", save(_plain(weights)))
         with self.log.open("a") as log:
             log.write(json.dumps({"step": step, **row}) + "\n")
         state = training.optimizer.state
@@ -102,39 +103,13 @@ class AdapterFiles:
         header = {"version": VERSION, "identity": self._identity, "step": step}
         # last, because a run that is killed before this repeats the step
         data = save(_plain({**training.weights, **moments}), {_HEADER: json.dumps(header)})
-        _replace(self.checkpoint, data)
+        replace_training_file(self.checkpoint, data)
 
     def _cut_log(self, step: int) -> None:
         """Leave out what was logged after the checkpoint."""
         lines = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
-        _replace(self.log, "".join(lines[:step]).encode())
+        replace_training_file(self.log, "".join(lines[:step]).encode())
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            if header["version"] != VERSION:
-                raise NammError(
-                    f"{path} has format version {header['version']}, this program knows "
-                    f"{VERSION}: start over with --force."
-                )
-            names = file.keys()
-            return header, {name: file.get_tensor(name).clone() for name in names}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise NammError(
-            f"{path} is no checkpoint of an adapter, or a damaged one ({error}): start over with "
-            "--force."
-        ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    try:
-        with replacing(path) as part:
-            part.write_bytes(data)
-    except OSError as error:
-        raise NammError(f"{path} cannot be written: {error.strerror or error}") from error
