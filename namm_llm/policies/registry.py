@@ -22,6 +22,7 @@ from namm_llm.policies.keydiff import KeyDiff
 from namm_llm.policies.knorm import KNorm
 from namm_llm.policies.kvzip import KVzip
 from namm_llm.policies.namm import NammPolicy
+from namm_llm.policies.novelty import Novelty
 from namm_llm.policies.random import Random
 from namm_llm.policies.replay import QueryReplay
 from namm_llm.policies.snapkv import SnapKV
@@ -45,6 +46,7 @@ POLICIES: dict[str, type[EvictionPolicy]] = {
         TOVA,
         KNorm,
         KeyDiff,
+        Novelty,
         Random,
         QueryReplay,
         ExpectedAttention,

@@ -72,16 +72,33 @@ def expected(name: str, segment: HeadTokens, attention: torch.Tensor) -> torch.T
     if name == "keydiff":
         unit = normalize(segment.keys, dim=-1)
         return -(unit @ normalize(unit.mean(0), dim=0))
+    if name == "novelty":
+        unit = normalize(segment.values, dim=-1)
+        newer = [(unit[at + 1 :] @ unit[at]).max() for at in range(N - 1)]
+        return -torch.stack([*newer, torch.tensor(-1.0)])
     assert name == "streaming_llm"
     return segment.positions.float()
 
 
-@pytest.mark.parametrize("name", ["h2o", "tova", "snapkv", "knorm", "keydiff", "streaming_llm"])
+@pytest.mark.parametrize(
+    "name", ["h2o", "tova", "snapkv", "knorm", "keydiff", "novelty", "streaming_llm"]
+)
 def test_formula(name, observed):
     segment, observation, attention = observed
     torch.testing.assert_close(
         score(name, segment, observation), expected(name, segment, attention), atol=1e-5, rtol=1e-4
     )
+
+
+def test_novelty_forgets_all_but_the_newest_of_what_comes_again(observed, monkeypatch):
+    monkeypatch.setattr(
+        "namm_llm.policies.novelty._BLOCK", 37
+    )  # more than one block, and an odd one
+    segment = observed[0]
+    scenes = torch.randn(5, D).repeat_interleave(N // 5, 0) * torch.rand(N, 1).add(0.5)
+    scores = POLICIES["novelty"]().score(replace(segment, values=scenes))
+    newest = torch.arange(N // 5 - 1, N, N // 5)
+    assert scores.topk(5).indices.sort().values.tolist() == newest.tolist()
 
 
 def test_h2o_adds_to_its_sum(observed):

@@ -128,6 +128,7 @@ def test_settings_describe_themselves_and_compare():
         "tova",
         "knorm",
         "keydiff",
+        "novelty",
         "random",
         "replay",
         "expected_attention",
