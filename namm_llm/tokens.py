@@ -21,6 +21,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from namm_llm.pages import paged
+
 _SMALLEST = torch.finfo(torch.float32).tiny
 _OPTIONAL = ("scales", "unrotated", "unrotated_scales")  # columns that not all tokens have
 
@@ -73,13 +75,13 @@ class HeadTokens:
             keys, values = keys * self.scales[part, :1], values * self.scales[part, 1:]
         return HeadTokens(keys, values, positions, state)
 
-    def join(self, newer: HeadTokens) -> HeadTokens:
-        """These tokens, then the newer ones; both quantised or neither."""
-        columns = {
-            name: torch.cat([column, newer.columns()[name]])
-            for name, column in self.columns().items()
-        }
-        return HeadTokens(**columns)
+    @classmethod
+    def joined(cls, parts: Sequence[HeadTokens]) -> HeadTokens:
+        """The tokens of all parts, older ones first; all quantised or none."""
+        if len(parts) == 1:
+            return parts[0]
+        names = parts[0].columns()
+        return cls(**{name: torch.cat([part.columns()[name] for part in parts]) for name in names})
 
     def columns(self) -> dict[str, Tensor]:
         """The tensors by name, without scales if nothing was quantised."""
@@ -142,20 +144,34 @@ class RaggedTokens:
         """The tokens `keep[g]` (ascending indices, None = all) of each head, written once into new
         flat columns.
         """
-        lengths = [len(h) if k is None else len(k) for h, k in zip(heads, keep, strict=True)]
+        return cls.gather_parts([[head] for head in heads], keep)
+
+    @classmethod
+    def gather_parts(
+        cls, heads: Sequence[Sequence[HeadTokens]], keep: Sequence[Tensor | None]
+    ) -> RaggedTokens:
+        """`gather` from heads whose tokens lie in several parts, older ones first; the indices
+        count through all parts.
+        """
+        parts = [part for head in heads for part in head]
+        rows = [index for head, k in zip(heads, keep, strict=True) for index in _split(head, k)]
+        lengths = [len(p) if k is None else len(k) for p, k in zip(parts, rows, strict=True)]
 
         def column(name: str) -> Tensor:
-            parts = [head.columns()[name] for head in heads]
-            out = parts[0].new_empty(sum(lengths), *parts[0].shape[1:])
-            for part, target, index in zip(parts, torch.split(out, lengths), keep, strict=True):
-                if index is None:
-                    target.copy_(part)
+            sources = [part.columns()[name] for part in parts]
+            out = paged(sources[0], sum(lengths))
+            for source, target, k in zip(sources, torch.split(out, lengths), rows, strict=True):
+                if k is None:
+                    target.copy_(source)
                 else:
-                    torch.index_select(part, 0, index, out=target)
+                    torch.index_select(source, 0, k, out=target)
             return out
 
-        columns = {name: column(name) for name in heads[0].columns()}
-        return cls(**columns, lengths=tuple(lengths))
+        sizes = (
+            sum(map(len, head)) if k is None else len(k)
+            for head, k in zip(heads, keep, strict=True)
+        )
+        return cls(**{name: column(name) for name in parts[0].columns()}, lengths=tuple(sizes))
 
     @cached_property
     def starts(self) -> array[int]:
@@ -220,6 +236,17 @@ def _columns(tokens: HeadTokens | RaggedTokens) -> dict[str, Tensor]:
     columns = {name: getattr(tokens, name) for name in ("keys", "values", "positions", "state")}
     optional = {name: getattr(tokens, name) for name in _OPTIONAL}
     return columns | {name: column for name, column in optional.items() if column is not None}
+
+
+def _split(parts: Sequence[HeadTokens], keep: Tensor | None) -> list[Tensor | None]:
+    """Indices through all parts as indices of each part."""
+    if keep is None or len(parts) == 1:
+        return [keep] * len(parts)
+    starts = [0, *accumulate(map(len, parts))]
+    cuts = torch.searchsorted(keep, keep.new_tensor(starts)).tolist()
+    return [
+        keep[begin:end] - start for begin, end, start in zip(cuts, cuts[1:], starts, strict=False)
+    ]
 
 
 @dataclass(frozen=True)

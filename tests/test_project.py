@@ -29,8 +29,8 @@ PACKAGE, LAB = ROOT / "namm_llm", ROOT / "namm_lab"
 LEFT_OUT = {"__pycache__", "build", "dist", "site"}
 # each part imports only those before it
 ORDER = (
-    "errors version io tokens native attention namm policies config cache models documents engine "
-    "document conversation runner summaries inspect server cli"
+    "errors version io pages tokens native attention namm policies config cache models documents "
+    "engine document conversation runner summaries inspect server cli"
 ).split()
 GRAPH = "namm_llm.engine.graph"
 

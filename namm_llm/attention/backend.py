@@ -60,9 +60,12 @@ def _function(module: str, function: str) -> Callable[..., Any]:
     return found
 
 
-def gather(heads: Sequence[HeadTokens], keep: Sequence[Tensor | None]) -> RaggedTokens:
-    """`RaggedTokens.gather`, with a kernel where one can be used."""
+def gather(heads: Sequence[Sequence[HeadTokens]], keep: Sequence[Tensor | None]) -> RaggedTokens:
+    """`RaggedTokens.gather_parts`, with a kernel where one can be used."""
+    first = heads[0][0]
     # the kernel moves five columns
-    run = None if heads[0].unrotated is not None else kernel("gather", heads[0].keys)
-    gathered: RaggedTokens = (run or RaggedTokens.gather)(heads, keep)
+    run = None if first.unrotated is not None else kernel("gather", first.keys)
+    if run is None:
+        return RaggedTokens.gather_parts(heads, keep)
+    gathered: RaggedTokens = run([HeadTokens.joined(parts) for parts in heads], keep)
     return gathered

@@ -118,7 +118,7 @@ def _both(
         assert layer.compact is not None, "only compact positions keep unrotated keys"
         old = layer.compact.with_unrotated(old, old_at)
         new = layer.compact.with_unrotated(new, new_at)
-    return old.join(new)
+    return HeadTokens.joined([old, new])
 
 
 def _queries(

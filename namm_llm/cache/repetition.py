@@ -14,6 +14,7 @@ from namm_llm.attention.observation import Scratch
 from namm_llm.cache.cache import ManagedCache
 from namm_llm.cache.update import gather, observe, set_state
 from namm_llm.policies.base import ObservingPolicy
+from namm_llm.tokens import HeadTokens
 
 
 def fork_without_steps(cache: ManagedCache) -> ManagedCache:
@@ -38,10 +39,10 @@ def observe_repetition(
         for own, sequence in zip(layer.sequences, repeated.sequences, strict=True):
             policy, scratch, states = own.config.policy, Scratch(), []
             assert isinstance(policy, ObservingPolicy)
-            for index, (head, length) in enumerate(
+            for index, (parts, length) in enumerate(
                 zip(gather(sequence), own.retained.lengths, strict=True)
             ):
-                tokens = head.floats()
+                tokens = HeadTokens.joined(parts).floats()
                 observation = observe(sequence, index, tokens, layer.rotation, scratch)
                 state = policy.update_repeated(tokens, observation, span, sinks)[:length]
                 states.append(state.to(policy.state_dtype))

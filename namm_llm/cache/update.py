@@ -1,6 +1,6 @@
 """One eviction step: gather, observe, score, select, compact. Tokens leave the cache only here.
 
-gather    retained tokens and window of every KV head, side by side
+gather    retained tokens and window of every KV head
 observe   the policy updates its state from the attention that the newest queries paid
 score     the policy scores every token
 select    budget or threshold, and protected tokens: which ones stay
@@ -29,7 +29,8 @@ from namm_llm.tokens import HeadTokens
 
 STAGES = ("observe", "score", "select", "compact")  # gathering is counted as compacting
 _Stage = Callable[[str], AbstractContextManager[None]]
-_Scored = tuple[list[HeadTokens], list[Tensor]]
+_Parts = list[HeadTokens]  # retained tokens of a KV head, then those of the window
+_Scored = tuple[list[_Parts], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -101,41 +102,39 @@ def evict(
             kept: list[list[Tensor | None]] = [[None] * len(heads) for heads, _ in scored]
         else:
             kept = _select(sequences, scored, num_layers, layers[0].room(sequences[0]))
-    for layer, sequence, (heads, scores), keep in zip(layers, sequences, scored, kept, strict=True):
+    scored.reverse()
+    for layer, sequence, keep in zip(layers, sequences, kept, strict=True):
+        heads, scores = scored.pop()  # the tokens of a layer are freed before the next one's move
         if on_eviction is not None:
-            on_eviction(EvictionEvent(layer.index, row, sequence.seen, heads, scores, keep))
+            joined = [HeadTokens.joined(parts) for parts in heads]
+            on_eviction(EvictionEvent(layer.index, row, sequence.seen, joined, scores, keep))
         with stage("compact"):
             _compact(sequence, layer, heads, keep)
 
 
-def gather(sequence: LayerSequence, layer: ManagedLayer | None = None) -> list[HeadTokens]:
+def gather(sequence: LayerSequence, layer: ManagedLayer | None = None) -> list[_Parts]:
     """All tokens of every KV head, those of the window with a state of 0; with unrotated keys where
     their positions will be compact and their type has not the digits to turn them every time.
+
+    Nothing is copied: where all layers share a budget, tokens of all of them would stand twice.
     """
-    heads = sequence.retained.heads()
+    heads = [[head] for head in sequence.retained.heads()]
     if sequence.window.count:
         keys, values = sequence.window.columns()
         start, stop = sequence.compacted_at, sequence.seen
         positions = torch.arange(start, stop, dtype=torch.int32, device=keys.device)
         state = sequence.retained.state.new_zeros(stop - start, sequence.retained.state.shape[1])
-        window = [HeadTokens(k, v, positions, state) for k, v in zip(keys, values, strict=True)]
-    else:
-        window = []
+        for parts, k, v in zip(heads, keys, values, strict=True):
+            parts.append(HeadTokens(k, v, positions, state))
     if layer and layer.compact is not None and layer.start_after(sequence) is not None:
         low = sequence.retained.scales is not None or sequence.retained.dtype != torch.float32
-        for index, at in enumerate(sequence.key_positions() if low else ()):
-            count = len(heads[index])
-            heads[index] = layer.compact.with_unrotated(heads[index], at[:count])
-            if window:
-                window[index] = layer.compact.with_unrotated(window[index], at[count:])
-    return (
-        [
-            old.join(new if old.scales is None else new.quantised())
-            for old, new in zip(heads, window, strict=True)
-        ]
-        if window
-        else heads
-    )
+        for parts, at in zip(heads, sequence.key_positions() if low else (), strict=False):
+            ends = torch.split(at, [len(part) for part in parts])
+            parts[:] = map(layer.compact.with_unrotated, parts, ends)
+    if sequence.retained.scales is not None:
+        for parts in heads:
+            parts[1:] = [part.quantised() for part in parts[1:]]
+    return heads
 
 
 def observe(
@@ -174,21 +173,23 @@ def _score(sequence: LayerSequence, layer: ManagedLayer, stage: _Stage) -> _Scor
     if not isinstance(policy, ObservingPolicy):
         assert isinstance(policy, ScorePolicy)
         with stage("score"):
-            return heads, [policy.score(head.floats()) for head in heads]
+            return heads, [policy.score(HeadTokens.joined(parts).floats()) for parts in heads]
     scores, scratch = [], Scratch()
-    for index, head in enumerate(heads):
+    for index, parts in enumerate(heads):
         with stage("observe"):
             # one head at a time: a quantised cache never stands beside a float copy of itself
-            tokens = head.floats()
+            tokens = HeadTokens.joined(parts).floats()
             observation = observe(sequence, index, tokens, layer.rotation, scratch)
             state = policy.update_state(tokens, observation).to(policy.state_dtype)
-        heads[index] = replace(head, state=state)
+            own = torch.split(state, [len(part) for part in parts])
+            parts[:] = [replace(part, state=s) for part, s in zip(parts, own, strict=True)]
         if not policy.scores_layer_at_once:
             with stage("score"):
                 scores.append(policy.score(replace(tokens, state=state), observation))
     if policy.scores_layer_at_once:
         with stage("score"):
-            scores = policy.score_layer(heads, sequence.seen, layer.index)
+            whole = [HeadTokens.joined(parts) for parts in heads]
+            scores = policy.score_layer(whole, sequence.seen, layer.index)
     return heads, scores
 
 
@@ -202,14 +203,18 @@ def _select(
         select_tokens(
             sequence.config,
             [score.to(device) for _, scores in scored for score in scores],
-            [head.positions.to(device) for heads, _ in scored for head in heads],
+            [
+                torch.cat([part.positions for part in parts]).to(device)
+                for heads, _ in scored
+                for parts in heads
+            ],
             sequence.seen,
-            sequence.token_cost(first[0].token_nbytes, num_layers),
+            sequence.token_cost(first[0][0].token_nbytes, num_layers),
             room,
         )
     )
     return [
-        [None if k is None else k.to(head.positions.device) for head, k in zip(heads, kept)]  # noqa: B905
+        [None if k is None else k.to(parts[0].positions.device) for parts, k in zip(heads, kept)]  # noqa: B905
         for heads, _ in scored
     ]
 
@@ -217,7 +222,7 @@ def _select(
 def _compact(
     sequence: LayerSequence,
     layer: ManagedLayer,
-    heads: Sequence[HeadTokens],
+    heads: Sequence[_Parts],
     keep: Sequence[Tensor | None],
 ) -> None:
     """Make the tokens `keep` the retained ones and empty the window, in one gather; where positions

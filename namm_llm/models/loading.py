@@ -42,6 +42,7 @@ from namm_llm.models.packed_model import PACKED, check_mergeable, load_packed_fi
 from namm_llm.models.placement import device_map_of, parse_dtype
 from namm_llm.models.quiet import quiet
 from namm_llm.models.rope_scaling import stretch
+from namm_llm.pages import release_free_pages
 
 # up to this, a CPU computes in float32: half precision is slower on most of them
 _SMALL_NBYTES = 2 * 2**30
@@ -139,6 +140,7 @@ def load_model(model: str | os.PathLike[str] = DEFAULT_MODEL, **settings: Any) -
             else:
                 loaded = _load(name, folder, given, placement, dtype, options, adapter)
             _LOADED[key] = loaded
+            release_free_pages()  # what came and went while weights were read and packed
     return loaded
 
 
