@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers bench-kvpress format clean
+.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers bench-kvpress maze format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-kvpress: $(READY) .venv-peers/.ready  ## the same beside kvpress, which ha
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement namm_lab/reports/peers/requirements.txt
 	@touch $@
+
+maze: $(READY)  ## train a Decision Transformer in a T-maze and in CartPole (ten minutes), then compare policies by their returns
+	$(BIN)/python -m namm_lab.decision
 
 docs: $(READY)  ## build the documentation as a site in site/, strictly
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt

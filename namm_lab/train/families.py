@@ -25,6 +25,14 @@ FAMILIES = {
     # of the one model that it is made for
     "heads": Namm.zeros(0, replace(_REPLAY, neighbour_radius=4, norms=True, heads=1)),
     "replay": Namm.zeros(0, _REPLAY),
+    # attention in short frames, what newer tokens repeat, and age, each beside the head's other
+    # tokens: nothing of it needs RoPE, or knows how long a text or an episode is
+    "universal": Namm.zeros(
+        0,
+        NammSettings(
+            Spectrogram(n_fft=8, hop=4), Recency(0), novelty=True, relative=True, mlp_hidden=32
+        ),
+    ),
     "published": Namm.zeros(),
     "published-linear": Namm.zeros(0),
 }

@@ -115,6 +115,30 @@ def score(model: PreTrainedModel, cache: Cache, ids: Tensor, *, chunk: int | Non
 
 
 @torch.no_grad()
+def feed_embeds(
+    model: PreTrainedModel, cache: Cache, embeds: Tensor, *, position: int | None = None
+) -> Tensor:
+    """Hidden states `[B, T, E]` of embeddings `[B, T, E]`, for what is read without token ids.
+
+    model: one without a head. position: of all of them, where the model has its positions in the
+    embeddings; without it they go on where the cache ends. In pieces where eviction steps need it.
+    """
+    start, states, done = tokens_seen(cache), [], 0
+    for size in _sizes(cache, start, embeds.shape[1], embeds.shape[1]):
+        piece = embeds[:, done : done + size]
+        first = next_position(cache)
+        at = torch.arange(first, first + size, device=embeds.device).expand(len(embeds), -1)
+        positions = at if position is None else torch.full_like(at, position)
+        with _memory_errors(cache, at):
+            found = model(
+                inputs_embeds=piece, position_ids=positions, past_key_values=cache, use_cache=True
+            )
+        states.append(found.last_hidden_state)
+        done += size
+    return torch.cat(states, 1)
+
+
+@torch.no_grad()
 def embed(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     """The mean of the last hidden states of a text, float32 `[D]` of length one, on the CPU."""
     tokens = torch.tensor([list(ids)], device=device_of(model.get_input_embeddings()))

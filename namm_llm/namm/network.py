@@ -2,8 +2,7 @@
 
     state [..., N, W], ages [..., N]  --features-->  [..., N, d]  --scores-->  [..., N]
 
-The published NAMM has W = 17 and d = 8 + 17 = 25. One `Namm` serves every layer and KV head. It
-keeps no state and does not decide which tokens stay.
+The published one has W = 17 and d = 8 + 17 = 25. It keeps no state, and does not decide what stays.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from namm_llm.namm.layout import ATTENTION_DIM, attention_dim_of, parameter_coun
 from namm_llm.namm.neighbours import neighbours, separated
 from namm_llm.namm.recency import recency
 from namm_llm.namm.reference import Member, read_reference
+from namm_llm.namm.relative import relative_features
 from namm_llm.namm.settings import PUBLISHED, SMALLEST_ATTENTION, NammSettings
 from namm_llm.namm.weights import NammWeights
 
@@ -193,9 +193,7 @@ class Namm:
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits of the SHA-256 of all numbers and settings, the same on every
-        device.
-        """
+        """12 hexadecimal digits of the SHA-256 of all numbers and settings."""
         # not cached: theta may be in training
         digest = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
         for tensor in self._tensors().values():
@@ -233,13 +231,15 @@ class Namm:
         span: int | None = None,
     ) -> Tensor:
         """[recency | state | neighbours], of which the recency alone is not normalised (arXiv
-        2410.13166, section 3, which has no neighbours).
+        2410.13166, section 3, which has no neighbours); relative ones are in relative.py.
 
         state: [..., N, W], any float type: `Spectrogram.update`, then the replayed attention. ages:
         [..., N], in tokens; the newest token has 0. lengths: tokens of the heads that lie one after
         the other in [N, W]. span: above all ages; without it the host asks the device. Returns
         [..., N, d] in float32.
         """
+        if self.settings.relative:
+            return relative_features(self.settings, state, ages, lengths, span)
         deviation = self.variance.sqrt().clamp_min(SMALLEST_DEVIATION)
         known = (self.settings.scaled(state) - self.mean) / deviation
         parts = [recency(ages, self.settings.recency), known]
@@ -252,9 +252,8 @@ class Namm:
         return torch.cat(parts, dim=-1)
 
     def scores(self, features: Tensor, heads: Tensor | None = None) -> Tensor:
-        """How much each token is worth keeping, higher is better: `bam`, then one linear unit
-        (arXiv 2410.13166, section 3), beside it a hidden layer with GELU, and at last the factor
-        and the summand of the token's head.
+        """How much each token is worth keeping: `bam`, then one linear unit (arXiv 2410.13166,
+        section 3), beside it a hidden layer with GELU, then factor and summand of the token's head.
 
         features: [..., N, d], oldest token first. heads: the number of each token's KV head among
         those of all layers, an integer tensor that broadcasts to [..., N]; only where
@@ -295,6 +294,6 @@ def _floats(name: str, values: Tensor | NDArray[Any] | None) -> Tensor:
             f"no {name}: a NAMM needs its parameters and the statistics that they were trained "
             "with."
         )
-    return (
-        values.float() if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float32)
-    )
+    if isinstance(values, Tensor):
+        return values.float()
+    return torch.tensor(values, dtype=torch.float32)

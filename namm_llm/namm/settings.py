@@ -17,14 +17,15 @@ from namm_llm.namm.recency import Recency
 from namm_llm.namm.spectrogram import Spectrogram
 
 SMALLEST_ATTENTION = 1e-4  # less means nothing, and a logarithm would magnify it
+SMALLEST_AVERAGE = 1e-5  # of a token among thousands, half precision still tells it from 0
 
 
 @dataclass(frozen=True)
 class NammSettings:
     """The form of a NAMM; the defaults are the published one (arXiv 2410.13166).
 
-    A token's state `[W]` is the averaged spectrogram, then with `norms` two more numbers and with
-    `replay` one.
+    A token's state `[W]` is the averaged spectrogram, then with `novelty` and with `norms` two more
+    numbers each, and with `replay` one.
     Raises NammFileError for settings that contradict each other.
     """
 
@@ -45,31 +46,48 @@ class NammSettings:
     summand for its scores; 0 for a NAMM that serves every model.
     """
 
+    novelty: bool = False
+    """Remember how like the token's key, and its value, are to a newer one's: what comes again may
+    go."""
+    relative: bool = False
+    """See each number beside those of the head's other tokens, by its logarithm where it is an
+    average, and the age as a share of the text. So nothing depends on how long a text is, or how
+    its model spreads attention, and the statistics are not used."""
+
     def __post_init__(self) -> None:
         if self.neighbour_radius < 0 or (self.neighbour_radius and not self.replay):
             raise NammFileError(
                 f"neighbour_radius must be 0 or more, and above 0 only with replay, got "
                 f"{self.neighbour_radius}."
             )
+        if self.relative and self.neighbour_radius:
+            raise NammFileError("neighbours of a relative NAMM are not known: leave one out.")
         if self.heads < 0:
             raise NammFileError(f"heads must be 0 or more, got {self.heads}.")
 
     @property
     def state_width(self) -> int:
         """Numbers remembered of one token, W."""
-        return self.spectrogram.bins + 2 * self.norms + self.replay
+        return self.spectrogram.bins + 2 * self.novelty + 2 * self.norms + self.replay
 
     @property
     def feature_count(self) -> int:
         """Features of one token, d."""
-        return self.recency.size + self.state_width + 2 * self.neighbour_radius
+        own = self.relative + self.state_width
+        return self.recency.size + own + 2 * self.neighbour_radius
 
     def scaled(self, state: Tensor) -> Tensor:
-        """A state `[..., N, W]` in float32: averages as they are, norms and replayed attention,
-        which spans decades, as their logarithms. Means and variances are taken of it.
+        """A state `[..., N, W]` in float32: averages and similarities as they are, norms and
+        replayed attention, which spans decades, as their logarithms. Means and variances are taken
+        of it.
         """
-        averages, others = torch.tensor_split(state.float(), [self.spectrogram.bins], dim=-1)
-        return torch.cat([averages, others.clamp_min(SMALLEST_ATTENTION).log()], dim=-1)
+        bins = self.spectrogram.bins
+        averages, similar, others = torch.tensor_split(
+            state.float(), [bins, bins + 2 * self.novelty], dim=-1
+        )
+        if self.relative:
+            averages = averages.clamp_min(SMALLEST_AVERAGE).log()
+        return torch.cat([averages, similar, others.clamp_min(SMALLEST_ATTENTION).log()], dim=-1)
 
     def header(self) -> dict[str, Any]:
         """The settings as plain values for a file; what is off by default is left out."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from namm_llm.attention.observation import Observation
 from namm_llm.errors import PolicyError
 from namm_llm.namm import Namm
+from namm_llm.namm.novelty import repeated
 from namm_llm.policies.base import RECENT, ObservingPolicy
 from namm_llm.tokens import HeadTokens
 
@@ -78,11 +79,15 @@ class NammPolicy(ObservingPolicy):
     def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
         settings = self.namm.settings
         spectrogram = settings.spectrogram
-        average, norms, replayed = torch.split(
-            tokens.state.float(), [spectrogram.bins, 2 * settings.norms, settings.replay], dim=1
+        average, similar, norms, replayed = torch.split(
+            tokens.state.float(),
+            [spectrogram.bins, 2 * settings.novelty, 2 * settings.norms, settings.replay],
+            dim=1,
         )
         if spectrogram.bins:
             average = observation.fold(spectrogram, average)
+        if settings.novelty:
+            similar = torch.stack([repeated(tokens.keys), repeated(tokens.values)], 1)
         if settings.norms:
             vectors = (tokens.keys, tokens.values)
             norms = torch.stack([vector.float().norm(dim=1) for vector in vectors], 1)
@@ -90,7 +95,7 @@ class NammPolicy(ObservingPolicy):
             start = observation.new_start - spectrogram.hop
             largest = observation.max_replayed_attention(start)
             replayed = torch.maximum(replayed, largest[:, None])
-        return torch.cat([average, norms, replayed], dim=1)
+        return torch.cat([average, similar, norms, replayed], dim=1)
 
     def check_model(self, layers: int, kv_heads: int) -> None:
         heads = self.namm.settings.heads

@@ -91,9 +91,7 @@ def test_formula(name, observed):
 
 
 def test_novelty_forgets_all_but_the_newest_of_what_comes_again(observed, monkeypatch):
-    monkeypatch.setattr(
-        "namm_llm.policies.novelty._BLOCK", 37
-    )  # more than one block, and an odd one
+    monkeypatch.setattr("namm_llm.namm.novelty._BLOCK", 37)  # more than one block, and an odd one
     segment = observed[0]
     scenes = torch.randn(5, D).repeat_interleave(N // 5, 0) * torch.rand(N, 1).add(0.5)
     scores = POLICIES["novelty"]().score(replace(segment, values=scenes))

@@ -27,8 +27,8 @@ SOURCE_OPTIONS = (
 FAMILY_OPTION = click.option(
     "--family",
     metavar="F",
-    help="What the NAMM sees: neighbours, published, or heads, which makes one for this model "
-    "alone.  [default: neighbours]",
+    help="What the NAMM sees: neighbours, published, universal, which needs no RoPE, or heads, "
+    "which makes one for this model alone.  [default: neighbours]",
 )
 MODEL_SETTINGS = tuple(each.name for each in settings_of("load"))
 LENGTH_OPTION = "Tokens of the documents; several take turns."
