@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -9,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from namm_llm.cache import ManagedCache
 from namm_llm.config import make_cache_config
+from namm_llm.tokens import HeadTokens
 from tests.architectures import random_ids, random_llama
 from tests.cache.test_eviction import random_namm
 
@@ -66,3 +69,21 @@ def test_decoding_between_two_updates_allocates_nothing_that_grows_with_the_cach
         assert cache.managed[0].sequences[0].retained is retained
         largest.append(allocation.nbytes)
     assert largest[0] == largest[1] > 0
+
+
+def test_a_step_of_the_whole_model_joins_one_head_at_a_time(monkeypatch):
+    joined, alive, plain = [], [], HeadTokens.joined
+
+    def watched(parts):
+        alive.append(sum(ref() is not None for ref in joined))
+        found = plain(parts)
+        joined.append(weakref.ref(found.keys))
+        return found
+
+    monkeypatch.setattr(HeadTokens, "joined", watched)
+    model = random_llama(layers=3)
+    cache = ManagedCache.for_model(model, policy="replay", budget=0.5, budget_scope="model")
+    for piece in random_ids(1, 1024).split(512, 1):
+        model(piece, past_key_values=cache, logits_to_keep=1)
+    assert len(joined) > 3
+    assert max(alive) <= 1
