@@ -48,7 +48,7 @@ def remember(
     session: Session, messages: Sequence[Message], tools: Sequence[Tool] = ()
 ) -> Document | None:
     """What is kept of a conversation, as a memory; see `Runner.remember`."""
-    text = session.format.template.render(messages, tools)
+    text = session.format.template.render(session.pictures.seen(messages)[0], tools)
     ids, length = session.format.known.longest(text) or ([], 0)
     cache = session.kept_cache(ids)
     if cache is None:

@@ -222,7 +222,7 @@ class Document:
         return cls(session, cache, header.text_sha256, extra=header.extra, ids=ids)
 
 
-def combined(documents: Sequence[Document], separators: Text = "") -> Document:
+def combined(documents: Sequence[Document], separators: Sequence[str] = "") -> Document:
     """Documents that were read separately, one behind the other as one: their keys are turned to
     the positions that they would have in one text, and nothing is read again.
 
@@ -235,8 +235,7 @@ def combined(documents: Sequence[Document], separators: Text = "") -> Document:
     if not documents:
         raise UsageError("there is no document to combine; give at least one.")
     first, others = documents[0], documents[1:]
-    single = isinstance(separators, str)
-    between = [str(separators)] * len(others) if single else list(separators)
+    between = [separators] * len(others) if isinstance(separators, str) else list(separators)
     if len(between) != len(others):
         raise UsageError(
             f"{len(documents)} documents have {len(others)} places between them, and there are "

@@ -106,7 +106,7 @@ class Runner:
 
     def count_tokens(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> int:
         """Tokens of a prompt as the model will read it, those of the chat template included."""
-        return len(self.session.format.prompt(prompt, tools))
+        return len(self.session.pictures.token_ids(prompt, tools))
 
     def token_starts(self, text: str) -> list[int]:
         """The character where each token of a text begins."""
@@ -123,7 +123,7 @@ class Runner:
 
     def render_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """The text that the chat template makes of a conversation."""
-        return self.session.format.template.render(messages, tools)
+        return self.session.format.template.render(self.session.pictures.seen(messages)[0], tools)
 
     @property
     def has_chat_template(self) -> bool:
@@ -211,7 +211,8 @@ class Runner:
         text: a document, a list of them (read with an empty line between), or a stream of pieces
         such as an open text file, which is never there as a whole: it is read in blocks that end
         where tokenizers begin anew (behind a newline, before a space), and gives the memory of the
-        whole text. on_progress: called with the tokens read, and those that have come so far.
+        whole text. Or pictures: a `Path` to one or to a folder of frames, an array, a PIL image, or
+        a list of these and texts. on_progress: called with the tokens read, and those that came.
 
         Raises DocumentError for what is no text, ContextError for more tokens than trained
         positions, ModelError if the device runs out of memory.
@@ -220,7 +221,7 @@ class Runner:
         cache, ids = self.session.read(None, blocks, on_progress)
         return Document(self.session, cache, blocks.sha256, ids=ids)
 
-    def combine(self, documents: Sequence[Document], separators: Text = "") -> Document:
+    def combine(self, documents: Sequence[Document], separators: Sequence[str] = "") -> Document:
         """Documents that were read separately as one, without reading them; see `combined`."""
         return combined(documents, separators)
 

@@ -23,7 +23,7 @@ def profile(
         "open_weights": True,
         "text_inputs": True,
         "text_outputs": True,
-        "image_inputs": False,
+        "image_inputs": "vision_config" in _config(model),
         "audio_inputs": False,
         "video_inputs": False,
         "tool_calling": True,
@@ -40,14 +40,19 @@ def profile(
     return known
 
 
-def _positions(model: str) -> int | None:
+def _config(model: str) -> dict[str, Any]:
+    """The model's config.json; empty if it is not here."""
     bundled = files("namm_llm") / "models" / model / "config.json"
     path = Path(model).expanduser() / "config.json"
     source = path if path.is_file() else bundled
     try:
-        config = json.loads(source.read_text(encoding="utf-8"))
+        return dict(json.loads(source.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return None
+        return {}
+
+
+def _positions(model: str) -> int | None:
+    config = _config(model)
     positions = config.get("text_config", config).get("max_position_embeddings")
     return positions if isinstance(positions, int) else None
 

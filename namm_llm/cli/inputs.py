@@ -39,7 +39,7 @@ def open_document(
             f"there is no file {file} and no memory of this name; `namm-llm documents "
             "list` shows the memories."
         )
-    sources = [document_file(file)]
+    sources = [source_of(file)]
     recalled = recall_or_read(sources, settings)
     if keep and not recalled.cached:
         keep_long(recalled, sources, short=short)
@@ -55,7 +55,7 @@ def split_documents(arguments: tuple[str, ...]) -> tuple[list[str], tuple[str, .
     count = 0
     while count < len(arguments) - 1:
         each = arguments[count]
-        if not (each.endswith(MEMORY_SUFFIX) or Path(each).is_file() or saved_path(each)):
+        if not (each.endswith(MEMORY_SUFFIX) or Path(each).exists() or saved_path(each)):
             break
         count += 1
     return list(arguments[:count]), arguments[count:]
@@ -69,6 +69,14 @@ def open_documents(files: list[str], settings: Settings, *, keep: bool = False) 
     from namm_llm.runner import Runner
 
     return Runner(documents[0].session).combine(documents)
+
+
+def source_of(file: str) -> FileText:
+    """What `document_file` reads, or a film: a folder of pictures, or one picture."""
+    from namm_llm.documents import read_film
+
+    film = None if file == "-" else read_film(file)
+    return document_file(file) if film is None else film
 
 
 def document_file(file: str) -> FileText:

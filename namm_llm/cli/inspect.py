@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
+from namm_llm.cli.inputs import MEMORY_SUFFIX, source_of
 from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import tell
 from namm_llm.cli.progress import ProgressBar
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from namm_llm.config import CacheConfig
     from namm_llm.document import Document
     from namm_llm.documents import FileText
-    from namm_llm.inspect import Inspection
+    from namm_llm.documents.blocks import Text
+    from namm_llm.inspect import FilmInspection, Inspection
     from namm_llm.runner import Runner
 
 
@@ -75,11 +76,17 @@ def inspect(
     namm-llm inspect handbook.txt -o handbook.html --budget 0.0625
     namm-llm inspect cache.py -o cache.html --versus keydiff     # another policy
     namm-llm inspect cache.py -o cache.html --versus 0.0625      # another budget
+    namm-llm inspect film/ -o film.html                          # frames in a folder
     """
     check_outputs(output, png)
     if versus is not None:
         check_versus(versus)
     found = inspected(files, versus, memory, settings)
+    from namm_llm.inspect import FilmInspection
+
+    if isinstance(found, FilmInspection):
+        show_film(found, output, png, as_json=as_json)
+        return
     if output is not None:
         from namm_llm.inspect import write_page
 
@@ -98,13 +105,13 @@ def inspect(
 
 def inspected(
     files: tuple[str, ...], versus: str | None, memory: str | None, settings: Settings
-) -> Inspection:
+) -> Inspection | FilmInspection:
     """The documents, read or recalled, with what the memory or the memories of them hold."""
-    from namm_llm.documents import join_texts
-    from namm_llm.inspect import inspect_memories
+    from namm_llm.documents import content_of, join_texts
+    from namm_llm.inspect import inspect_film, inspect_memories
     from namm_llm.runner import Runner
 
-    sources = [document_file(file) for file in files]
+    sources = [source_of(file) for file in files]
     text = join_texts(sources)
     first = (
         read_one(sources, settings) if memory is None else open_one(memory, text, sources, settings)
@@ -113,8 +120,28 @@ def inspected(
     runner = Runner(first.session)
     memories = [first]
     if versus is not None:
-        memories.append(read_other(runner, text, versus, first, settings))
-    return inspect_memories(runner, ", ".join(source.name for source in sources), text, memories)
+        memories.append(read_other(runner, content_of(sources), versus, first, settings))
+    name = ", ".join(source.name for source in sources)
+    pictures = [picture for source in sources for picture in source.pictures]
+    if pictures:
+        return inspect_film(runner, name, text, pictures, memories)
+    return inspect_memories(runner, name, text, memories)
+
+
+def show_film(film: FilmInspection, output: str | None, png: str | None, *, as_json: bool) -> None:
+    """A film in the forms that were asked for."""
+    from namm_llm.inspect.strip import draw_film, film_lines, write_film_page
+
+    for path, write in ((output, write_film_page), (png, draw_film)):
+        if path is not None:
+            write(film, path)
+            tell(f"Wrote {path}")
+    if as_json:
+        for row in film.rows():
+            click.echo(json.dumps(row, ensure_ascii=False))
+    elif output is None and png is None:
+        for line in film_lines(film):
+            click.echo(line)
 
 
 def check_outputs(output: str | None, png: str | None) -> None:
@@ -175,7 +202,7 @@ def open_one(memory: str, text: str, sources: list[FileText], settings: Settings
 
 
 def read_other(
-    runner: Runner, text: str, versus: str, first: Document, settings: Settings
+    runner: Runner, text: Text, versus: str, first: Document, settings: Settings
 ) -> Document:
     """The same text read with another policy or budget; what is not named is as for `first`."""
     other = other_eviction(runner, versus, first.cache.config, settings.runner)

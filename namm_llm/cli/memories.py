@@ -20,6 +20,7 @@ from namm_llm.documents import (
     FileText,
     MemoryStore,
     SavedHeader,
+    content_of,
     join_texts,
     read_header,
 )
@@ -134,7 +135,7 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
             tell(f"{sources_of(files)} was read before; its memory is used: {entry.title}.")
             return Recalled(document, id, True)
     with ProgressBar() as bar:
-        document = runner.read(text, on_progress=bar.update)
+        document = runner.read(content_of(files), on_progress=bar.update)
     return Recalled(document, id, False)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from namm_llm.cli.inputs import MEMORY_SUFFIX, document_file
+from namm_llm.cli.inputs import MEMORY_SUFFIX, source_of
 from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import grouped, size, tell
 from namm_llm.errors import UsageError
@@ -41,7 +41,7 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     from namm_llm.documents.names import check_name
 
     name = check_name(name, MEMORY_SUFFIX) if name is not None else None
-    sources = [document_file(file) for file in files]
+    sources = [source_of(file) for file in files]
     recalled = recall_or_read(sources, settings)
     if target is None:
         keep(recalled, sources, name)

@@ -3,7 +3,7 @@
 Nothing here imports torch when it is imported, so that what is kept can be listed quickly.
 """
 
-from namm_llm.documents.files import FileText, join_texts, read_file, text_of
+from namm_llm.documents.files import FileText, content_of, join_texts, read_file, read_film, text_of
 from namm_llm.documents.saved import SavedHeader, SavedModel, read_header
 from namm_llm.documents.store import MEMORY_SUFFIX, MemoryStore
 from namm_llm.documents.text import check_text, read_text
@@ -15,8 +15,10 @@ __all__ = [
     "SavedHeader",
     "SavedModel",
     "check_text",
+    "content_of",
     "join_texts",
     "read_file",
+    "read_film",
     "read_header",
     "read_text",
     "text_of",

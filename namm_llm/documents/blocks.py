@@ -5,13 +5,19 @@ there at once.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from namm_llm.documents.text import check_text
+from namm_llm.models.vision.parts import MARK, document_parts, mark_of
+from namm_llm.models.vision.picture import Picture
 
-Text = str | Sequence[str] | Iterable[str]
+Text = str | Sequence[Any] | Iterable[str] | os.PathLike[str]
+"""A text, or several, or a stream; or pictures, alone or among texts."""
 BLOCK = 1 << 15  # characters
+_PARTS = 16  # pictures and texts between them that are read together
 BETWEEN = "\n\n"  # stands between two documents
 # where tokenizers begin anew: at a word behind a newline, at the space behind a word
 _BORDERS = (re.compile(r"(?<=\n)(?=[^\W_])"), re.compile(r"(?<=\S)(?= )"))
@@ -21,12 +27,18 @@ class TextBlocks:
     """Iterates once over the checked text of one document (a text), several (a list or tuple of
     texts, joined by an empty line) or a stream (any other iterable of pieces: joined as they are,
     and cut into blocks where tokenizers begin anew, or after `BLOCK` characters without such a
-    border). DocumentError for what cannot be read.
+    border), or pictures, alone or with texts between them, which stay as they are (see
+    `document_parts`). DocumentError for what cannot be read.
     """
 
     def __init__(self, text: Text, name: str = "the document") -> None:
         self._hash = hashlib.sha256()
         self._name = name
+        self._pictures = dict[str, Picture]()
+        parts = document_parts(text)
+        if parts is not None:
+            self._blocks: Iterator[str] = self._of_parts(parts)
+            return
         if isinstance(text, (list, tuple)) and text:
             for number, one in enumerate(text, 1):
                 check_text(one, f"document {number} of {len(text)}")
@@ -34,7 +46,7 @@ class TextBlocks:
         if isinstance(text, (str, bytes, bytearray, Mapping)) or not isinstance(text, Iterable):
             # it says what is wrong with the others
             check_text(text, name)  # type: ignore[arg-type]
-            self._blocks: Iterator[str] = iter([text])  # type: ignore[list-item]
+            self._blocks = iter([text])  # type: ignore[list-item]
         else:
             self._blocks = self._cut(text)
 
@@ -48,6 +60,19 @@ class TextBlocks:
             yield block
         if is_empty:
             check_text("", self._name)
+
+    def pictures_of(self, block: str) -> list[Picture]:
+        """The pictures whose marks a block holds."""
+        return [
+            self._pictures[mark[0]] for mark in MARK.finditer(block) if mark[0] in self._pictures
+        ]
+
+    def _of_parts(self, parts: Sequence[str | Picture]) -> Iterator[str]:
+        """Texts as they stand, and marks of some pictures at a time."""
+        self._pictures = {mark_of(each): each for each in parts if isinstance(each, Picture)}
+        texts = [each if isinstance(each, str) else mark_of(each) for each in parts]
+        for start in range(0, len(texts), _PARTS):
+            yield "".join(texts[start : start + _PARTS])
 
     @property
     def sha256(self) -> str:

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from namm_llm.documents.blocks import Text
 from namm_llm.documents.text import check_text, decode, file_bytes
 from namm_llm.errors import DocumentError, UsageError
+from namm_llm.models.vision.parts import MARK, mark_of
+from namm_llm.models.vision.picture import SUFFIXES, Picture, frames_of
 
 # first bytes that no text begins with: what they are, and the suffix by which we read it
 _SIGNATURES = (
@@ -42,6 +45,8 @@ class FileText:
     """Never empty."""
     warnings: tuple[str, ...] = ()
     """Lines that say what of the file is not in the text."""
+    pictures: tuple[Picture, ...] = ()
+    """Those whose marks are in the text: of a film, its frames."""
 
 
 def read_file(path: str | os.PathLike[str]) -> FileText:
@@ -53,6 +58,20 @@ def read_file(path: str | os.PathLike[str]) -> FileText:
     """
     path = Path(path)
     return text_of(file_bytes(path), str(path), path.suffix)
+
+
+def read_film(path: str | os.PathLike[str]) -> FileText | None:
+    """A picture, or the frames of a film in a folder, in the order of their names; None if this is
+    neither. DocumentError, UsageError as of `picture_of`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not any(each.suffix.lower() in SUFFIXES for each in path.iterdir()):
+            return None
+    elif path.suffix.lower() not in SUFFIXES:
+        return None
+    frames = tuple(frames_of(path))
+    return FileText(path.name or str(path), "".join(map(mark_of, frames)), pictures=frames)
 
 
 def text_of(data: bytes, name: str, suffix: str = "") -> FileText:
@@ -72,6 +91,18 @@ def join_texts(files: Sequence[FileText]) -> str:
     if len(files) == 1:
         return files[0].text
     return "\n\n".join(f"Document: {file.name}\n\n{file.text.strip()}" for file in files) + "\n"
+
+
+def content_of(files: Sequence[FileText]) -> Text:
+    """The same as `Runner.read` takes it: with the pictures in the places of their marks."""
+    text, pictures = (
+        join_texts(files),
+        {mark_of(each): each for file in files for each in file.pictures},
+    )
+    if not pictures:
+        return text
+    parts = re.split(f"({MARK.pattern.replace('(', '(?:')})", text)
+    return [pictures.get(part, part) for part in parts if part]
 
 
 def _check_kind(data: bytes, name: str, suffix: str) -> None:

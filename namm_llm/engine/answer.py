@@ -20,6 +20,8 @@ from namm_llm.engine.sampling import Sampler
 from namm_llm.engine.text import Detokenizer, StopStrings
 from namm_llm.models.grammar import Constraint
 from namm_llm.models.loading import LoadedModel
+from namm_llm.models.vision.tokens import in_vocabulary
+from namm_llm.models.vision.vision import Encoded
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Request:
     """Whether the prompt is read and nothing is written."""
     keeps: bool = True
     """Whether its cache is kept to go on from."""
+    pictures: tuple[Encoded, ...] = ()
+    """Those that `ids` stand for: held here until they are read."""
     owner: str = ""
     """Whose prefix caches it may go on from; those of others are not even measurable."""
     asked_at: float = field(default_factory=perf_counter)
@@ -84,8 +88,9 @@ class Answer:
         self._loaded = loaded
         unlimited = cache is not None and cache.reads_any_length
         self._limit = _limit(request, None if unlimited else loaded.positions)
-        self._sampler = Sampler(request.params, request.ids)
-        self._detokenizer = Detokenizer(loaded.backend, request.ids)
+        words = in_vocabulary(request.ids)
+        self._sampler = Sampler(request.params, words)
+        self._detokenizer = Detokenizer(loaded.backend, words)
         self._stops = StopStrings(request.params.stop)
         # what must have a form, such as JSON, is whole only at its end
         guarded = request.params.stop_loops and request.constraint is None

@@ -21,6 +21,7 @@ from namm_llm.cache.transformers import device_of
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.errors import ModelError
 from namm_llm.models.packed.step import decode_step
+from namm_llm.models.vision.vision import embedded
 
 
 def tokens_seen(cache: Cache) -> int:
@@ -174,16 +175,26 @@ def _call(model: PreTrainedModel, cache: Cache, ids: Tensor, *, last_only: bool)
     device, start = device_of(model.get_input_embeddings()), next_position(cache)
     positions = torch.arange(start, start + ids.shape[1], device=device).expand(len(ids), -1)
     with _memory_errors(cache, positions):
+        if (embeds := embedded(model, ids)) is not None:
+            return _logits(model, cache, ids, positions, keep=int(last_only), embeds=embeds)
         return _logits(model, cache, ids.to(device), positions, keep=int(last_only))
 
 
 def _logits(
-    model: PreTrainedModel, cache: Cache, ids: Tensor, positions: Tensor, *, keep: int
+    model: PreTrainedModel,
+    cache: Cache,
+    ids: Tensor,
+    positions: Tensor,
+    *,
+    keep: int,
+    embeds: Tensor | None = None,
 ) -> Tensor:
-    if (stepped := decode_step(model, cache, ids, positions, keep)) is not None:
+    stepped = decode_step(model, cache, ids, positions, keep) if embeds is None else None
+    if stepped is not None:
         return stepped
     logits: Tensor = model(
-        input_ids=ids,
+        input_ids=ids if embeds is None else None,
+        inputs_embeds=embeds,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from namm_llm.cache import ManagedCache
 from namm_llm.config import MOST_GUESSED
 from namm_llm.models.loading import LoadedModel
 from namm_llm.models.packed import rows_are_independent
+from namm_llm.models.vision.tokens import is_picture
 
 _LONGEST = 3
 """Newest tokens that are looked for."""
@@ -65,7 +67,8 @@ class TokenText:
     """
 
     def __init__(self, ids: Sequence[int], count: int | None) -> None:
-        self._ids = np.array([*ids, *[0] * 256], dtype=np.int32)
+        words = (-1 if is_picture(id) else id for id in ids)  # no answer holds a picture
+        self._ids = np.array([*words, *[0] * 256], dtype=np.int32)
         self._length = len(ids)
         self._count = count
         self._rates = list(_START)
@@ -89,7 +92,8 @@ class TokenText:
             return []
         count = self._count if self._count is not None else self._paying(matched)
         stop = min(start + min(count, most), self._length)
-        return [int(token) for token in self._ids[start:stop]]
+        guessed = self._ids[start:stop].tolist()
+        return list(takewhile(lambda token: token >= 0, guessed))
 
     def follow(self, token: int) -> None:
         """`token` is guessed to be the next one, as part of a longer guess."""

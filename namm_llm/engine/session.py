@@ -7,10 +7,8 @@ thread, and gives its callers streams and results. `Runner` and `Document` are b
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -22,19 +20,23 @@ from namm_llm.config import CacheConfig, LoadConfig, SamplingParams
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decode import decoding_of
+from namm_llm.engine.document_reader import Blocks, DocumentReader
 from namm_llm.engine.engine import Engine
-from namm_llm.engine.forward import pieces_of, tokens_seen
+from namm_llm.engine.forward import tokens_seen
 from namm_llm.engine.length import check_fits
+from namm_llm.engine.pictures import Held, PictureEncoder
 from namm_llm.engine.prefix import PrefixStore
-from namm_llm.engine.results import Event, Generation, OnProgress, Progress
+from namm_llm.engine.results import Event, Generation, OnProgress
 from namm_llm.engine.scheduler import RequestQueue
 from namm_llm.engine.stream import AsyncEvents, Stream
 from namm_llm.engine.worker import Worker, worker_of
 from namm_llm.errors import UsageError
 from namm_llm.models.budgets import with_kept_budget
 from namm_llm.models.loading import LoadedModel
+from namm_llm.models.messages import Message
 from namm_llm.models.prompt import Prompt, PromptFormat, Question
 from namm_llm.models.tools import Tool, ToolChoice, chosen_tools, forced_call
+from namm_llm.models.vision.tokens import in_vocabulary
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ class Session:
         self.loaded = loaded
         self.config = with_kept_budget(loaded.fingerprint, loaded.model_id, config)
         self.options = options
-        self.format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id)
+        self.format = PromptFormat(loaded.tokenizer, loaded.backend, loaded.model_id, loaded.vision)
         self.decoding = decoding_of(loaded, options.cuda_graphs)
         self._prefixes = PrefixStore(options.prefix_caches)
         self._worker: Worker = worker_of(loaded)
@@ -61,6 +63,15 @@ class Session:
             prefixes=self._prefixes,
             format=self.format,
             decoding=self.decoding,
+        )
+        self.pictures = PictureEncoder(loaded, self.format, self._worker)
+        self._reader = DocumentReader(
+            self._engine,
+            self._worker,
+            self.format,
+            options.chunk,
+            self.pictures.encode,
+            self.check_fits,
         )
         self._queue = RequestQueue(self._engine.serve, self._worker)
 
@@ -80,8 +91,10 @@ class Session:
         params = _params(params, overrides, tools, tool_choice)
         if not self.format.is_conversation(prompt):
             return self._request(self.format.prompt(prompt, tools), params)
+        prompt, pictures = self.pictures.seen(prompt)
         text = self.format.template.render(prompt, tools)
-        return self._request(self.format.rendered_ids(text), params, text=text)
+        ids = self.format.rendered_ids(text)
+        return self._request(ids, params, text=text, pictures=pictures)
 
     def question_request(
         self,
@@ -102,14 +115,19 @@ class Session:
         params = _params(params, overrides, tools, tool_choice)
         if isinstance(question, str) and not params.constrained:
             params = replace(params, stop=(*params.stop, *self.format.answer_stop))
+        pictures = Held()
+        if not isinstance(question, str):
+            question, pictures = self.pictures.seen(question)
         ids = self.format.question(question, tools)
-        return self._request(ids, params, memory, memory_ids=memory_ids)
+        return self._request(ids, params, memory, memory_ids=memory_ids, pictures=pictures)
 
-    def reading_request(self, messages: Sequence[Any]) -> Request:
+    def reading_request(self, messages: Sequence[Message]) -> Request:
         """A conversation that is read before its last message is whole; nothing is written."""
+        messages, pictures = self.pictures.seen(messages)
         text = self.format.template.render_open(messages)
         ids = self.format.rendered_ids(text)
-        return self._request(ids, SamplingParams(), text=text, reads_only=True)
+        params = SamplingParams()
+        return self._request(ids, params, text=text, reads_only=True, pictures=pictures)
 
     def _request(
         self,
@@ -120,14 +138,23 @@ class Session:
         memory_ids: Sequence[int] = (),
         text: str = "",
         reads_only: bool = False,
+        pictures: Held = (),
     ) -> Request:
         """Raises UsageError for ids that the model does not know, ContextError for too many."""
         loaded = self.loaded
         constraint = loaded.grammars.constraint(params) if params.constrained else None
         request = Request(
-            ids, params, memory, memory_ids, constraint, text=text, reads_only=reads_only
+            ids,
+            params,
+            memory,
+            memory_ids,
+            constraint,
+            text=text,
+            reads_only=reads_only,
+            pictures=pictures,
         )
-        for id in (min(ids), max(ids), *(params.logit_bias or ())):
+        words = in_vocabulary(ids) if pictures else ids
+        for id in (min(words, default=0), max(words, default=0), *(params.logit_bias or ())):
             if not 0 <= id < loaded.vocabulary:
                 raise UsageError(
                     f"token ids go from 0 to {loaded.vocabulary - 1} with {loaded.model_id}; "
@@ -176,67 +203,16 @@ class Session:
     def read(
         self,
         memory: ManagedCache | None,
-        blocks: Iterable[str],
+        blocks: Blocks | Iterable[str],
         on_progress: OnProgress | None = None,
     ) -> tuple[ManagedCache, array[int]]:
         """A cache that also holds the text of `blocks`, behind what `memory` holds, which stays as
-        it is; and the ids of the text.
+        it is; and the ids of the text. Blocks with pictures also give these (`pictures_of`).
 
         The text is read in chunks that end where those of the whole text would. Raises ContextError
         if there are more tokens than trained positions and the cache's settings stop there.
         """
-        before = 0 if memory is None else tokens_seen(memory)
-        cache = self.call(lambda: self._engine.begin(memory, self.format.head_tokens))
-        step, offset = pieces_of(cache, self.options.chunk)
-        encode = self.format.document if memory is None else self.format.more
-        ids, done, read = list[int](), 0, array("i")
-        for block in blocks:
-            ready = (offset + done + len(ids)) // step * step - offset - done
-            if ready > 0:
-                total = done + len(ids)
-                self._read_ids(cache, ids[:ready], done, total, on_progress)
-                del ids[:ready]
-                done += ready
-            new = encode(block)
-            ids += new
-            read.extend(new)
-            encode = self.format.more
-            what = "document" if memory is None else "text"
-            self.check_fits(done + len(ids), before, what, cache)
-        text = list(read) if cache.config.policy.repeats else []
-        self._read_ids(cache, ids, done, done + len(ids), on_progress, text)
-        return cache, read
-
-    def _read_ids(
-        self,
-        cache: ManagedCache,
-        ids: list[int],
-        done: int,
-        total: int,
-        on_progress: OnProgress | None,
-        text: list[int] | None = None,
-    ) -> None:
-        """Read `ids` piece by piece, so that answers of others go on in between; pieces end where
-        calls of the model end in one reading. text: as of `Engine.read`, behind the last piece.
-        """
-        size, offset = pieces_of(cache, self.options.chunk)
-        for start, stop in pairwise([0, *range(size - offset, len(ids), size), len(ids)]):
-            last = text if stop == len(ids) else None
-            for progress in self._read_piece(cache, ids[start:stop], last):
-                if on_progress is not None:
-                    on_progress(done + start + progress.done, total)
-
-    def _read_piece(
-        self, cache: ManagedCache, ids: list[int], text: list[int] | None
-    ) -> Iterator[Progress]:
-        """Progress of one job of the worker."""
-        event: object = None
-        job = self._worker.submit(lambda cancel: self._engine.read(cache, ids, cancel, text=text))
-        with closing(job) as events:
-            for event in events:
-                if isinstance(event, Progress):
-                    yield event
-        assert event is cache, "only its reader can cancel this"
+        return self._reader.read(memory, blocks, on_progress)
 
     @property
     def document_config(self) -> CacheConfig:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -42,6 +44,7 @@ from namm_llm.models.packed_model import PACKED, check_mergeable, load_packed_fi
 from namm_llm.models.placement import device_map_of, parse_dtype
 from namm_llm.models.quiet import quiet
 from namm_llm.models.rope_scaling import stretch
+from namm_llm.models.vision.vision import Vision, load_processor, sees
 from namm_llm.pages import release_free_pages
 
 # up to this, a CPU computes in float32: half precision is slower on most of them
@@ -69,6 +72,8 @@ class LoadedModel:
     """Of weights that are packed, which the model does not show as parameters."""
     adapter: Adapter | None = None
     """What was added to the weights."""
+    vision: Vision | None = None
+    """How it sees; None for a model of text."""
 
     @property
     def device(self) -> torch.device:
@@ -211,7 +216,9 @@ def _load(
         stretch(config, given.scaling, name)
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
         check_tokenizer(tokenizer, name)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        processor = load_processor(source, **settings) if sees(config, name) else None
+        kind: Any = AutoModelForCausalLM if processor is None else AutoModelForImageTextToText
+        loaded: Any = kind.from_pretrained(
             source,
             config=config,
             dtype=dtype,
@@ -248,7 +255,13 @@ def _load(
         load_seconds=time.perf_counter() - start,
         packed_fingerprint=packed,
         adapter=adapter,
+        vision=None if processor is None else Vision(model, processor, _encoder(tokenizer)),
     )
+
+
+def _encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    backend = tokenizer.backend_tokenizer
+    return lambda text: list(backend.encode(text, add_special_tokens=False).ids)
 
 
 def _quantization_config(

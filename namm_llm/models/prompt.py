@@ -21,6 +21,9 @@ from namm_llm.models.messages import Message, in_turn, plain_message, with_syste
 from namm_llm.models.template import ChatTemplate
 from namm_llm.models.tokenization import TokenizationCache
 from namm_llm.models.tools import Tool, describe_tools
+from namm_llm.models.vision.parts import MARK
+from namm_llm.models.vision.tokens import in_vocabulary
+from namm_llm.models.vision.vision import Vision
 
 Prompt = str | Sequence[Message] | Sequence[int]
 Question = str | Sequence[Message]
@@ -36,10 +39,16 @@ class PromptFormat:
     """How one tokenizer wants its prompts."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, model_id: str
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        backend: Tokenizer,
+        model_id: str,
+        vision: Vision | None = None,
     ) -> None:
-        self.template = ChatTemplate(tokenizer, model_id)
+        image = None if vision is None else backend.id_to_token(vision.token_id)
+        self.template = ChatTemplate(tokenizer, model_id, image)
         self._backend = backend
+        self._vision = vision
         self._model_id = model_id
         self._bos = _bos(tokenizer, backend)
         self._ask = str(tokenizer.init_kwargs.get("ask_prompt", ASK))
@@ -50,7 +59,10 @@ class PromptFormat:
     # -- text --------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the text and nothing else."""
+        """The ids of the text and nothing else; where it holds marks, of their pictures."""
+        if self._vision is not None and (mark := MARK.search(text)) is not None:
+            found, rest = self._vision.find(mark[0]), self.encode(text[mark.end() :])
+            return [*self.encode(text[: mark.start()]), *(found.ids if found else ()), *rest]
         try:
             text.encode()  # the tokenizer does not say what is wrong
             return self._backend.encode(text, add_special_tokens=False).ids
@@ -62,7 +74,7 @@ class PromptFormat:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens left out."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        return self._backend.decode(in_vocabulary(ids), skip_special_tokens=True)
 
     def prompt(self, prompt: Prompt, tools: Sequence[Tool] = ()) -> list[int]:
         """The ids of a prompt: text as it stands, messages through the chat template, ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain, zip_longest
 from typing import Any
 
 from jinja2 import TemplateError
@@ -20,6 +21,7 @@ from namm_llm.models.messages import (
     with_system,
 )
 from namm_llm.models.tools import Tool, ToolCall, describe_tools
+from namm_llm.models.vision.parts import MARK, parts_of
 
 # what a conversation is rendered with, to see what the template makes of it
 _RESULT, _REST = "RESULTxGOESxHERE", "RESTxGOESxHERE"
@@ -41,8 +43,12 @@ _SAMPLE_CALL: list[dict[str, Any]] = [
 class ChatTemplate:
     """The chat template of one tokenizer, and what it can show."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, model_id: str) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, model_id: str, image: str | None = None
+    ) -> None:
+        """image: what it writes for a picture, where the model sees."""
         self._tokenizer = tokenizer
+        self._image = image
         self._model_id = model_id
 
     @property
@@ -94,11 +100,33 @@ class ChatTemplate:
 
     def _rendered(self, messages: list[dict[str, Any]], tools: Sequence[Tool] = ()) -> str:
         known: list[Any] | None = [dict(tool) for tool in tools] or None
+        if self._image is not None:
+            return self._rendered_with_pictures(messages, self._image, known)
         text = self._tokenizer.apply_chat_template(
             messages, tools=known, tokenize=False, add_generation_prompt=True
         )
         assert isinstance(text, str)
         return text
+
+    def _rendered_with_pictures(
+        self, messages: list[dict[str, Any]], image: str, tools: list[Any] | None
+    ) -> str:
+        """The same where the model sees: its template wants parts, and writes `image` for each
+        picture; the marks take those places.
+        """
+        parted = [{**each, "content": parts_of(each["content"])} for each in messages]
+        marks = [mark[0] for each in messages for mark in MARK.finditer(each["content"])]
+        text = self._tokenizer.apply_chat_template(
+            parted, tools=tools, tokenize=False, add_generation_prompt=True
+        )
+        assert isinstance(text, str)
+        pieces = text.split(image)
+        if len(pieces) != len(marks) + 1:
+            raise UsageError(
+                f"the chat template of {self._model_id} shows {len(pieces) - 1} pictures where the "
+                f"messages hold {len(marks)}; {image} in a text stands for a picture."
+            )
+        return "".join(chain.from_iterable(zip_longest(pieces, marks, fillvalue="")))
 
     @cached_property
     def _shows_tools(self) -> bool:

@@ -19,6 +19,7 @@ from namm_llm.models.tool_stream import canonical_tool_choice
 from namm_llm.models.tools import ToolCall
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import ChatBody
+from namm_llm.server.items import check_parts
 from namm_llm.server.replies import (
     DONE,
     EventStream,
@@ -62,7 +63,8 @@ async def chat_completions(http: HttpRequest) -> Response:
 
 
 def message_of(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as chat templates know it."""
+    """A message as chat templates know it, and as `marked_messages` does. Raises UsageError."""
+    check_parts(message)
     found = {key: value for key, value in message.items() if key not in _SILENT}
     return {**found, "role": "system"} if found.get("role") == "developer" else found
 

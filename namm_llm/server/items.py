@@ -12,6 +12,7 @@ from namm_llm.models.tools import ToolCall
 
 Item = dict[str, Any]
 _TEXTS = ("input_text", "output_text", "text")
+_FILES = ("image", "video", "picture", "input_image")  # could name files of this machine
 
 
 def messages_of(given: str | Sequence[Item]) -> list[Item]:
@@ -45,7 +46,34 @@ def _message(item: Item) -> Item:
         raise UsageError(
             f"input: a message's role is user, assistant, system or developer, not {role!r}."
         )
-    return {"role": role, "content": _text(item.get("content", ""))}
+    content = item.get("content", "")
+    if isinstance(content, list) and any(map(_is_image, content)):
+        return {"role": role, "content": [_part(part) for part in content]}
+    return {"role": role, "content": _text(content)}
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "input_image"
+
+
+def _part(part: Any) -> Item:
+    """Text, or a picture as chat completions have it."""
+    if not _is_image(part):
+        return {"type": "text", "text": _text([part])}
+    if not isinstance(part.get("image_url"), str):
+        raise UsageError("input_image needs image_url, a data URL; files are not kept here.")
+    return {"type": "image_url", "image_url": {"url": part["image_url"]}}
+
+
+def check_parts(message: Mapping[str, Any]) -> None:
+    """UsageError for a part that would name a file of the machine that serves."""
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, Mapping) and part.get("type") in _FILES:
+            raise UsageError(
+                f"a part of the type {part['type']} is not supported; send pictures as image_url "
+                "with a data URL."
+            )
 
 
 def _text(content: Any) -> str:

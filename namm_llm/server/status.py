@@ -15,6 +15,7 @@ from namm_llm.engine.forward import embed
 from namm_llm.errors import UsageError
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import DetokenizeBody, EmbeddingBody, TokenizeBody
+from namm_llm.server.chat import message_of
 from namm_llm.server.completions import prompts_of
 from namm_llm.server.errors import ApiError
 from namm_llm.server.service import Service
@@ -72,7 +73,7 @@ async def tokenize(http: HttpRequest) -> Response:
 
     def ids() -> list[int]:
         if body.messages is not None:
-            return runner.session.format.prompt(body.messages)
+            return runner.session.pictures.token_ids(list(map(message_of, body.messages)))
         return runner.encode(body.prompt or "")
 
     found = await service.run(ids)

@@ -25,6 +25,7 @@ INNER = {
     "namm_llm.engine.repetition": "the repetition of a text",
     "namm_llm.errors": "the tree of errors",
     "namm_llm.engine.graph.decoder": "the report on a GPU",
+    "namm_llm.inspect": "what a cache kept of a document",
     "namm_llm.inspect.figure": "figures",
     "namm_llm.io": "atomic files",
     "namm_llm.config.header": "settings as plain values",

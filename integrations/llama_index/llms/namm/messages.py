@@ -10,6 +10,7 @@ from typing import Any
 from llama_index.core.base.llms.types import (
     CachePoint,
     ChatMessage,
+    ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
@@ -29,9 +30,7 @@ _SILENT = (ThinkingBlock, CachePoint)  # not for the model's eyes
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
-    """Role and content of each, with tool calls and their answers. UsageError for pictures, sound
-    and files.
-    """
+    """Role and content of each, with tool calls and their answers. UsageError for sound, files."""
     return [_to_message(message) for message in messages]
 
 
@@ -49,18 +48,22 @@ def _role(message: ChatMessage) -> str:
 
 
 def _to_message(message: ChatMessage) -> Message:
-    texts, calls = [], []
+    texts, calls, pictures = [], [], list[Message]()
     for block in message.blocks:
         if isinstance(block, TextBlock):
             texts.append(block.text)
         elif isinstance(block, ToolCallBlock):
             calls.append(_call(block))
+        elif isinstance(block, ImageBlock):
+            pictures.append(_picture(block))
         elif not isinstance(block, _SILENT):
             raise UsageError(
                 f"the model reads text only, and a message holds a {type(block).__name__}; give "
                 "its text instead."
             )
     found: Message = {"role": _role(message), "content": "\n".join(texts)}
+    if pictures:  # in front, as chat templates have them
+        found["content"] = [*pictures, {"type": "text", "text": found["content"]}]
     if calls:
         found["tool_calls"] = calls
     answered = message.additional_kwargs.get("tool_call_id")
@@ -69,6 +72,17 @@ def _to_message(message: ChatMessage) -> Message:
     if name := message.additional_kwargs.get("name"):
         found["name"] = name
     return found
+
+
+def _picture(block: ImageBlock) -> Message:
+    """A picture as the runner takes it; nothing is fetched."""
+    if block.image is not None:
+        data = block.image if isinstance(block.image, bytes) else block.image.read()
+        kind = block.image_mimetype or "image/png"
+        return {"type": "image", "base64": data.decode(), "mime_type": kind}
+    if block.path is not None:
+        return {"type": "image", "image": block.path}
+    return {"type": "image_url", "image_url": {"url": str(block.url)}}
 
 
 def _call(block: ToolCallBlock) -> Message:
