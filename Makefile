@@ -66,7 +66,7 @@ bench-kvpress: $(READY) .venv-peers/.ready  ## the same beside kvpress, which ha
 	@touch $@
 
 maze: $(READY)  ## train a Decision Transformer in a T-maze and in CartPole (ten minutes), then compare policies by their returns
-	$(BIN)/python -m namm_lab.decision
+	$(BIN)/python -m namm_lab.decision table
 
 docs: $(READY)  ## build the documentation as a site in site/, strictly
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' --constraint constraints.txt

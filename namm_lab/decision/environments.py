@@ -80,6 +80,8 @@ class Task:
     """The return to ask for: the most that can be had."""
     scale: float
     """What returns are divided by on their way into the model."""
+    moves: tuple[str, ...]
+    """What its actions are called."""
 
     def make(self, *, training: bool = False) -> gymnasium.Env[Any, Any]:
         """One environment. training: the T-maze with corridors of any length up to its longest."""
@@ -88,8 +90,8 @@ class Task:
         return gymnasium.make("CartPole-v1", max_episode_steps=self.steps)
 
 
-TMAZE = Task("tmaze", states=4, actions=3, steps=56, target=1.0, scale=1.0)
-CARTPOLE = Task("cartpole", states=4, actions=2, steps=100, target=100.0, scale=100.0)
+TMAZE = Task("tmaze", 4, 3, steps=56, target=1.0, scale=1.0, moves=("forward", "left", "right"))
+CARTPOLE = Task("cartpole", 4, 2, steps=100, target=100.0, scale=100.0, moves=("left", "right"))
 TASKS = {task.name: task for task in (TMAZE, CARTPOLE)}
 
 

@@ -48,7 +48,7 @@ def contenders(policies: Sequence[str], namms: Sequence[tuple[str, Namm]]) -> li
     return [*plain, *(Contender(label, "namm", namm) for label, namm in namms)]
 
 
-def rows_of(
+def compare(
     model: DecisionTransformerModel,
     task: Task,
     given: Sequence[Contender],

@@ -103,13 +103,13 @@ def distil(
         for document, target in zip(documents, targets, strict=True):
             samples += collect(model, document, target, config)
         if not number:
-            namm = _initial(namm, samples, settings.seed)
-        namm = _train(namm, samples, settings, rng, report)
+            namm = initial(namm, samples, settings.seed)
+        namm = fit(namm, samples, settings, rng, report)
         on_round(number + 1, namm)
     return namm
 
 
-def _initial(form: Namm, samples: Sequence[FeatureSample], seed: int) -> Namm:
+def initial(form: Namm, samples: Sequence[FeatureSample], seed: int) -> Namm:
     """Small random parameters, and the statistics of the features.
 
     A NAMM with query replay begins with the replayed attention as its score: whatever else adds to
@@ -127,7 +127,7 @@ def _initial(form: Namm, samples: Sequence[FeatureSample], seed: int) -> Namm:
     return replace(form, theta=theta).with_statistics(states.mean(0), states.var(0, correction=0))
 
 
-def _train(
+def fit(
     namm: Namm,
     samples: Sequence[FeatureSample],
     settings: DistilSettings,

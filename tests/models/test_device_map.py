@@ -6,14 +6,18 @@ layer's weights come when it computes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from transformers import AutoModelForCausalLM
 
+from namm_lab.bench.shapes import random_model, shape_named
 from namm_llm import ManagedCache, Runner, make_cache_config
 from namm_llm.cache.transformers import layer_devices
+from namm_llm.engine import forward
 from tests.architectures import random_ids, random_llama
 
 ON_DISK = {
@@ -130,3 +134,33 @@ def test_two_cards(tiny_folder: Path):
     assert len({layer.sequences[0].retained.keys.device for layer in found.cache.managed}) == 2
     question = {"max_tokens": 8, "temperature": 0.0}
     assert found.ask("Which code?", **question).text == expected.ask("Which code?", **question).text
+
+
+@pytest.mark.long
+def test_a_layer_of_a_70b_over_two_placements(tmp_path: Path):
+    """8 192 hidden, 64 heads, 8 KV heads, 28 672 in the MLP: its attention on the CPU, its MLP on
+    disk, against the same layer in memory. The vocabulary is a small one.
+    """
+    shape = replace(shape_named("70b", layers=1), vocabulary=512)
+    model = random_model(shape, torch.bfloat16)
+    ids = torch.randint(0, 512, (1, 200), generator=torch.Generator().manual_seed(0))
+    eviction = make_cache_config("h2o", budget=48, interval=64)
+
+    def read() -> tuple[torch.Tensor, ManagedCache]:
+        cache = ManagedCache.for_model(model, eviction)
+        return list(forward.feed(model, cache, ids, chunk=64, last_only=True))[-1], cache
+
+    expected, _ = read()
+    parts = dict.fromkeys(
+        ("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"), "cpu"
+    )
+    layer = "model.layers.0"
+    parts |= {f"{layer}.{part}": "cpu" for part in ("self_attn", "input_layernorm")}
+    parts |= {f"{layer}.{part}": "disk" for part in ("mlp", "post_attention_layernorm")}
+    dispatch_model(model, parts, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    elsewhere = sum(weight.numel() for weight in model.parameters() if weight.is_meta)
+    assert elsewhere == 3 * 8192 * 28_672 + 8192
+    found, cache = read()
+    assert torch.equal(found, expected)
+    assert cache.kept_tokens() == [[[48 + 200 % 64] * 8]]
+    assert places(cache) == [{"cpu"}]

@@ -10,7 +10,7 @@ import torch
 
 from namm_lab.train import DistilSettings, TrainDocument, distil
 from namm_lab.train.collection import FeatureSample, collect
-from namm_lab.train.distillation import _initial, _train
+from namm_lab.train.distillation import fit, initial
 from namm_lab.train.families import FAMILIES, family
 from namm_lab.train.target_attention import target_attention
 from namm_llm.cache import ManagedCache
@@ -68,7 +68,7 @@ def test_ranking_tells_heads_apart_that_look_alike(llama):
     ]
     form = Namm.zeros(0, NammSettings(Spectrogram(num_bins=0), Recency(0), replay=True, heads=2))
     settings = DistilSettings(steps=200, batch=2, loss="ranking")
-    namm = _train(_initial(form, samples, 0), samples, settings, random.Random(0), None)
+    namm = fit(initial(form, samples, 0), samples, settings, random.Random(0), None)
     features = namm.features(state, ages)
     first, second = (namm.scores(features, torch.tensor(head)) for head in (0, 1))
     assert first.median() > second.max()
