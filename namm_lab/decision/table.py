@@ -11,6 +11,7 @@ from namm_lab.decision.environments import Task
 from namm_lab.decision.play import play
 from namm_lab.evaluate.intervals import interval as interval_of
 from namm_lab.rows import Row
+from namm_lab.universal.shipped import SHIPPED
 from namm_llm import CacheConfig, Namm, make_cache_config
 
 INTERVAL = 12  # four steps; an episode of the T-maze has some 70 tokens
@@ -39,13 +40,14 @@ class Contender:
 
 RECENCY = "recency"
 """The newest tokens and nothing else: `streaming_llm` without its sinks."""
-POLICIES = ("random", RECENCY, "streaming_llm", "h2o", "tova", "keydiff", "novelty")
+POLICIES = ("random", RECENCY, "streaming_llm", "h2o", "tova", "keydiff", "novelty", *SHIPPED)
 
 
-def contenders(policies: Sequence[str], namms: Sequence[tuple[str, Namm]]) -> list[Contender]:
-    """The policies by name, then the NAMMs with their labels."""
-    plain = [Contender(name, name) for name in policies]
-    return [*plain, *(Contender(label, "namm", namm) for label, namm in namms)]
+def contenders(names: Sequence[str], namms: Sequence[tuple[str, Namm]]) -> list[Contender]:
+    """The policies and the shipped NAMMs by name, then the NAMMs with their labels."""
+    shipped = [(f"NAMM {name}", Namm.load(SHIPPED[name])) for name in names if name in SHIPPED]
+    plain = [Contender(name, name) for name in names if name not in SHIPPED]
+    return [*plain, *(Contender(label, "namm", namm) for label, namm in (*shipped, *namms))]
 
 
 def compare(

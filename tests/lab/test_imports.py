@@ -38,7 +38,6 @@ INNER = {
     "namm_llm.models.locate": "where a model's NAMM lies",
     "namm_llm.models.own_namm": "a model's own NAMM",
     "namm_llm.models.prompt": "documents as a chat",
-    "namm_llm.inspect": "what a cache kept",
     "namm_llm.inspect.terminal": "tables",
     "namm_llm.models.quiet": "silent libraries",
     "namm_llm.namm": "forms of NAMM",

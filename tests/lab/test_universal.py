@@ -9,11 +9,13 @@ import torch
 
 from namm_lab.decision.environments import TMAZE
 from namm_lab.decision.episodes import Batch
+from namm_lab.decision.table import contenders
 from namm_lab.decision.training import Recipe as Actors
 from namm_lab.decision.training import new_model
 from namm_lab.train.families import FAMILIES
 from namm_lab.universal.learning import Recipe, config_of, distil_on, evolve_on, shares
 from namm_lab.universal.mazes import MazeDomain
+from namm_lab.universal.shipped import SHIPPED
 from namm_llm import Namm
 
 FORM = FAMILIES["universal"]
@@ -82,3 +84,10 @@ def test_it_is_distilled_then_evolved_and_never_worse_on_validation():
     again = shares([mazes], start, [found.vector.numpy()], RECIPE, 10**6, RECIPE.validation)
     assert float(again) == pytest.approx(rows[-1]["best"], abs=1e-6)
     assert evolve_on([mazes], start, RECIPE, lambda row: None) == found
+
+
+def test_the_shipped_ones_are_of_the_family_and_can_be_played_with():
+    found = contenders(list(SHIPPED), [])
+    assert [each.label for each in found] == ["NAMM zero-shot", "NAMM universal"]
+    assert all(each.namm is not None and each.namm.settings == FORM.settings for each in found)
+    assert found[0].namm != found[1].namm
