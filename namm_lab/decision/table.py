@@ -44,7 +44,7 @@ POLICIES = ("random", RECENCY, "streaming_llm", "h2o", "tova", "keydiff", "novel
 
 
 def contenders(names: Sequence[str], namms: Sequence[tuple[str, Namm]]) -> list[Contender]:
-    """The policies and the shipped NAMMs by name, then the NAMMs with their labels."""
+    """The policies and the shipped NAMM by name, then the NAMMs with their labels."""
     shipped = [(f"NAMM {name}", Namm.load(SHIPPED[name])) for name in names if name in SHIPPED]
     plain = [Contender(name, name) for name in names if name not in SHIPPED]
     return [*plain, *(Contender(label, "namm", namm) for label, namm in (*shipped, *namms))]

@@ -86,8 +86,9 @@ def test_it_is_distilled_then_evolved_and_never_worse_on_validation():
     assert evolve_on([mazes], start, RECIPE, lambda row: None) == found
 
 
-def test_the_shipped_ones_are_of_the_family_and_can_be_played_with():
-    found = contenders(list(SHIPPED), [])
-    assert [each.label for each in found] == ["NAMM zero-shot", "NAMM universal"]
-    assert all(each.namm is not None and each.namm.settings == FORM.settings for each in found)
-    assert found[0].namm != found[1].namm
+def test_the_shipped_one_is_of_the_family_and_can_be_played_with():
+    (found,) = contenders(list(SHIPPED), [])
+    assert found.label == "NAMM zero-shot"
+    assert found.namm is not None
+    assert found.namm.settings == FORM.settings
+    assert found.namm.theta.any()
