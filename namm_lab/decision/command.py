@@ -116,7 +116,7 @@ def model_of(task: Task, folder: Path | None) -> DecisionTransformerModel:
     place = folder / task.name if folder else None
     if place and (place / "config.json").is_file():
         return ready(DecisionTransformerModel.from_pretrained(place))
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    torch.set_num_threads(1)  # matrices of 64 are too small to share; two threads took far longer
     model = train(task, report=lambda *row: click.echo(_progress(task, *row), err=True))
     if place:
         model.save_pretrained(place)
