@@ -143,6 +143,11 @@ def test_stderr_says_how_a_text_that_does_not_fit_is_gone_through(
     assert done.exit_code == 0
 
 
+def test_statistics_count_one_part_as_one(folder: Path, model: str) -> None:
+    done = call(model, "note.txt", "--stats")
+    assert done.stderr.splitlines()[-1].endswith(" · one-pass, 1 part, 1 answer")
+
+
 def test_sampling_options_reach_the_model(folder: Path, model: str, runner: Runner) -> None:
     done = call(model, "note.txt", "--temperature", "1", "--seed", "3")
     assert done.stdout == told("note.txt", runner, temperature=1.0, seed=3) + "\n"
