@@ -1,8 +1,8 @@
 """An independent definition of attention with compact positions: a dense cache of keys before RoPE,
 which are rotated in float64 to where the definition puts them.
 
-Each head's stored keys stand one behind the other and end right before the window; layers with a
-sliding window count on from the beginning of the text.
+Each head's stored keys stand as far from the window as in the text, and those too old for that at
+the first positions; layers with a sliding window count on from the beginning of the text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from contextlib import contextmanager
 import torch
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
+from namm_llm.cache.sequence import LayerSequence
+
 stored: dict[int, torch.Tensor] = {}  # managed layer -> bool [B, G, columns so far]
-windows: dict[int, tuple[int, bool]] = {}  # managed layer -> first column of the window, compact?
+windows: dict[int, tuple[int, int]] = {}  # managed layer -> first column of the window, moved by
 
 
 def rotated(rows: torch.Tensor, positions: torch.Tensor, rotary, kind: str) -> torch.Tensor:
@@ -38,12 +40,13 @@ def attention(module, query, key, value, attention_mask, scaling, **kwargs):
     mask = mask.expand(*key.shape[:2], -1, -1).clone()
     if kind == "full_attention":
         index = [i for i, other in enumerate(kinds) if other == kind].index(module.layer_idx)
-        start, is_compact = windows.get(index, (0, False))
+        start, moved = windows.get(index, (0, 0))
         if start:
             kept = stored[index][..., :start]
             mask[..., :start] &= kept[:, :, None]
-            if is_compact:  # the n-th newest of a head stands n before the window
-                at[..., :start] = start - kept.flip(-1).cumsum(-1).flip(-1)
+            # as far from the window as in the text; those that came too early at 0, 1, 2 ...
+            first = moved + kept.long().cumsum(-1) - 1
+            at[..., :start] = torch.maximum(at[..., :start], first)
     else:
         mask &= torch.ones(new, columns, dtype=torch.bool).triu(
             columns - new - module.sliding_window + 1
@@ -79,12 +82,18 @@ def rotated_attention(model: PreTrainedModel) -> Iterator[DynamicCache]:
         model.set_attn_implementation(before)
 
 
+def moved_by(sequence: LayerSequence) -> int:
+    """Tokens by which the window stands further in front than in the text."""
+    start = sequence.window_start
+    return 0 if start is None else sequence.compacted_at - start
+
+
 def state_of(cache) -> tuple[dict[int, torch.Tensor], dict[int, tuple[int, bool]]]:
     """What a managed cache stores now, as `stored` and `windows` want it."""
     from tests import dense
 
     starts = {
-        index: (layer.sequences[0].compacted_at, layer.sequences[0].window_start is not None)
+        index: (layer.sequences[0].compacted_at, moved_by(layer.sequences[0]))
         for index, layer in enumerate(cache.managed)
         if layer.sequences
     }

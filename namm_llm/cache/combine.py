@@ -15,7 +15,7 @@ from torch import Tensor
 from namm_llm.attention.rope import Rotation
 from namm_llm.cache.cache import ManagedCache
 from namm_llm.cache.layer import ManagedLayer
-from namm_llm.cache.positions import turned
+from namm_llm.cache.positions import compact_positions, turned
 from namm_llm.cache.sequence import LayerSequence
 from namm_llm.cache.update import evict
 from namm_llm.cache.window import GrowingBuffer
@@ -99,7 +99,7 @@ def _joined(
                 f"the documents keep {retained.longest} tokens in one head, and {room} fit before "
                 "a window; join fewer, or read them with a smaller budget."
             )
-        to = [torch.arange(joined.window_start - len(h), joined.window_start) for h in heads]
+        to = [compact_positions(each.positions, seen, joined.window_start) for each in heads]
     last = second.next_position
     joined.queries = _queries(second, rotation, joined.next_position - last, config, seen)
     return replace(joined, retained=turned(rotation, retained, was, to), window=GrowingBuffer())

@@ -1,9 +1,9 @@
-"""Compact positions: retained tokens stand one behind the other, right before the window, so that a
-text of any length is read within the positions that a model was trained on.
+"""Compact positions: retained tokens move so that a text of any length is read within the positions
+that a model was trained on.
 
 RoPE sees distances alone. So all heads of all layers share one position of the window's first
-token, which goes back at each eviction step, and each head's retained tokens end right before it,
-however many they are.
+token, which goes back at each eviction step. A retained token keeps its distance to the window as
+far as there are positions; older ones stand one behind the other at the first positions.
 """
 
 from __future__ import annotations
@@ -59,13 +59,26 @@ class CompactPositions:
         steps, scales = quantise(unrotated)
         return replace(head, unrotated=steps, unrotated_scales=scales.to(head.scales.dtype))
 
-    def compacted(self, tokens: RaggedTokens, was: Sequence[Tensor], stop: int) -> RaggedTokens:
-        """The tokens with their keys turned to consecutive positions that end before `stop`.
+    def compacted(
+        self, tokens: RaggedTokens, was: Sequence[Tensor], seen: int, start: int
+    ) -> RaggedTokens:
+        """The tokens with their keys turned to the positions that they have before a window which
+        begins with the token `seen` of the text, at the position `start`.
 
         was: `[N_g]` of each head, the positions at which its keys are now.
         """
-        to = [torch.arange(stop - len(at), stop, device=at.device) for at in was]
+        to = [compact_positions(head.positions, seen, start) for head in tokens.heads()]
         return turned(self.rotation, tokens, was, to)
+
+
+def compact_positions(places: Tensor, seen: int, start: int) -> Tensor:
+    """Positions `[N]` of one head's tokens at these ascending places in the text, before a window
+    which begins with the token `seen`, at the position `start`.
+
+    The distances of the text, and the first positions for what is too old for them.
+    """
+    first = torch.arange(len(places), device=places.device)
+    return torch.maximum(first, places.long() + (start - seen))
 
 
 def turned(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from namm_llm.attention.grouped import grouped_attention
 from namm_llm.attention.rope import Rotation
+from namm_llm.cache.positions import compact_positions
 from namm_llm.cache.window import GrowingBuffer
 from namm_llm.config import CacheConfig
 from namm_llm.errors import CacheError
@@ -90,8 +91,10 @@ class LayerSequence:
         if self.window_start is None:
             retained = [head.positions for head in self.retained.heads()]
         else:
-            lengths = self.retained.lengths
-            retained = [torch.arange(start - n, start, device=device) for n in lengths]
+            retained = [
+                compact_positions(head.positions, self.compacted_at, start)
+                for head in self.retained.heads()
+            ]
         return [torch.cat([positions, window]) for positions in retained]
 
     def extend(

@@ -235,7 +235,7 @@ def _compact(
     sequence.queries.keep_last(sequence.config.policy.num_carried_queries(sequence.seen))
     if start is not None and layer.compact is not None:
         kept = [at if k is None else at[k] for at, k in zip(was, keep, strict=True)]
-        retained = layer.compact.compacted(retained, kept, start)
+        retained = layer.compact.compacted(retained, kept, sequence.seen, start)
         for queries in sequence.queries.columns()[:1]:
             queries.copy_(layer.compact.rotation.turn(queries, start - end))
     sequence.retained, sequence.window_start = retained, start

@@ -22,7 +22,7 @@ class _Questions(click.Argument):
         return "'QUESTION...'"
 
 
-@command("load", "run", "cache", "sampling")
+@command("load", "run", "cache", "sampling", stop_loops=True)
 @click.argument("document")
 @click.argument(
     "questions", nargs=-1, required=True, metavar="[DOCUMENT...] QUESTION...", cls=_Questions

@@ -87,9 +87,8 @@ class CacheConfig:
         most=8,
     )
     positions: Positions | None = setting(
-        "Where attention sees retained tokens: original: where they were read; compact: one behind "
-        "the other right before the window, so that a text may be longer than the trained "
-        "positions.",
+        "Where attention sees retained tokens: original: where they were read; compact: "
+        "within the trained positions, however long the text is: the oldest move up.",
         None,
         annotation="Positions | None",
         unset="compact past the trained positions with a budget in tokens or bytes, else original",

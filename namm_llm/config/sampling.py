@@ -96,7 +96,7 @@ class SamplingParams:
     stop_loops: bool | None = setting(
         "End an answer that has begun to repeat itself: one block three times, 48 tokens or more.",
         None,
-        unset="on for summaries, off elsewhere",
+        unset="on for summaries, on the command line and in the server, off elsewhere",
     )
     prompt_lookup: int | None = setting(
         "Tokens guessed at a time from the text; greedy answers stay the same. 0: none.",

@@ -171,7 +171,7 @@ def test_set_changes_how_answers_are_sampled(cli: FakeCommandLine) -> None:
     assert done.stderr.startswith('temperature is 0.7.\nstop is ["END"].\nseed is 3.\n')
     assert "temperature         0.7\n" in done.stderr
     assert cli.runner.params == [
-        SamplingParams(max_tokens=1024, temperature=0.7, stop=("END",), seed=3)
+        SamplingParams(max_tokens=1024, temperature=0.7, stop=("END",), stop_loops=True, seed=3)
     ]
 
 
@@ -281,7 +281,7 @@ def test_a_saved_conversation_is_loaded(
     assert cli.runner.asked == [
         [said("system", "Be brief."), *HI, said("user", "The lamp is green.\n\nWhat colour?")]
     ]
-    assert cli.runner.params == [SamplingParams(max_tokens=1024, seed=3)]
+    assert cli.runner.params == [SamplingParams(max_tokens=1024, stop_loops=True, seed=3)]
     assert (
         cli([], "chat", stdin=f"/save {path}\n").stderr
         == f"Error: {path} exists already; /save takes a new name.\n"

@@ -45,7 +45,7 @@ def test_only_given_options_are_passed_on(cli: FakeCommandLine, handbook: str) -
     )
     assert cli.settings is not None
     assert cli.settings.runner == {"policy": "h2o", "budget": "0.25"}
-    assert cli.runner.params == [SamplingParams(max_tokens=7, seed=0)]
+    assert cli.runner.params == [SamplingParams(max_tokens=7, stop_loops=True, seed=0)]
 
 
 SAMPLING = (
@@ -67,6 +67,7 @@ def test_every_sampling_option_reaches_the_model(cli: FakeCommandLine, handbook:
             frequency_penalty=0.25,
             seed=7,
             stop=("END", "\\n\\n"),
+            stop_loops=True,
         )
     ]
 
@@ -78,7 +79,7 @@ def test_a_schema_is_a_file_or_json(
     monkeypatch.chdir(Path(handbook).parent)
     Path("schema.json").write_text('{"type": "object"}')
     cli(["{}"], "ask", handbook, "Green?", "--json-schema", given)
-    assert cli.runner.params == [SamplingParams(json_schema={"type": "object"})]
+    assert cli.runner.params == [SamplingParams(json_schema={"type": "object"}, stop_loops=True)]
     done = cli(["{}"], "ask", handbook, "Green?", "--json-schema", "none.json")
     assert done.stderr == (
         "Error: --json-schema none.json: the file cannot be read (No such file or directory).\n"

@@ -60,6 +60,17 @@ def ask(*options: str) -> tuple[str, ...]:
     )
 
 
+def test_an_answer_that_repeats_itself_is_ended_and_says_so(folder: Path) -> None:
+    # what the answer holds already is favoured, so that a random model repeats itself
+    options = ("--max-tokens", "180", "--frequency-penalty=-2")
+    done, whole = call(*ask(*options)), call(*ask(*options, "--no-stop-loops"))
+    assert done.stderr == (
+        "(ended because it began to repeat itself; --no-stop-loops lets it go on)\n"
+    )
+    assert whole.stdout.startswith(done.stdout.rstrip("\n"))
+    assert len(whole.stdout) > len(done.stdout)
+
+
 def test_the_same_call_works_without_a_mistake(folder: Path) -> None:
     done = call(
         *ask("--policy", "streaming_llm", "--budget", "8", "--interval", "4", "--seed", "1")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from namm_llm.cli.chat.sessions import Session
 
 
-@command("load", "run", "cache", "sampling", max_tokens=1024)
+@command("load", "run", "cache", "sampling", max_tokens=1024, stop_loops=True)
 @click.option("-s", "--system", metavar="TEXT", help="System message.")
 @click.option(
     "-c", "--continue", "continues", is_flag=True, help="Go on with the chat that was saved last."
