@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers bench-kvpress maze format clean
+.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers bench-kvpress film maze format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-kvpress: $(READY) .venv-peers/.ready  ## the same beside kvpress, which ha
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement namm_lab/reports/peers/requirements.txt
 	@touch $@
+
+film: $(READY)  ## train a tiny LLaVA on films of digits (five minutes), then compare policies by its answers
+	$(BIN)/python -m namm_lab.film --out llava-tiny
 
 maze: $(READY)  ## train a Decision Transformer in a T-maze and in CartPole (ten minutes), then compare policies by their returns
 	$(BIN)/python -m namm_lab.decision table

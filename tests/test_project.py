@@ -135,6 +135,7 @@ CALL_MODELS = {
     "namm_lab/bench/contenders.py",
     "namm_lab/bench/peers/worker.py",
     "namm_lab/decision/training.py",
+    "namm_lab/film/train.py",
     "namm_lab/reports/peers/worker.py",
     "namm_lab/tiny/evaluate.py",
     "namm_lab/tiny/trainer.py",

@@ -1,0 +1,1 @@
+"""Films of digits in scenes, the tiny LLaVA that is trained on them, and what policies keep."""
