@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from namm_lab.reports import ablations, curves, forgotten, gpu, quality, reopen, report
+from namm_lab.reports.beyond import beyond
 from namm_lab.reports.peers.command import peers
 from namm_lab.reports.prompts import prompts
 from namm_lab.reports.results import add_rows, results_file
@@ -22,6 +23,7 @@ def main() -> None:
     """Measurements; each takes minutes and wants a machine that does nothing else."""
 
 
+main.add_command(beyond)
 main.add_command(speed)
 main.add_command(peers)
 main.add_command(prompts)

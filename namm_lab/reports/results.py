@@ -21,6 +21,7 @@ KEYS = {
     ),
     "curves": ("curve", "step", "fingerprint", *_CURVE),
     "forgotten": ("text", "part", "policy", "budget_scope", "budget"),
+    "beyond": ("model", "text", "policy", "budget", "protect_recent", "length", "last"),
     "reopen": ("measure", "model", "policy", "tokens"),
     "gpu": ("measure", "policy", "budget", "tokens", "device"),
     "speed": MEASUREMENT,
