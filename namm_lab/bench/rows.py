@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from namm_lab.bench.contenders import Contender, ManagedContender, Numbers
 from namm_lab.bench.model import name_of
@@ -12,6 +13,8 @@ from namm_lab.bench.text import title_of
 from namm_lab.rows import Row, machine
 from namm_llm import __version__
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout, from which rows name their files."""
 MEASUREMENT = (
     "model", "task", "length", "batch", "quantization", "dtype", "device", "contender", "policy",
     "budget", "kv_bits", "budget_scope", "interval", "decoded", "text",
@@ -40,13 +43,20 @@ def key_of(plan: Benchmark, cell: Cell, task: str, contender: Contender, dtype: 
         "kv_bits": config.kv_bits if config is not None else None,
         "budget_scope": config.budget_scope if config and config.policy.evicts else None,
         "interval": plan.interval,
-        "namm": plan.namm if contender.policy == "namm" else None,
+        "namm": _named(plan.namm) if contender.policy == "namm" else None,
         "decoded": plan.decoded if task == "decode" else None,
         "text": title_of(cell.text) if cell.text is not None else None,
         "samples": {"memory": 1, "needles": plan.needles}.get(task, plan.runs),
         "peer": contender.peer,
         **machine(device),
     }
+
+
+def _named(path: str | None) -> str | None:
+    # a row is the same measurement wherever the checkout lies
+    if path is None or not Path(path).resolve().is_relative_to(ROOT):
+        return path
+    return Path(path).resolve().relative_to(ROOT).as_posix()
 
 
 def timed_row(key: Row, timed: Timed, reference: Timed | None) -> Row:

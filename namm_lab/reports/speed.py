@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 
 from namm_lab.bench import KEY, Benchmark, run_benchmark
+from namm_lab.bench.rows import ROOT
 from namm_lab.reports.peers.comparison import compare, plan_of
 from namm_lab.reports.peers.contender import PRESSES
 from namm_lab.reports.results import RESULTS
 from namm_lab.rows import RowFile
 from namm_llm import NammError
 
-NAMM = "namm_llm/models/namm-tiny/namm.safetensors"
+NAMM = str(ROOT / "namm_llm/models/namm-tiny/namm.safetensors")
 CHUNKS = ("transformers",)  # the reference alone
 OTHERS = (
     "transformers-whole",
