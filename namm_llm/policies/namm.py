@@ -71,10 +71,10 @@ class NammPolicy(ObservingPolicy):
         return min(RECENT, limit // 8)
 
     def num_carried_queries(self, seen: int) -> int:
-        # the last whole hop is the left half of the next frame; the queries of a hop that is not
-        # yet whole wait for the rest of it
-        hop = self.namm.settings.spectrogram.hop
-        return hop + seen % hop
+        # the last whole hop is the left half of the next frame, and is replayed again; the queries
+        # of a hop that is not yet whole wait for the rest of it
+        spectrogram = self.namm.settings.spectrogram
+        return spectrogram.hop + (seen % spectrogram.hop if spectrogram.bins else 0)
 
     def update_state(self, tokens: HeadTokens, observation: Observation) -> Tensor:
         settings = self.namm.settings

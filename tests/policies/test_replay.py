@@ -91,3 +91,11 @@ def test_a_question_that_has_just_begun_is_not_forgotten(policy, budget, newest)
         for segment in layer.sequences[0].retained.heads():
             assert torch.isin(wanted, segment.positions).all()
             assert len(segment) < length
+
+
+def test_a_namm_without_a_spectrogram_carries_one_hop_of_queries():
+    published = NammSettings()
+    replaying = NammSettings(spectrogram=Spectrogram(num_bins=0), replay=True)
+    for seen in (160, 166, 175):
+        for settings, count in ((published, 16 + seen % 16), (replaying, 16)):
+            assert NammPolicy(Namm.zeros(0, settings)).num_carried_queries(seen) == count

@@ -101,8 +101,7 @@ def test_a_forced_call_names_the_tool_and_takes_the_argument_from_the_question(
 
 
 def test_an_answer_about_a_short_text_at_half_of_its_cache(runner: Runner) -> None:
-    # a NAMM keeps one more hop of queries, which weighs in a text as short as this
-    document = runner.with_cache(policy="replay", budget=0.5).read(NOTICE)
+    document = runner.with_cache(budget=0.5).read(NOTICE)
     info = document.info()
     assert info["stored_tokens"] <= 0.5 * info["seen_tokens"]
     assert info["nbytes"] < 0.7 * info["full_nbytes"]  # with the 16 newest queries
