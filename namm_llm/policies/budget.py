@@ -57,7 +57,8 @@ class FractionBudget(Budget):
         return max(1, math.floor(self.fraction * seen))
 
     def __str__(self) -> str:
-        return f"{self.fraction:g}"
+        # "1" is refused: it could mean one token
+        return "1.0" if self.fraction == 1 else f"{self.fraction:g}"
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,12 @@ def test_one_is_neither_a_token_nor_everything(written):
         parse_budget(written)
 
 
+@pytest.mark.parametrize("written", [1.0, "100%", 0.25, "1%", 2, 2048, "2GiB", "auto"])
+def test_a_budget_is_shown_as_it_can_be_written(written):
+    budget = parse_budget(written)
+    assert parse_budget(str(budget)) == budget
+
+
 def test_a_decimal_comma_is_named():
     with pytest.raises(BudgetError, match=r"'0,25' is not a budget: write 0\.25 with a point"):
         parse_budget("0,25")
