@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from namm_llm.errors import UsageError
+from namm_llm.errors import NammError, UsageError
 
 HOME_VARIABLE = "NAMM_LLM_HOME"
 _LEFT_SECONDS = (
@@ -40,6 +40,24 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink(missing_ok=True)
     _sweep(path)
+
+
+@contextmanager
+def explained(
+    path: str | os.PathLike[str], error: type[NammError], done: str = "written"
+) -> Iterator[None]:
+    """Makes an OSError of the block one of these: that `path` cannot be written, and why."""
+    try:
+        yield
+    except OSError as refused:
+        reason = refused.strerror or refused
+        raise error(f"{path} cannot be {done}: {reason}.") from refused
+
+
+def write_text(path: str | os.PathLike[str], text: str, error: type[NammError]) -> None:
+    """Write a text file, all or nothing, or raise one of these."""
+    with explained(path, error), replacing(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _sync(path: Path, flags: int) -> None:

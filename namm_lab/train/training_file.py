@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from namm_llm import NammError
-from namm_llm.io import replacing
+from namm_llm.io import explained, replacing
 
 
 def read_training_file(
@@ -39,8 +39,5 @@ def read_training_file(
 
 def replace_training_file(path: Path, data: bytes) -> None:
     """Write a file as a whole. NammError if the disk refuses."""
-    try:
-        with replacing(path) as part:
-            part.write_bytes(data)
-    except OSError as error:
-        raise NammError(f"{path} cannot be written: {error.strerror or error}") from error
+    with explained(path, NammError), replacing(path) as part:
+        part.write_bytes(data)

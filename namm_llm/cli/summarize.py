@@ -15,7 +15,7 @@ from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import LOOPED, counted, grouped, interruptible, statistics, tell, tell_cut
 from namm_llm.cli.progress import ProgressBar
 from namm_llm.errors import DocumentError, UsageError
-from namm_llm.io import check_writable, replacing
+from namm_llm.io import check_writable, write_text
 
 if TYPE_CHECKING:
     from namm_llm.document import Document
@@ -77,7 +77,7 @@ def summarize(
     job = Job(sources, given, settings, work, most, prints=target is None)
     shown = [job.summary(source) for source in sources]
     if target is not None:
-        write(target, "".join(shown))
+        write_text(target, "".join(shown), DocumentError)
     job.finish()
 
 
@@ -255,12 +255,3 @@ class Job:
                 "the same command goes on from there."
             )
         raise KeyboardInterrupt
-
-
-def write(path: Path, text: str) -> None:
-    """The whole file or nothing."""
-    try:
-        with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DocumentError(f"{path} cannot be written ({error.strerror or error}).") from error

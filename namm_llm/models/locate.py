@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from namm_llm.errors import ModelError
+from namm_llm.io import explained
 from namm_llm.models.catalogue import catalogue, pulled_path
 from namm_llm.models.gguf.file import is_gguf
 
@@ -96,9 +97,8 @@ def check_folder(folder: Path) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+        with explained(path, ModelError, "read"):
+            value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(
             f"{path} is damaged or cut short ({path.stat().st_size} bytes): {error}. Copy or "

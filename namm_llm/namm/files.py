@@ -15,7 +15,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from namm_llm.errors import NammFileError
-from namm_llm.io import replacing
+from namm_llm.io import explained, replacing
 
 VERSION = 1
 HEADER = "namm"  # the only entry of the metadata: safetensors does not keep the order of several
@@ -27,11 +27,8 @@ def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Non
     data = to_bytes(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
     )
-    try:
-        with replacing(path) as part:
-            part.write_bytes(data)
-    except OSError as error:
-        raise NammFileError(f"{path}: cannot be written: {error.strerror}.") from error
+    with explained(path, NammFileError), replacing(path) as part:
+        part.write_bytes(data)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

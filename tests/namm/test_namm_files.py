@@ -113,7 +113,7 @@ def test_a_failed_save_keeps_the_old_file(
     with pytest.raises(NammFileError) as error:
         make_namm().save(path)
 
-    assert str(error.value) == f"{path}: cannot be written: No space left on device."
+    assert str(error.value) == f"{path} cannot be written: No space left on device."
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert Namm.load(path) == Namm.zeros()
 
@@ -124,7 +124,7 @@ def test_saving_into_no_folder(tmp_path: Path) -> None:
     with pytest.raises(NammFileError) as error:
         Namm.zeros().save(path)
 
-    assert str(error.value) == f"{path}: cannot be written: No such file or directory."
+    assert str(error.value) == f"{path} cannot be written: No such file or directory."
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pt", "."])

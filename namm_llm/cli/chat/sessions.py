@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from namm_llm.errors import DocumentError, UsageError
-from namm_llm.io import data_folder, replacing
+from namm_llm.io import data_folder, explained, replacing
 
 CACHES_NBYTES = 4_000_000_000  # of all caches together; the oldest go first
 _NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -144,10 +144,9 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """A conversation from its file. DocumentError if it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with explained(path, DocumentError, "read"):
+            values = json.loads(path.read_text(encoding="utf-8"))
         _ = values["conversation"]
-    except OSError as error:
-        raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DocumentError(
             f"{path} is no saved chat, or a damaged one; move it away, or take another."

@@ -10,6 +10,7 @@ from uuid import uuid4
 import torch
 
 from namm_llm.errors import ModelError, UsageError
+from namm_llm.io import explained
 from namm_llm.models.gguf.blocks import FORMATS_BY_NAME
 from namm_llm.models.gguf.file import GgufFile, open_gguf
 from namm_llm.models.gguf.load import load_gguf
@@ -39,14 +40,13 @@ def convert_gguf(
     loaded = load_gguf(path, dtype=dtype or stored_dtype(open_gguf(path)))
     part = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
-        part.mkdir(parents=True)
-        loaded.model.save_pretrained(part)
-        loaded.tokenizer.save_pretrained(part)
-        if target.exists():
-            target.rmdir()  # empty, and in the way of the rename on Windows
-        part.replace(target)
-    except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror or error}.") from error
+        with explained(target, ModelError):
+            part.mkdir(parents=True)
+            loaded.model.save_pretrained(part)
+            loaded.tokenizer.save_pretrained(part)
+            if target.exists():
+                target.rmdir()  # empty, and in the way of the rename on Windows
+            part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from namm_llm.errors import ModelError
+from namm_llm.io import explained
 from namm_llm.models.gguf.blocks import BLOCK_FORMATS, TYPE_NAMES
 from namm_llm.models.gguf.cursor import Cursor, MetadataValue
 from namm_llm.models.gguf.metadata import Metadata
@@ -87,14 +88,11 @@ def read_header(path: Path) -> Header:
 
 def map_file(path: Path) -> mmap.mmap:
     """The bytes of a file, mapped and not read. ModelError if it cannot be opened or is empty."""
-    try:
-        with path.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size == 0:
-                raise ModelError(f"{path} is empty; copy or download it again.")
-            # copy on write: torch warns of memory that cannot be written to, and nobody writes
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    with explained(path, ModelError, "read"), path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            raise ModelError(f"{path} is empty; copy or download it again.")
+        # copy on write: torch warns of memory that cannot be written to, and nobody writes
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _check_start(cursor: Cursor, path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from namm_llm.errors import DocumentError, UsageError
+from namm_llm.io import explained
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MOST_PIXELS = 100_000_000  # a small file can say that it is larger
@@ -57,10 +58,8 @@ def picture_of(source: Any) -> Picture:
         return picture_of_url(source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        try:
+        with explained(path, DocumentError, "read"):
             return _decoded(path.read_bytes(), str(path))
-        except OSError as error:
-            raise DocumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     if isinstance(source, (bytes, bytearray)):
         return _decoded(bytes(source), "the picture")
     if callable(getattr(source, "convert", None)):  # a PIL image
