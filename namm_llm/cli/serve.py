@@ -38,6 +38,13 @@ KEY_VARIABLE = "NAMM_LLM_API_KEY"
     help="Answers that wait or are written at one time; more are refused.",
 )
 @click.option(
+    "--max-readings",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Texts that are read into memories or wait for it; more are refused.",
+)
+@click.option(
     "--max-open", default="1GB", show_default=True, metavar="SIZE", help="Memories held open."
 )
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin whose pages may ask.")
@@ -48,6 +55,7 @@ def serve(
     name: str | None,
     api_keys: tuple[str, ...],
     max_waiting: int,
+    max_readings: int,
     max_open: str,
     cors: tuple[str, ...],
     log_requests: bool,
@@ -82,6 +90,7 @@ def serve(
         api_keys=keys,
         cors=cors,
         max_waiting=max_waiting,
+        max_readings=max_readings,
         max_open_nbytes=_bytes(max_open),
         sampling=settings.params(),
     )

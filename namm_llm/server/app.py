@@ -74,8 +74,7 @@ def make_app(runner: Runner, config: ServerConfig, store: MemoryStore | None = N
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        for reading in app.state.readings:
-            reading.cancel()
+        service.close()
 
     handlers: Any = {ApiError: _refuse, NammError: _refuse, HTTPException: _refuse_http}
     handlers[ClientDisconnect] = _left
@@ -83,7 +82,7 @@ def make_app(runner: Runner, config: ServerConfig, store: MemoryStore | None = N
         routes=ROUTES, middleware=middleware, exception_handlers=handlers, lifespan=lifespan
     )
     app.state.service = service
-    app.state.conversations = Conversations(config.max_responses)
+    app.state.conversations = Conversations(config.max_responses, config.max_responses_nbytes)
     app.state.created = int(time.time())
     app.state.readings = set()
     return app

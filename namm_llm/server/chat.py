@@ -47,7 +47,7 @@ async def chat_completions(http: HttpRequest) -> Response:
     params = body.params(service.config.sampling, service.positions)
     work = _Chat(service, body, [] if choice == "none" else body.tools or [])
     with ExitStack() as held:
-        held.enter_context(service.admitted(body.n))
+        held.enter_context(service.answers.take(body.n))
         requests = await service.requests(
             http,
             [message_of(each) for each in body.messages],

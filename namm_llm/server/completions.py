@@ -29,7 +29,7 @@ async def completions(http: HttpRequest) -> Response:
     params = body.params(service.config.sampling, service.positions)
     prompts = prompts_of(body.prompt)
     with ExitStack() as held:
-        held.enter_context(service.admitted(body.n * len(prompts)))
+        held.enter_context(service.answers.take(body.n * len(prompts)))
         requests = list[Request]()
         for prompt in prompts:
             requests += await service.requests(

@@ -21,7 +21,9 @@ class ServerConfig:
     cors: tuple[str, ...] = ()
     """Origins whose pages may ask."""
     max_waiting: int = 64
-    """Requests that are answered or wait at one time."""
+    """Answers that are written or wait at one time."""
+    max_readings: int = 8
+    """Texts that are read into memories or wait for that."""
     max_body: int = 32 * MEBIBYTE
     """Bytes of a request."""
     body_seconds: float = 60.0
@@ -30,12 +32,14 @@ class ServerConfig:
     """Bytes of memories that are held open; the least recently used are closed first."""
     max_responses: int = 256
     """Responses that `previous_response_id` can name; the oldest are forgotten first."""
+    max_responses_nbytes: int = 64 * MEBIBYTE
+    """Bytes of their conversations."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     """How answers are written where the request does not say."""
 
     def __post_init__(self) -> None:
-        for name in ("max_waiting", "max_body", "max_open_nbytes", "max_responses"):
-            if getattr(self, name) < 1:
+        for name in vars(self):
+            if name.startswith("max_") and getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 1 or more, not {getattr(self, name)}.")
         if not all(self.api_keys):
             raise UsageError("an API key must not be empty.")

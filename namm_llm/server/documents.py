@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
+from functools import partial
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
@@ -29,13 +31,20 @@ async def make_memory(http: HttpRequest) -> Response:
     service: Service = http.app.state.service
     name, text = await _given(http, service)
     owner = http.state.owner
-    with service.admitted():
+    with ExitStack() as held:
+        held.enter_context(service.readings.take())
         state = service.memories.begin(name, owner)
-    reading = asyncio.create_task(service.run(lambda: service.memories.read(state, text, owner)))
-    tasks: set[asyncio.Task[None]] = http.app.state.readings
-    tasks.add(reading)  # a task that nobody holds may be collected
-    reading.add_done_callback(tasks.discard)
+        read = partial(service.memories.read, state, text, owner)
+        reading = asyncio.ensure_future(service.run(read, service.reading_threads))
+        tasks: set[asyncio.Future[None]] = http.app.state.readings
+        tasks.add(reading)  # a task that nobody holds may be collected
+        reading.add_done_callback(tasks.discard)
+        reading.add_done_callback(partial(_release, held.pop_all()))
     return JSONResponse(state.to_dict(), 202)
+
+
+def _release(held: ExitStack, reading: asyncio.Future[None]) -> None:
+    held.close()
 
 
 async def show_memory(http: HttpRequest) -> Response:

@@ -54,6 +54,7 @@ class Memories:
         self._open: OrderedDict[tuple[str, str], Document] = OrderedDict()
         self._states: OrderedDict[tuple[str, str], MemoryState] = OrderedDict()
         self._changing = threading.Lock()
+        self._stopped = threading.Event()
 
     # -- finding -----------------------------------------------------------------------------------
 
@@ -105,6 +106,8 @@ class Memories:
         """
 
         def report(done: int, total: int) -> None:
+            if self._stopped.is_set():
+                raise DocumentError("the server ended while it was read; send it again.")
             self._note(owner, replace(state, read_tokens=done, total_tokens=total))
 
         try:
@@ -121,6 +124,10 @@ class Memories:
         else:
             with self._changing:
                 self._states.pop((owner, state.name), None)
+
+    def stop(self) -> None:
+        """End all readings with their next call of the model."""
+        self._stopped.set()
 
     def forget(self, name: str, owner: str) -> None:
         """Remove a memory. DocumentError if there is none, UsageError while it is being read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
@@ -27,24 +28,32 @@ from namm_llm.server.service import Service
 
 
 class Conversations:
-    """The messages behind the newest responses, by the response's id and its owner."""
+    """The messages behind the newest responses, by the response's id and its owner.
 
-    def __init__(self, most: int) -> None:
+    most: responses. nbytes: of all of them.
+    """
+
+    def __init__(self, most: int, nbytes: int) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[str, str], list[Item]] = OrderedDict()
+        self._nbytes = nbytes
+        self._kept: OrderedDict[tuple[str, str], str] = OrderedDict()  # JSON, in ASCII
 
     def keep(self, owner: str, id: str, messages: list[Item]) -> None:
-        """Keep a conversation; the oldest one is forgotten if there are too many."""
-        self._kept[owner, id] = messages
-        while len(self._kept) > self._most:
+        """Keep a conversation; the oldest are forgotten if there are too many, or too large."""
+        self._kept[owner, id] = json.dumps(messages)
+        while len(self._kept) > self._most or sum(map(len, self._kept.values())) > self._nbytes:
             self._kept.popitem(last=False)
 
     def of(self, owner: str, id: str) -> list[Item]:
         """The messages up to a response. ApiError if it is not kept."""
         if (owner, id) not in self._kept:
-            message = f"there is no response {id!r}; the newest {self._most} are kept."
+            message = (
+                f"there is no response {id!r}; the newest {self._most} are kept, in "
+                f"{self._nbytes} bytes."
+            )
             raise ApiError(404, message, code="not_found", param="previous_response_id")
-        return self._kept[owner, id]
+        messages: list[Item] = json.loads(self._kept[owner, id])
+        return messages
 
 
 async def responses(http: HttpRequest) -> Response:
@@ -61,7 +70,7 @@ async def responses(http: HttpRequest) -> Response:
     params = body.params(service.config.sampling, service.positions)
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     with ExitStack() as held:
-        held.enter_context(service.admitted())
+        held.enter_context(service.answers.take())
         (request,) = await service.requests(
             http, [*system, *messages], params, tools=tools, tool_choice=choice, memory=body.memory
         )

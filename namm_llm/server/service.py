@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from namm_llm.server.config import ServerConfig
 from namm_llm.server.errors import ApiError
 from namm_llm.server.memories import Memories
 from namm_llm.server.metrics import Metrics
+from namm_llm.server.places import Places
 
 LOG = logging.getLogger("namm_llm.server")
 NO_LIMIT = 2**31 - 1
@@ -37,7 +38,17 @@ class Service:
         self.config = config
         self.memories = memories
         self.metrics = Metrics()
-        self._admitted = 0
+        self.answers = Places(config.max_waiting, "answers")
+        self.readings = Places(config.max_readings, "readings")
+        # what takes long has threads of its own: the loop's few are for what is done at once
+        self.reading_threads = ThreadPoolExecutor(2, "namm-llm reading")
+        self.embedding_thread = ThreadPoolExecutor(1, "namm-llm embedding")
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self.memories.stop()
+        for threads in (self.reading_threads, self.embedding_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,21 +65,6 @@ class Service:
         if name not in self.names:
             message = f"there is no model {name!r}; this server has {' and '.join(self.names)}."
             raise ApiError(404, message, code="model_not_found", param="model")
-
-    @contextmanager
-    def admitted(self, count: int = 1) -> Iterator[None]:
-        """Room for `count` answers. ApiError if too many wait already."""
-        if self._admitted + count > self.config.max_waiting:
-            message = (
-                f"{self._admitted} requests wait already, and {self.config.max_waiting} may; "
-                "ask again in a moment."
-            )
-            raise ApiError(503, message, code="overloaded", headers={"retry-after": "1"})
-        self._admitted += count
-        try:
-            yield
-        finally:
-            self._admitted -= count
 
     async def requests(
         self,
@@ -98,7 +94,7 @@ class Service:
             return replace(made, owner=owner)
 
         # texts become tokens and schemas grammars, which takes a moment
-        return await asyncio.to_thread(lambda: [make(at) for at in range(count)])
+        return await self.run(lambda: [make(at) for at in range(count)])
 
     async def _about(self, memory: str | Sequence[str] | None, owner: str) -> Document | None:
         names = [memory] if isinstance(memory, str) else list(memory or ())
@@ -112,9 +108,12 @@ class Service:
         return found[0] if len(found) == 1 else self.runner.combine(found)
 
     @staticmethod
-    async def run(function: Callable[[], T]) -> T:
-        """What `function` returns in a thread, so that other clients are served meanwhile."""
-        return await asyncio.to_thread(function)
+    async def run(function: Callable[[], T], threads: Executor | None = None) -> T:
+        """What `function` returns in a thread, so that other clients are served meanwhile.
+
+        threads: for what takes long; those of the event loop unless given.
+        """
+        return await asyncio.get_running_loop().run_in_executor(threads, function)
 
     def report(self, generation: Generation) -> dict[str, object]:
         """The `namm` block of an answer: what the cache kept, and by which rule."""

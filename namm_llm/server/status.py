@@ -104,12 +104,12 @@ async def embeddings(http: HttpRequest) -> Response:
         message = f"a text has {max(map(len, lists))} tokens, more than {service.positions}."
         raise ApiError(400, message, code="context_length_exceeded")
 
-    def compute() -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-        model = service.runner.loaded.model
-        return [session.call(partial(embed, model, ids)).numpy() for ids in lists]
+    async def compute() -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+        jobs = [partial(session.call, partial(embed, session.loaded.model, ids)) for ids in lists]
+        return [(await service.run(job, service.embedding_thread)).numpy() for job in jobs]
 
-    with service.admitted(len(lists)):
-        vectors = await unless_it_leaves(http, service.run(compute))
+    with service.answers.take(len(lists)):
+        vectors = await unless_it_leaves(http, compute())
     data = [
         {"object": "embedding", "index": at, "embedding": _shown(vector, body.encoding_format)}
         for at, vector in enumerate(vectors)

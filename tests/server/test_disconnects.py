@@ -53,9 +53,9 @@ def test_clients_that_leave_leave_nothing_behind(
                 client.sendall((head + text).encode()[:sent])
                 time.sleep(0.05 if at % 2 else 0)
         deadline = time.monotonic() + 60
-        while service._admitted and time.monotonic() < deadline:
+        while service.answers.taken and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert service._admitted == 0
+        assert service.answers.taken == 0
     asked_at = time.monotonic()
     runner.generate("A", max_tokens=1)
     assert time.monotonic() - asked_at < 20, "somebody who has left is still answered"

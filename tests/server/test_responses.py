@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,6 +60,17 @@ def test_a_response_that_is_not_kept_is_not_found(client: TestClient) -> None:
         response = client.post("/v1/responses", json={**BODY, "previous_response_id": id})
         assert response.status_code == 404
         assert response.json()["error"]["param"] == "previous_response_id"
+
+
+def test_kept_conversations_have_a_bound_in_bytes(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(max_responses_nbytes=4000)
+    ids = [respond(client, input=f"{at} " * 600)["id"] for at in range(4)]
+
+    def goes_on(id: str) -> bool:
+        body = {**BODY, "previous_response_id": id}
+        return client.post("/v1/responses", json=body).status_code == 200
+
+    assert [goes_on(id) for id in reversed(ids)] == [True, False, False, False]
 
 
 def test_a_stream_has_the_events_of_its_items(client: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,12 +90,45 @@ def test_owners_share_no_responses(make_client: MakeClient) -> None:
 
 def test_too_many_answers_at_once_are_refused(make_client: MakeClient) -> None:
     client = make_client(max_waiting=2)
-    response = client.post("/v1/chat/completions", json={**CHAT, "n": 3})
+    answers = client.app.state.service.answers  # type: ignore[attr-defined]
+    with answers.take():
+        response = client.post("/v1/chat/completions", json={**CHAT, "n": 2})
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert response.json()["error"]["code"] == "overloaded"
     for _ in range(4):  # what ended makes room
         chat(client, n=2)
+
+
+def test_what_will_never_have_room_is_refused_for_good(make_client: MakeClient) -> None:
+    body = {"model": "default", "prompt": ["a"] * 100, "max_tokens": 1}
+    response = make_client().post("/v1/completions", json=body)
+    assert response.status_code == 400
+    assert "100 answers, and 64" in response.json()["error"]["message"]
+
+
+def test_readings_hold_nobody_up(make_client: MakeClient) -> None:
+    client, release = make_client(max_readings=40), threading.Event()
+    service = client.app.state.service  # type: ignore[attr-defined]
+    read = service.memories.read
+    service.memories.read = lambda *each: release.wait(60) and read(*each)
+    states = [client.post("/v1/memories", json={"name": f"m{n}", "text": "x"}) for n in range(41)]
+    assert [each.status_code for each in states] == [*[202] * 40, 503]
+    assert states[-1].headers["retry-after"] == "1"
+    assert client.get("/v1/memories/m39").json()["status"] == "reading"
+    assert client.post("/tokenize", json={"prompt": "The fox"}).status_code == 200
+    release.set()
+    while service.readings.taken:
+        time.sleep(0.01)
+    assert client.get("/v1/memories/m39").json()["status"] == "ready"
+
+
+def test_a_server_that_ends_ends_its_readings(make_client: MakeClient) -> None:
+    service = make_client().app.state.service  # type: ignore[attr-defined]
+    state = service.memories.begin("handbook", "")
+    service.close()
+    service.memories.read(state, TEXT, "")
+    assert "the server ended" in service.memories.state("handbook", "").error
 
 
 def test_a_request_that_is_too_large_is_refused(make_client: MakeClient) -> None:
