@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
-from pathlib import Path
 
 import click
 
@@ -72,55 +70,26 @@ def serve(
       -d '{"model": "default", "messages": [{"role": "user", "content": "Hello"}]}'
     """
     try:
-        import uvicorn
-
-        from namm_llm.server.app import make_app
-        from namm_llm.server.config import ServerConfig
+        from namm_llm.server.listen import config_of, listen
     except ModuleNotFoundError as error:
         raise UsageError(
             f"namm-llm serve needs {error.name}: pip install 'namm-llm[serve]'."
         ) from error
     keys = api_keys or tuple(filter(None, [os.environ.get(KEY_VARIABLE)]))
-    if not keys and not _is_loopback(host):
-        raise UsageError(
-            f"--host {host} lets other machines ask; give an --api-key (or {KEY_VARIABLE}) too."
-        )
-    config = ServerConfig(
-        name=name or _short(settings.model),
+    config = config_of(
+        settings.model,
+        host,
+        name=name,
         api_keys=keys,
         cors=cors,
+        sampling=settings.params(),
+        max_open=max_open,
         max_waiting=max_waiting,
         max_readings=max_readings,
-        max_open_nbytes=_bytes(max_open),
-        sampling=settings.params(),
     )
-    app = make_app(settings.load(), config)
+    runner = settings.load()
     if log_requests:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("namm_llm.server").setLevel(logging.INFO)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
-    )
     tell(f"{config.name} is served at http://{host}:{port}/v1 (Ctrl-C ends).")
-    server.run()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _short(model: str) -> str:
-    """The name of a model without its folder."""
-    return Path(model).name.removesuffix(".gguf") or model
-
-
-def _bytes(size: str) -> int:
-    from namm_llm.policies.budget import ByteBudget, parse_budget
-
-    found = parse_budget(size)
-    if not isinstance(found, ByteBudget):
-        raise UsageError(f"--max-open must be a size such as 1GB, not {size!r}.")
-    return found.nbytes
+    listen(runner, config, host, port)
