@@ -14,32 +14,46 @@
      : (F) == Q5_K ? 176                                                                           \
                    : 210)
 
+/* four bytes; no arithmetic crosses from one to the next */
+INLINE uint32_t word_of(const uint8_t *at) {
+    uint32_t word;
+    memcpy(&word, at, 4);
+    return word;
+}
+
+INLINE void put_word(uint8_t *at, uint32_t word) { memcpy(at, &word, 4); }
+
+INLINE void add_word(uint8_t *at, uint32_t word) { put_word(at, word_of(at) | word); }
+
 /* the codes of one block: 32 or 256 */
 INLINE void file_codes(const int F, const uint8_t *block, uint8_t *codes) {
     if (F == Q8_0) {
         for (int k = 0; k < 32; k++) codes[k] = block[2 + k] ^ 128;
     } else if (!IS_K(F)) {
-        const uint8_t *low = block + FILE_BYTES(F) - 16, *fifth = block + (HAS_LOW(F) ? 4 : 2);
-        for (int k = 0; k < 16; k++) {
-            codes[k] = low[k] & 15;
-            codes[16 + k] = low[k] >> 4;
+        const uint8_t *low = block + FILE_BYTES(F) - 16;
+        const uint32_t fifth = BITS(F) == 5 ? word_of(block + (HAS_LOW(F) ? 4 : 2)) : 0;
+        for (int c = 0; c < 8; c++) {
+            uint32_t four = word_of(low + c % 4 * 4) >> (c / 4 * 4) & 0x0f0f0f0fu;
+            if (BITS(F) == 5) /* bit i of four goes to byte i */
+                four |= ((fifth >> (4 * c) & 15) * 0x00204081u & 0x01010101u) << 4;
+            put_word(codes + 4 * c, four);
         }
-        if (BITS(F) == 5)
-            for (int k = 0; k < 32; k++) codes[k] |= ((fifth[k / 8] >> (k % 8)) & 1) << 4;
     } else if (F == Q6_K) {
-        for (int k = 0; k < 256; k++) {
-            const int half = k / 128, run = k / 32 % 4, at = k % 32;
-            const uint8_t low = block[64 * half + 32 * (run % 2) + at];
-            const uint8_t high = block[128 + 32 * half + at] >> (2 * run) & 3;
-            codes[k] = (uint8_t)((run < 2 ? low & 15 : low >> 4) | high << 4);
-        }
+        for (int half = 0; half < 2; half++)
+            for (int run = 0; run < 4; run++)
+                for (int k = 0; k < 32; k++) {
+                    const uint8_t low = block[64 * half + 32 * (run % 2) + k] >> (run / 2 * 4) & 15;
+                    const uint8_t high = block[128 + 32 * half + k] >> (2 * run) & 3;
+                    codes[128 * half + 32 * run + k] = (uint8_t)(low | high << 4);
+                }
     } else {
         const uint8_t *low = block + FILE_BYTES(F) - 128, *fifth = block + 16;
-        for (int k = 0; k < 256; k++) {
-            const uint8_t both = low[k / 64 * 32 + k % 32];
-            codes[k] = k / 32 % 2 ? both >> 4 : both & 15;
-            if (F == Q5_K) codes[k] |= ((fifth[k % 32] >> (k / 32)) & 1) << 4;
-        }
+        for (int run = 0; run < 8; run++)
+            for (int k = 0; k < 32; k++) {
+                uint8_t code = low[run / 2 * 32 + k] >> (run % 2 * 4) & 15;
+                if (F == Q5_K) code |= (fifth[k] >> run & 1) << 4;
+                codes[32 * run + k] = code;
+            }
     }
 }
 
@@ -65,17 +79,16 @@ INLINE void place_scales(const int F, const uint8_t *block, uint8_t *tile, int r
 INLINE void place_codes(const int F, const uint8_t *codes, uint8_t *tile, int r) {
     for (int u = 0; u < UNITS(F); u++) {
         uint8_t *at = tile + HEAD_BYTES(F) + u * UNIT_BYTES(F) + SCALE_BYTES(F) + 4 * r;
-        for (int c = 0; c < 8; c++)
-            for (int j = 0; j < 4; j++) {
-                const uint8_t code = codes[32 * u + 4 * c + j];
-                if (F == Q8_0) {
-                    at[64 * c + j] = code ^ 128;
-                    continue;
-                }
-                at[64 * (c / 2) + j] |= (code & 15) << (c % 2 * 4);
-                if (BITS(F) == 5) at[256 + j] |= (code >> 4) << c;
-                if (BITS(F) == 6) at[256 + 64 * (c / 4) + j] |= (code >> 4) << (c % 4 * 2);
+        for (int c = 0; c < 8; c++) { /* four codes of a byte each at a time */
+            const uint32_t four = word_of(codes + 32 * u + 4 * c);
+            if (F == Q8_0) {
+                put_word(at + 64 * c, four ^ 0x80808080u);
+                continue;
             }
+            add_word(at + 64 * (c / 2), (four & 0x0f0f0f0fu) << (c % 2 * 4));
+            if (BITS(F) == 5) add_word(at + 256, (four >> 4 & 0x01010101u) << c);
+            if (BITS(F) == 6) add_word(at + 256 + 64 * (c / 4), (four >> 4 & 0x03030303u) << (c % 4 * 2));
+        }
     }
 }
 
