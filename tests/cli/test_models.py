@@ -39,9 +39,15 @@ def test_the_list_says_what_is_here_and_what_others_take(pulled: Path) -> None:
 def test_the_list_as_json_has_the_same_rows() -> None:
     rows = [json.loads(line) for line in call("models", "list", "--json").stdout.splitlines()]
     names = [row["name"] for row in rows]
-    assert names[:4] == ["namm-tiny", "qwen2.5-coder-0.5b", "smollm2-135m", "gemma3-270m"]
-    assert rows[2]["nbytes"] == 98_362_432
-    assert not rows[2]["here"]
+    assert names[:5] == [
+        "namm-tiny",
+        "qwen2.5-coder-1.5b",
+        "qwen2.5-coder-0.5b",
+        "smollm2-135m",
+        "gemma3-270m",
+    ]
+    assert rows[3]["nbytes"] == 98_362_432
+    assert not rows[3]["here"]
 
 
 def test_what_is_here_is_not_pulled_again(pulled: Path) -> None:
@@ -55,7 +61,7 @@ def test_what_is_here_is_not_pulled_again(pulled: Path) -> None:
 def test_an_unknown_name_is_one_line_with_the_names_there_are(command: str) -> None:
     done = call("models", command, "smollm2")
     assert done.exit_code == 2
-    assert "it has qwen2.5-coder-0.5b, smollm2-135m, gemma3-270m" in done.stderr
+    assert "it has qwen2.5-coder-1.5b, qwen2.5-coder-0.5b, smollm2-135m, gemma3-270m" in done.stderr
     assert done.stderr.endswith("Did you mean smollm2-135m?\n")
     assert done.stderr.count("\n") == 1
 

@@ -172,4 +172,5 @@ def test_every_entry_is_pinned() -> None:
             assert len(bytes.fromhex(sha256)) == 32
         assert all("==" in part.package for part in model.parts)
     answering = [name for name, model in catalogue().items() if model.chat]
-    assert answering == ["qwen2.5-coder-0.5b", "smollm2-135m"]  # the better one first
+    # the better one first
+    assert answering == ["qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b", "smollm2-135m"]
