@@ -72,6 +72,12 @@ LISTS = ("tasks", "policies", "budgets", "budget_scope", "modes")
     help="Documents from .txt, .md and .py files, not from Python's own texts.",
 )
 @click.option(
+    "--least-full",
+    metavar="X",
+    type=float,
+    help="Where the full cache scores less, such as 0.7, measure nothing else.  [default: 0.0]",
+)
+@click.option(
     "-o",
     "--json",
     "json_file",
@@ -98,7 +104,8 @@ def eval(
 ) -> None:
     """Compare policies and budgets by what the model still answers, all on the same documents.
 
-    The full cache is always measured as the reference.
+    The full cache is always measured as the reference; where it scores below 0.7, a task says
+    nothing about eviction and is marked.
 
     --texts FOLDER without --tasks measures fidelity on your own documents, without labels: how
     often the likeliest token is the full cache's in the text that follows, in passages to repeat
@@ -114,6 +121,13 @@ def eval(
            prose, code    perplexity of how the text goes on
            needle         a needle in a haystack
            niah_*         RULER's needles: single_1/2/3, multikey_1/2/3, multivalue, multiquery
+           vt, cwe, fwe   RULER's variable tracking, common words, frequent words
+           qa_1, qa_2     RULER's questions over documents, of docstrings; qa_2 needs two of them
+           sentences      how sentences of several documents go on
+           summary        three sentences, against the text's principal ones
+           conversation   what a user said long ago, and since then changed
+           repository     the next line of code, which calls what stands long before
+           many_shot      classes that the examples alone explain
            longbench:FILE, ruler:FILE   jsonl files of these benchmarks
 
     \b
@@ -173,13 +187,14 @@ def _print(rows: list[Row]) -> None:
 
 
 def _print_cell(cell: list[Row], rows: list[Row]) -> None:
-    from namm_lab.evaluate import label_of
+    from namm_lab.evaluate import label_of, says_nothing
     from namm_llm.cli.output import size
 
     first = cell[0]
     title = (
         f"{first['task']}, {first['length']} tokens, {first['mode']}: "
         f"{first['samples']} scores of {first['documents']} documents"
+        + ("; says nothing, the full cache fails" if says_nothing(first) else "")
     )
     columns: dict[str, Callable[[Row], str]] = {
         "policy": lambda row: label_of(row, rows),

@@ -17,7 +17,7 @@ from namm_lab.evaluate.loop import evaluate
 from namm_lab.evaluate.measurement import Measurement, measure
 from namm_lab.evaluate.plan import CacheSetting, Evaluation
 from namm_lab.evaluate.plot import draw_scores
-from namm_lab.evaluate.rows import KEY, label_of
+from namm_lab.evaluate.rows import KEY, label_of, says_nothing
 
 __all__ = [
     "KEY",
@@ -28,4 +28,5 @@ __all__ = [
     "evaluate",
     "label_of",
     "measure",
+    "says_nothing",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from namm_lab.evaluate.measurement import measure
 from namm_lab.evaluate.plan import CacheSetting, Evaluation, Mode
-from namm_lab.evaluate.rows import key_of, row_of
+from namm_lab.evaluate.rows import key_of, row_of, says_nothing
 from namm_lab.rows import Row, RowFile
 from namm_lab.tasks.corpus import CountTokens
 from namm_lab.tasks.material import load_material
@@ -50,27 +50,31 @@ def evaluate(
         )
     texts = load_material(plan.split, _counter(runner), plan.texts).fingerprint
     rows: list[Row] = []
+    total = len(cells) * len(settings)
     for cell in cells:
-        full_score: float | None = None
+        full: Row | None = None
         for setting in settings:
+            if full is not None and says_nothing(full, plan.least_full):
+                total -= 1
+                continue
             key = key_of(runner, plan, cell.task, cell.length, cell.mode, setting, texts)
             row = file.find(key) if file is not None else None
             if row is None:
-                row = _measured(runner, cell, setting, key, full_score)
+                row = _measured(runner, cell, setting, key, full)
                 if file is not None:
                     file.add(row)
-            full_score = row["score"] if full_score is None else full_score
+            full = row if full is None else full
             rows.append(row)
             if on_row is not None:
-                on_row(row, len(rows), len(cells) * len(settings))
+                on_row(row, len(rows), total)
     return rows
 
 
 def _measured(
-    runner: Runner, cell: _Cell, setting: CacheSetting, key: Row, full_score: float | None
+    runner: Runner, cell: _Cell, setting: CacheSetting, key: Row, full: Row | None
 ) -> Row:
     measured = measure(runner.with_cache(setting.config), cell.samples, cell.mode)
-    return row_of(key, measured, cell.samples, full_score)
+    return row_of(key, measured, cell.samples, full["score"] if full is not None else None)
 
 
 def _cells(runner: Runner, plan: Evaluation) -> Iterator[_Cell]:

@@ -68,6 +68,8 @@ class Evaluation:
     split: str = "test"
     texts: str | None = None
     """A folder that documents are made of; None for what Python brings along."""
+    least_full: float = 0.0
+    """Where the full cache scores less, nothing else is measured."""
 
     def __post_init__(self) -> None:
         for name in ("tasks", "lengths", "budgets", "budget_scope", "modes"):
@@ -83,6 +85,8 @@ class Evaluation:
                 raise UsageError(
                     f"the mode must be one of {', '.join(get_args(Mode))}, not {mode!r}."
                 )
+        if not 0.0 <= self.least_full <= 1.0:
+            raise UsageError(f"least_full must be from 0 to 1, not {self.least_full:g}.")
         if self.split not in SPLITS:
             raise UsageError(f"the split must be one of {', '.join(SPLITS)}, not {self.split!r}.")
         for task in self.tasks:

@@ -16,6 +16,8 @@ KEY = (
     "questions", "seed", "split", "texts",
 )  # fmt: skip
 """Two rows that agree in these fields are the same measurement."""
+LEAST_FULL = 0.7
+"""A task on which the full cache scores less says nothing about eviction."""
 
 
 def key_of(
@@ -80,6 +82,11 @@ def row_of(
         "full_nbytes": round(measured.mean("full_nbytes")),
         "seconds": round(measured.seconds, 3),
     }
+
+
+def says_nothing(row: Row, least_full: float = LEAST_FULL) -> bool:
+    """Whether the full cache fails on the row's task and length. Perplexity has no such bound."""
+    return "perplexity" not in row and row["full_score"] < least_full
 
 
 def label_of(row: Row, rows: Sequence[Row]) -> str:

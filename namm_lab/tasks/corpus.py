@@ -19,9 +19,12 @@ class Corpus:
 
     mark: str
     """What a statement on a line of its own begins with: `# ` in code."""
+    texts: tuple[str, ...]
+    """Whole."""
 
     def __init__(self, texts: Sequence[str], *, is_code: bool) -> None:
         self.mark = "# " if is_code else ""
+        self.texts = tuple(texts)
         split = code_lines if is_code else sentences
         self._pieces = [piece for text in texts for piece in split(text)]
 

@@ -15,7 +15,7 @@ from namm_lab.tasks.material import Material
 from namm_lab.tasks.placement import place
 from namm_lab.tasks.sample import Question, Sample
 from namm_lab.tasks.task import Task
-from namm_lab.tasks.words import split_of
+from namm_lab.tasks.words import own
 
 NOISE = (
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
@@ -115,15 +115,11 @@ class Niah(Task):
     def _value(self, rng: random.Random, material: Material) -> str:
         if self.value == "uuid":
             return _uuid(rng, material.split)
-        while split_of(number := str(rng.randrange(10**6, 10**7))) != material.split:
-            pass
-        return number
+        return own(material.split, lambda: str(rng.randrange(10**6, 10**7)))
 
 
 def _uuid(rng: random.Random, split: str) -> str:
-    while split_of(found := _hexadecimal(rng)) != split:
-        pass
-    return found
+    return own(split, lambda: _hexadecimal(rng))
 
 
 def _hexadecimal(rng: random.Random) -> str:

@@ -10,7 +10,7 @@ from namm_lab.tasks.corpus import Corpus
 from namm_lab.tasks.material import Material
 from namm_lab.tasks.sample import Question, Sample
 from namm_lab.tasks.task import Task
-from namm_lab.tasks.words import split_of
+from namm_lab.tasks.words import own
 
 TOKENS = 110  # of a passage
 QUOTE = (8, 14)  # words of a quotation
@@ -44,9 +44,7 @@ class Passages(Task):
 
 
 def _number(rng: random.Random, split: str) -> str:
-    while split_of(number := str(rng.randrange(100, 100_000))) != split:
-        pass
-    return number
+    return own(split, lambda: str(rng.randrange(100, 100_000)))
 
 
 def _passage(rng: random.Random, corpus: Corpus, tokens: int, material: Material) -> str:

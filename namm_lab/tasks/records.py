@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from namm_lab.tasks.words import Name, Names, split_of
+from namm_lab.tasks.words import Name, Names, own
 
 NUMBER_KINDS = (
     "access code", "room number", "budget", "phone extension", "door code", "serial number",
@@ -122,9 +122,7 @@ def draw_value(rng: random.Random, kind: str, names: Names) -> str:
 
 def draw_own_value(rng: random.Random, kind: str, names: Names) -> str:
     """A value that belongs to the split of the names, so that no split has seen another's."""
-    while split_of(value := draw_value(rng, kind, names)) != names.split:
-        pass
-    return value
+    return own(names.split, lambda: draw_value(rng, kind, names))
 
 
 def draw_kinds(rng: random.Random, names: Names, count: int) -> list[str]:

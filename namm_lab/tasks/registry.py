@@ -7,21 +7,29 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from namm_lab.tasks.answering import Answering
+from namm_lab.tasks.conversation import Conversation
 from namm_lab.tasks.corpus import CountTokens
 from namm_lab.tasks.enumerations import Enumerations
 from namm_lab.tasks.facts import Facts
 from namm_lab.tasks.file_task import FileTask, read_rows
+from namm_lab.tasks.frequencies import CommonWords, FrequentWords
 from namm_lab.tasks.lists import Lists
 from namm_lab.tasks.longbench import LongBench
+from namm_lab.tasks.many_shot import ManyShot
 from namm_lab.tasks.material import load_material
 from namm_lab.tasks.needle import Needle
 from namm_lab.tasks.niah import Niah
 from namm_lab.tasks.passages import Passages
 from namm_lab.tasks.perplexity import Perplexity
+from namm_lab.tasks.repository import Repository
 from namm_lab.tasks.ruler import Ruler
 from namm_lab.tasks.sample import Sample
+from namm_lab.tasks.sentences import Sentences
+from namm_lab.tasks.summary import Summary
 from namm_lab.tasks.task import Task
 from namm_lab.tasks.values import Values
+from namm_lab.tasks.variables import Variables
 from namm_llm import UsageError
 
 TASKS: dict[str, Task] = {
@@ -46,6 +54,16 @@ TASKS: dict[str, Task] = {
         Niah("niah_multikey_3", haystack="needle", key="uuid", value="uuid"),
         Niah("niah_multivalue", values=4),
         Niah("niah_multiquery", keys=4, queries=4),
+        Variables("vt"),
+        CommonWords("cwe"),
+        FrequentWords("fwe"),
+        Answering("qa_1"),
+        Answering("qa_2", two_hops=True),
+        Sentences("sentences"),
+        Summary("summary"),
+        Conversation("conversation"),
+        Repository("repository"),
+        ManyShot("many_shot"),
     )
 }
 FILE_TASKS: dict[str, type[FileTask]] = {"longbench": LongBench, "ruler": Ruler}

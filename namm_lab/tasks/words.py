@@ -8,7 +8,7 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
@@ -21,6 +21,18 @@ def split_of(word: str) -> str:
     """The split that owns a word: 90 % train, 5 % validation, 5 % test; the same everywhere."""
     bucket = hashlib.sha256(word.lower().encode()).digest()[0] % 20
     return {0: "validation", 1: "test"}.get(bucket, "train")
+
+
+def letters(rng: random.Random, alphabet: str, count: int) -> str:
+    """So many of an alphabet in a row."""
+    return "".join(rng.choices(alphabet, k=count))
+
+
+def own(split: str, draw: Callable[[], str]) -> str:
+    """The first one drawn that the split owns."""
+    while split_of(word := draw()) != split:
+        pass
+    return word
 
 
 def common_words(texts: Iterable[str], seen_at_least: int = 12) -> list[str]:

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from namm_lab.evaluate import KEY, Evaluation, Measurement, draw_scores, evaluate, label_of, measure
+from namm_lab.evaluate import (
+    KEY,
+    Evaluation,
+    Measurement,
+    draw_scores,
+    evaluate,
+    label_of,
+    measure,
+    says_nothing,
+)
 from namm_lab.evaluate.intervals import interval
 from namm_lab.evaluate.reader import read_agnostic, read_aware, read_continuation
 from namm_lab.rows import RowFile
@@ -241,6 +250,7 @@ def test_intervals() -> None:
         ({"budgets": ("none",)}, PolicyError, "policy h2o needs a budget"),
         ({"modes": ("both",)}, UsageError, "mode must be one of agnostic, aware, not 'both'"),
         ({"split": "dev"}, UsageError, "split must be one of"),
+        ({"least_full": 70.0}, UsageError, "least_full must be from 0 to 1, not 70"),
         ({"lengths": (0,)}, UsageError, "1 token or more"),
         ({"budget_scope": ("all",)}, UsageError, "budget_scope must be one of"),
     ],
@@ -280,6 +290,22 @@ def test_a_plot_without_matplotlib_names_the_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(NammError, match=r"pip install 'namm-llm\[plots\]'"):
         draw_scores([], "plot.png")
+
+
+def test_where_the_full_cache_fails_a_task_says_nothing_and_can_be_left_out(runner: Runner) -> None:
+    plan = replace(PLAN, tasks=("fact", "prose"), policies=("h2o",), budgets=("0.5",))
+    seen: list[tuple[int, int]] = []
+    shorter = replace(plan, least_full=0.7)
+    rows = evaluate(runner, shorter, on_row=lambda row, *at: seen.append(at))
+    assert [(row["task"], row["policy"]) for row in rows] == [
+        ("fact", "full"),  # random weights answer nothing
+        ("prose", "full"),  # a perplexity has no such bound
+        ("prose", "h2o"),
+    ]
+    assert [says_nothing(row) for row in rows] == [True, False, False]
+    assert seen[-1] == (3, 3)
+    assert len(evaluate(runner, plan)) == 4
+    assert [says_nothing({"full_score": score}) for score in (0.69, 0.7)] == [True, False]
 
 
 def test_a_full_score_of_zero_has_no_share(runner: Runner) -> None:
