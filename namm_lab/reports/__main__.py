@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from namm_lab.reports import ablations, curves, forgotten, gpu, quality, reopen, report
+from namm_lab.reports import ablations, curves, forgotten, gpu, labelled, quality, reopen, report
 from namm_lab.reports.beyond import beyond
 from namm_lab.reports.peers.command import peers
 from namm_lab.reports.prompts import prompts
@@ -200,13 +200,26 @@ def curves_command(**settings: object) -> None:
 @click.option("--budget", "budgets", multiple=True, default=("0.25", "0.0625"), show_default=True)
 @click.option("--length", default=4000, show_default=True, help="Tokens of a document.")
 @click.option("--documents", default=4, show_default=True, help="Of each kind of text.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    type=click.Choice(list(labelled.TEXTS)),
+    default=("prose", "code"),
+    show_default=True,
+    help="May be repeated.",
+)
+@click.option("--folder", help="Of texts, instead of Python's own.")
 def forgotten_command(**settings: object) -> None:
-    """Share of the tokens kept, by kind and by layer, in prose with facts and in code; the model's
-    own policy is added.
+    """Share of the tokens kept, by kind and by layer; the model's own policy is added. Of a deep
+    model the layers have a table of their own.
     """
     found = forgotten.compare(**settings)  # type: ignore[arg-type]
     beside = forgotten.side_by_side(found)
     _print(beside, list(beside[0]))
+    if forgotten.is_deep(found, model := found[0]["model"]):
+        layers = forgotten.by_layer(found, model)
+        _print(layers, list(layers[0]))
     click.echo(f"added to {add_rows('forgotten', found)}")
 
 

@@ -4,56 +4,41 @@ documents that it was not made on.
 
 from __future__ import annotations
 
-import io
-import keyword
-import re
-import tokenize
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from namm_lab.reports.labelled import TEXTS, Labelled
 from namm_lab.rows import Row
-from namm_lab.tasks import draw_samples
-from namm_llm import Document, Runner, UsageError, kept_entries
+from namm_llm import Document, Runner, kept_entries
 
-PROSE, CODE = "prose", "code"
-FUNCTION_WORDS = frozenset(
-    "a an the of to in on at by for from with as and or but not if "
-    "is are be was has it its this that which can".split()
-)
-_PARTS = re.compile(r"(?P<space>\s+)|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<mark>.)", re.DOTALL)
-_STATED = re.compile(r"The .+? of (?:the )?(?P<name>.+) is (?P<value>\d+)\.")
-_TOP_LEVEL = re.compile(r"^(?:def|class) ", re.MULTILINE)
-_FACT_IN_CODE = re.compile(r"^# .+ is \d+\.$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A document, and the kind of each of its characters; "" where it cannot be told, which is not
-    counted.
-    """
-
-    text: str
-    kinds: list[str]
+LAYERS = 8  # of a model, at most, that stand in the table of all parts
 
 
 def compare(
-    *, model: str, policies: Sequence[str], budgets: Sequence[str], length: int, documents: int
+    *,
+    model: str,
+    policies: Sequence[str],
+    budgets: Sequence[str],
+    length: int,
+    documents: int,
+    texts: Sequence[str] = ("prose", "code"),
+    folder: str | os.PathLike[str] | None = None,
 ) -> list[Row]:
     """One row for each text, policy, budget and part, which is a kind of token, a layer, or all
     tokens; over all documents.
 
     kept: share of the entries of those tokens, one in each KV head of each layer. anywhere: share
     of the tokens that still have an entry. policies: their names; what the model does without one
-    is added.
+    is added. texts: names in `TEXTS`. folder: of texts, instead of what Python brings along.
     """
     runner = Runner.load(model)
     default = runner.with_cache(budget=budgets[0]).config.policy.name
     rows = []
-    for name, draw in ((PROSE, prose_documents), (CODE, code_documents)):
-        drawn = draw(lambda text: len(runner.encode(text)), length, documents)
+    for name in texts:
+        drawn = TEXTS[name](lambda text: len(runner.encode(text)), length, documents, folder)
         for policy in dict.fromkeys((default, *policies)):
             for budget in budgets:
                 rows += _rows(runner.with_cache(policy, budget=budget), name, drawn)
@@ -61,129 +46,37 @@ def compare(
 
 
 def side_by_side(rows: Sequence[Row]) -> list[Row]:
-    """One row for each text and part; a column `kept · anywhere` for each policy and budget."""
-    found: dict[tuple[str, str], Row] = {}
+    """One row for each model, text and part, without the layers of deep models; a column `kept ·
+    anywhere` for each policy and budget.
+    """
+    columns = dict.fromkeys(f"{row['policy']} {row['budget']}" for row in rows)
+    found: dict[tuple[str, ...], Row] = {}
     for row in rows:
+        if _is_layer(row) and is_deep(rows, row["model"]):
+            continue
+        first = {name: row[name] for name in ("model", "text", "part", "tokens")}
         line = found.setdefault(
-            (row["text"], row["part"]), {name: row[name] for name in ("text", "part", "tokens")}
+            (row["model"], row["text"], row["part"]), first | dict.fromkeys(columns)
         )
         line[f"{row['policy']} {row['budget']}"] = f"{row['kept']:.2f} · {row['anywhere']:.2f}"
     return list(found.values())
 
 
-# -- documents -------------------------------------------------------------------------------------
+def is_deep(rows: Sequence[Row], model: str) -> bool:
+    """Whether a model has more layers than `LAYERS`."""
+    return any(_is_layer(row, LAYERS + 1) for row in rows if row["model"] == model)
 
 
-def prose_documents(
-    count_tokens: Callable[[str], int], length: int, documents: int
-) -> list[Labelled]:
-    """Documents of the task `fact` in prose, every stated fact known by its question."""
-    found, drawn = list[Labelled](), documents
-    while len(found) < documents:
-        drawn *= 2  # some come in code
-        samples = draw_samples(
-            "fact",
-            length,
-            count=drawn,
-            count_tokens=count_tokens,
-            questions=max(3, -(-length // 128)),
-        )
-        prose = [sample for sample in samples if not _FACT_IN_CODE.search(sample.document)]
-        found = [
-            Labelled(
-                sample.document,
-                prose_kinds(sample.document, [question.answer for question in sample.questions]),
-            )
-            for sample in prose[:documents]
-        ]
-    return found
-
-
-def code_documents(
-    count_tokens: Callable[[str], int], length: int, documents: int
-) -> list[Labelled]:
-    """Code of Python's library from its first function or class on, so that no document begins
-    within a string.
+def by_layer(rows: Sequence[Row], model: str) -> list[Row]:
+    """One row for each layer of a model; a column with the share kept for each text, policy and
+    budget.
     """
-    samples = draw_samples(
-        "code", length, count=2 * documents, count_tokens=count_tokens
-    )  # some hold nothing but data
-    texts = [
-        sample.document[start.start() :]
-        for sample in samples
-        if (start := _TOP_LEVEL.search(sample.document))
-    ]
-    if len(texts) < documents:
-        raise UsageError(
-            f"{length} tokens of code are too few to hold a function each time; ask for more."
-        )
-    return [Labelled(text, code_kinds(text)) for text in texts[:documents]]
-
-
-# -- kinds -----------------------------------------------------------------------------------------
-
-
-def prose_kinds(text: str, answers: Sequence[str]) -> list[str]:
-    """The kind of each character. answers: `The KIND of NAME is VALUE.` for each stated fact."""
-    kinds = [""] * len(text)
-    for part in _PARTS.finditer(text):
-        _paint(kinds, part.start(), part.end(), _prose_kind(part))
-    for answer in answers:
-        stated = _STATED.fullmatch(answer)
-        assert stated is not None
-        name, value = stated["name"], stated["value"]
-        for place in re.finditer(rf"\b({re.escape(name)}) is ({value})\.", text):
-            _paint(kinds, *place.span(1), "name of a fact")
-            _paint(kinds, *place.span(2), "digits of a fact")
-    return kinds
-
-
-def _prose_kind(part: re.Match[str]) -> str:
-    if part.lastgroup == "word":
-        return "function word" if part[0].lower() in FUNCTION_WORDS else "other word"
-    return {"space": "white space", "number": "other digits"}.get(
-        str(part.lastgroup), "punctuation"
-    )
-
-
-def code_kinds(text: str) -> list[str]:
-    """The kind of each character, as Python's own `tokenize` sees it; what stands behind the last
-    whole token is left out.
-    """
-    kinds = ["white space" if character.isspace() else "" for character in text]
-    starts = [0]
-    for line in text.split("\n"):
-        starts.append(starts[-1] + len(line) + 1)
-    for token in _python_tokens(text):
-        start, end = (starts[line - 1] + column for line, column in (token.start, token.end))
-        if token.string.strip():
-            _paint(kinds, start, end, _code_kind(token))
-    return kinds
-
-
-def _python_tokens(text: str) -> Iterator[tokenize.TokenInfo]:
-    try:
-        yield from tokenize.generate_tokens(io.StringIO(text).readline)
-    except (tokenize.TokenError, SyntaxError):  # the document is cut somewhere
-        return
-
-
-def _code_kind(token: tokenize.TokenInfo) -> str:
-    name = tokenize.tok_name[token.type]
-    if name == "NAME":
-        return "keyword" if keyword.iskeyword(token.string) else "name in code"
-    if name.startswith("FSTRING"):  # Python 3.12 takes f-strings apart
-        return "string"
-    return {
-        "COMMENT": "comment",
-        "STRING": "string",
-        "NUMBER": "digits in code",
-        "OP": "punctuation",
-    }.get(name, "")
-
-
-def _paint(kinds: list[str], start: int, end: int, kind: str) -> None:
-    kinds[start:end] = [kind] * (min(end, len(kinds)) - start)
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row["model"] == model and _is_layer(row):
+            line = found.setdefault(row["part"], {"layer": row["part"].removeprefix("layer ")})
+            line[f"{row['text']}, {row['policy']} {row['budget']}"] = f"{row['kept']:.2f}"
+    return list(found.values())
 
 
 # -- what is kept ----------------------------------------------------------------------------------
@@ -216,6 +109,11 @@ def _rows(runner: Runner, text: str, documents: Sequence[Labelled]) -> list[Row]
         {**common, "part": part, "tokens": share.shape[1], **_figures(share)}
         for part, share in parts.items()
     ]
+
+
+def _is_layer(row: Row, least: int = 1) -> bool:
+    kind, _, number = row["part"].partition(" ")
+    return bool(kind == "layer" and int(number) >= least)
 
 
 def _figures(shares: Tensor) -> Row:

@@ -11,6 +11,7 @@ from namm_lab.reports.results import RESULTS
 from namm_lab.rows import Row
 from namm_llm import Runner
 
+BUNDLED = "namm-tiny"
 FIGURE = RESULTS.parents[1] / "docs" / "quality.png"
 
 
@@ -56,6 +57,7 @@ def side_by_side(rows: Sequence[Row]) -> list[Row]:
     table: dict[tuple[object, ...], Row] = {}
     for row in evicting:
         first = {
+            "model": row["model"],
             "task": row["task"],
             "tokens": row["length"],
             "policy": row["policy"],
@@ -78,9 +80,11 @@ def side_by_side(rows: Sequence[Row]) -> list[Row]:
     return sorted(table.values(), key=_order)
 
 
-def _order(line: Row) -> tuple[bool, str, int, float]:
-    """Perplexities last; of each task and length the best first."""
+def _order(line: Row) -> tuple[bool, str, bool, str, int, float]:
+    """The bundled model first, perplexities last; of each task and length the best first."""
     return (
+        line["model"] != BUNDLED,
+        line["model"],
         line["task"] in ("prose", "code"),
         line["task"],
         line["tokens"],
@@ -93,7 +97,8 @@ def draw(rows: Sequence[Row]) -> Path:
     facts = [
         row
         for row in rows
-        if row["task"] == "fact" and (row["policy"] == "full" or row["budget"] is not None)
+        if (row["model"], row["task"]) == (BUNDLED, "fact")
+        and (row["policy"] == "full" or row["budget"] is not None)
     ]
     draw_scores(sorted(facts, key=lambda row: row["length"]), FIGURE)
     return FIGURE

@@ -14,13 +14,13 @@ _CURVE = (
     "validation", "budgets",
 )  # fmt: skip
 KEYS = {
-    "quality": ("task", "length", "mode", "policy", "budget_scope", "budget", "samples"),
+    "quality": ("model", "task", "length", "mode", "policy", "budget_scope", "budget", "samples"),
     "ablations": (
         "ablation", "fingerprint", "task", "length", "mode", "cache", "namm", "budget",
         "documents", "questions", "seed", "texts",
     ),
     "curves": ("curve", "step", "fingerprint", *_CURVE),
-    "forgotten": ("text", "part", "policy", "budget_scope", "budget"),
+    "forgotten": ("model", "text", "part", "policy", "budget_scope", "budget"),
     "beyond": ("model", "text", "policy", "budget", "protect_recent", "length", "last"),
     "reopen": ("measure", "model", "policy", "tokens"),
     "gpu": ("measure", "policy", "budget", "tokens", "device"),

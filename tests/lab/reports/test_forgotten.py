@@ -11,18 +11,25 @@ from click.testing import CliRunner
 from namm_lab.reports import report, results
 from namm_lab.reports.__main__ import main
 from namm_lab.reports.forgotten import (
-    CODE,
-    PROSE,
-    Labelled,
-    code_kinds,
+    LAYERS,
+    by_layer,
     compare,
     document_shares,
     kept_shares,
-    prose_kinds,
     side_by_side,
 )
 from namm_lab.reports.forgotten import _figures as figures_of
 from namm_lab.reports.forgotten import _token_kind as token_kind
+from namm_lab.reports.labelled import (
+    EARLIER,
+    LATER,
+    TEXTS,
+    Labelled,
+    code_kinds,
+    dialogue_kinds,
+    passage_documents,
+    prose_kinds,
+)
 from namm_lab.rows import Row
 from namm_llm import Runner
 from namm_llm.engine.forward import feed, tokens_seen
@@ -50,6 +57,66 @@ def test_kinds_of_prose() -> None:
         {"other word"},
         {"white space"},
     ]
+
+
+def test_a_capital_within_a_sentence_is_a_name() -> None:
+    text = 'Then Ishmael saw "Queequeg". Ahab stood. And Starbuck.\n'
+    kinds = prose_kinds(text, ())
+    pieces = ("Then", "Ishmael", "Queequeg", "Ahab", "stood", "Starbuck")
+    assert kinds_of(text, kinds, *pieces) == [
+        {kind} for kind in ("other word", "name", "name", "other word", "other word", "name")
+    ]
+
+
+def test_kinds_of_a_dialogue() -> None:
+    again = "The same sentence is said again."
+    text = (
+        f"User: By the way, my door code is 17.\nAssistant: {again}\n"
+        f"User: It has changed: my door code is now 18.\nAssistant: {again}\n"
+    )
+    kinds = dialogue_kinds(text)
+    assert kinds_of(text, kinds, "User:", "17", "18", again) == [
+        {"speaker"}, {"digits of a fact"}, {"digits of a fact"}, {EARLIER},
+    ]  # fmt: skip
+    assert kinds[text.rindex(again)] == LATER
+    assert {kinds[place] for place in (text.index("door"), text.rindex("door"))} == {
+        "name of a fact"
+    }
+
+
+def test_retrieved_passages_overlap_and_say_so() -> None:
+    (document,) = passage_documents(lambda text: len(text.split()), 400, 1)
+    marked = {kind: document.kinds.count(kind) for kind in (EARLIER, LATER)}
+    assert marked[EARLIER] > len(document.text) / 20
+    assert marked[LATER] == pytest.approx(marked[EARLIER], rel=0.3)
+    first = document.kinds.index(LATER)
+    sentence = document.text[first : first + 20]
+    assert document.text.count(sentence) >= 2
+    assert document.text.index(sentence) < first
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_have_the_asked_length_and_a_kind_for_each_character(name: str) -> None:
+    documents = TEXTS[name](lambda text: len(text.split()), 300, 2, None)
+    assert documents == TEXTS[name](lambda text: len(text.split()), 300, 2, None)
+    assert documents[0] != documents[1]
+    for document in documents:
+        assert len(document.kinds) == len(document.text)
+        assert 20 < len(document.text.split()) <= 310
+
+
+def test_layers_of_a_deep_model_stand_in_a_table_of_their_own() -> None:
+    rows = [
+        {"model": model, "text": "prose", "part": f"layer {number}", "tokens": 9, "policy": "h2o",
+         "budget": "0.5", "kept": 0.5, "anywhere": 1.0}
+        for model, layers in (("deep", LAYERS + 1), ("tiny", 2))
+        for number in range(1, layers + 1)
+    ]  # fmt: skip
+    assert [line["model"] for line in side_by_side(rows)] == ["tiny", "tiny"]
+    assert by_layer(rows, "tiny") == [
+        {"layer": number, "prose, h2o 0.5": "0.50"} for number in ("1", "2")
+    ]
+    assert len(by_layer(rows, "deep")) == LAYERS + 1
 
 
 def test_kinds_of_code() -> None:
@@ -154,7 +221,7 @@ def test_a_token_may_be_kept_in_one_head_only(found: list[Row]) -> None:
     assert figures_of(shares) == {"kept": 0.25, "anywhere": 0.5}
 
 
-@pytest.mark.parametrize("text", [PROSE, CODE])
+@pytest.mark.parametrize("text", ["prose", "code"])
 @pytest.mark.parametrize("policy", ["random", "replay"])
 def test_kinds_and_layers_add_up_to_all(found: list[Row], text: str, policy: str) -> None:
     parts = {row["part"]: row for row in found if (row["text"], row["policy"]) == (text, policy)}
@@ -163,7 +230,7 @@ def test_kinds_and_layers_add_up_to_all(found: list[Row], text: str, policy: str
     layers = [parts.pop(f"layer {number}")["kept"] for number in (1, 2)]
     assert sum(layers) / 2 == pytest.approx(everything["kept"])
     uncounted = everything["tokens"] - sum(row["tokens"] for row in parts.values())
-    assert 0 <= uncounted <= (0 if text == PROSE else everything["tokens"] // 2)
+    assert 0 <= uncounted <= (0 if text == "prose" else everything["tokens"] // 2)
     if not uncounted:
         assert sum(row["kept"] * row["tokens"] for row in parts.values()) == pytest.approx(
             everything["kept"] * everything["tokens"]
@@ -189,6 +256,6 @@ def test_the_command_s_rows_make_the_report_s_table(
     done = CliRunner().invoke(main, ["forgotten", *options], catch_exceptions=False)
     assert done.exit_code == 0
     head, _, *lines = report.table("forgotten").splitlines()
-    assert head == "| text | part | tokens | replay 0.5 | random 0.5 |"
-    assert any(line.startswith("| prose | digits of a fact | ") for line in lines)
+    assert head == "| model | text | part | tokens | replay 0.5 | random 0.5 |"
+    assert any("| prose | digits of a fact | " in line for line in lines)
     assert len([line for line in lines if line.startswith("| ")]) == len(side_by_side(found))
