@@ -121,6 +121,7 @@ def eval(
            prose, code    perplexity of how the text goes on
            needle         a needle in a haystack
            niah_*         RULER's needles: single_1/2/3, multikey_1/2/3, multivalue, multiquery
+           needles        eight needles in prose, each asked for by itself
            vt, cwe, fwe   RULER's variable tracking, common words, frequent words
            qa_1, qa_2     RULER's questions over documents, of docstrings; qa_2 needs two of them
            sentences      how sentences of several documents go on

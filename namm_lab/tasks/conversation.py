@@ -20,7 +20,7 @@ STATED = (
 )
 CHANGED = "User: It has changed: my {kind} is now {value}.\nAssistant: I have changed it.\n"
 REST = ("Read on, please.", "And then?", "Go on.", "What comes next?", "Tell me more.")
-ASK = "What did I say is my {kind} now?"
+ASK = "What is the user's {kind}?"
 CHANGES = 0.25  # share of what is said twice
 SPACING = 160  # tokens of a conversation for each question, at least
 TURN = (40, 120)  # tokens of the assistant's other turns
@@ -51,7 +51,7 @@ class Conversation(Task):
         questions = tuple(
             Question(
                 ASK.format(kind=kind),
-                f"Your {kind} is {value}.",
+                f"The user's {kind} is {value}.",
                 (value,),
                 metric="string_match_part",
                 max_tokens=TOKENS,

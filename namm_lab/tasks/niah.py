@@ -1,8 +1,9 @@
 """RULER's needle family (arXiv 2404.06654, NVIDIA/RULER): its templates, needles and counts; names
 and values are of the split.
 
-RULER's haystack of essays is the split's prose. Its answer prefix is left out: the reply is free,
-and the metric looks for strings in it.
+RULER asks one question of a document; `needles` is its multikey_1 with eight needles, each asked
+for by itself. RULER's haystack of essays is the split's prose. Its answer prefix is left out: the
+reply is free, and the metric looks for strings in it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TOKENS = 128  # of a reply
 
 @dataclass(frozen=True)
 class Niah(Task):
-    """Needles in a haystack. RULER asks one question of a document, and so does this."""
+    """Needles in a haystack."""
 
     haystack: str = "essay"
     """noise, essay or needle (other needles all through)."""
@@ -52,6 +53,8 @@ class Niah(Task):
     """Of each key."""
     queries: int = 1
     """Keys asked for at once."""
+    apart: bool = False
+    """Whether all keys are asked for, each in a question of its own."""
 
     def draw(self, rng: random.Random, material: Material, length: int) -> Sample:
         needles = {
@@ -59,9 +62,7 @@ class Niah(Task):
             for _ in range(self.keys)
         }
         asked = rng.sample(sorted(needles), min(self.queries, len(needles)))
-        wanted = [value for key in asked for value in needles[key]]
-        query = ", ".join(asked[:-1]) + ", and " + asked[-1] if len(asked) > 1 else asked[0]
-        single = len(wanted) == 1
+        single = self.values * len(asked) == 1
         statements = [
             self._needle(key, value) for key, values in needles.items() for value in values
         ]
@@ -75,15 +76,23 @@ class Niah(Task):
         )
         if self.haystack != "needle":
             document += place(rng, self._corpus(material), statements, room, material.count)
+        groups = [[key] for key in needles][: self.questions] if self.apart else [asked]
+        return Sample(
+            self.name, document, tuple(self._question(group, needles) for group in groups)
+        )
+
+    def _question(self, asked: list[str], needles: dict[str, list[str]]) -> Question:
+        wanted = [value for key in asked for value in needles[key]]
+        query = ", ".join(asked[:-1]) + ", and " + asked[-1] if len(asked) > 1 else asked[0]
         filled = {"kind": self.value, "query": query, "values": ", ".join(wanted)}
-        question = Question(
+        single = len(wanted) == 1
+        return Question(
             (ASK_ONE if single else ASK_MANY).format(**filled),
             (ANSWER_ONE if single else ANSWER_MANY).format(**filled),
             tuple(wanted),
             metric="string_match_all",
             max_tokens=TOKENS,
         )
-        return Sample(self.name, document, (question,))
 
     def _corpus(self, material: Material) -> Corpus:
         return material.need_prose() if self.haystack == "essay" else Corpus([NOISE], is_code=False)

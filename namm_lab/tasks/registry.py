@@ -54,6 +54,7 @@ TASKS: dict[str, Task] = {
         Niah("niah_multikey_3", haystack="needle", key="uuid", value="uuid"),
         Niah("niah_multivalue", values=4),
         Niah("niah_multiquery", keys=4, queries=4),
+        Niah("needles", keys=8, apart=True),
         Variables("vt"),
         CommonWords("cwe"),
         FrequentWords("fwe"),

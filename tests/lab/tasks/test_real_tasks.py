@@ -117,7 +117,7 @@ def test_a_summary_is_compared_with_the_principal_sentences() -> None:
 def test_a_conversation_is_asked_for_what_was_said_last() -> None:
     sample, changed = draw("conversation"), 0
     for question in sample.questions:
-        kind = re.search(r"is my (.*) now", question.prompt)[1]
+        kind = re.search(r"the user's (.*)\?", question.prompt)[1]
         said = re.findall(rf"my {kind} is (?:now )?(\d+)\.", sample.document)
         assert question.expected == (said[-1],)
         changed += len(said) == 2

@@ -158,6 +158,9 @@ def test_niah_is_as_published() -> None:
     )
     assert re.fullmatch(r"\d{7}", question.expected[0])
     assert single.document.count("special magic") == 2
+    (apart,) = draw("needles", count=1)
+    assert [len(question.expected) for question in apart.questions] == [1] * 8
+    assert len({question.prompt for question in apart.questions}) == 8
     (many,) = draw("niah_multiquery", count=1)
     assert len(many.questions[0].expected) == 4
     assert ", and " in many.questions[0].prompt
