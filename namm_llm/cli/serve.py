@@ -46,6 +46,7 @@ KEY_VARIABLE = "NAMM_LLM_API_KEY"
     "--max-open", default="1GB", show_default=True, metavar="SIZE", help="Memories held open."
 )
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin whose pages may ask.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Name of this server.")
 @click.option("--log-requests", is_flag=True, help="One line on stderr for each request.")
 def serve(
     host: str,
@@ -56,6 +57,7 @@ def serve(
     max_readings: int,
     max_open: str,
     cors: tuple[str, ...],
+    hosts: tuple[str, ...],
     log_requests: bool,
     settings: Settings,
 ) -> None:
@@ -82,6 +84,7 @@ def serve(
         name=name,
         api_keys=keys,
         cors=cors,
+        hosts=(host, *hosts),
         sampling=settings.params(),
         max_open=max_open,
         max_waiting=max_waiting,

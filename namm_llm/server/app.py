@@ -84,7 +84,6 @@ def make_app(runner: Runner, config: ServerConfig, store: MemoryStore | None = N
     app.state.service = service
     app.state.conversations = Conversations(config.max_responses, config.max_responses_nbytes)
     app.state.created = int(time.time())
-    app.state.readings = set()
     return app
 
 
@@ -98,7 +97,7 @@ def _cors(config: ServerConfig) -> Middleware:
 
 
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
-    return of_error(error).response()
+    return of_error(error, http.app.state.service.memories.told).response()
 
 
 async def _refuse_http(http: HttpRequest, error: Exception) -> Response:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from namm_llm.config import SamplingParams
 from namm_llm.errors import UsageError
-from namm_llm.models.schemas import response_schema
+from namm_llm.server import fields
 
 Count = Annotated[int, Field(ge=1, le=16)]
 Tokens = Annotated[int, Field(ge=1)]
 Names = str | list[str]
+Messages = Annotated[list[fields.ChatMessage], Field(min_length=1, fail_fast=True)]
 
 
-class Body(BaseModel):
+class Body(fields.Strict):
     """The fields that every request may have."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str = "default"
 
@@ -58,10 +57,8 @@ class SamplingBody(Body):
         return defaults.override({"max_tokens": positions, **given})
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(fields.Strict):
     """How an answer is streamed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -71,16 +68,16 @@ class ChatBody(SamplingBody):
     """`/v1/chat/completions`."""
 
     model: str
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Messages
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     n: Count = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tools: list[fields.ChatTool] | None = None
+    tool_choice: fields.Choice | fields.ChatChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: fields.ChatFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -92,7 +89,7 @@ class ChatBody(SamplingBody):
             defaults,
             positions=positions,
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            json_schema=response_schema(self.response_format),
+            json_schema=fields.schema_of(self.response_format),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
@@ -101,7 +98,7 @@ class CompletionBody(SamplingBody):
     """`/v1/completions`."""
 
     model: str
-    prompt: str | list[int] | list[str] | list[list[int]]
+    prompt: fields.Prompts
     max_tokens: Tokens | None = 16
     n: Count = 1
     echo: bool = False
@@ -120,16 +117,16 @@ class ResponseBody(SamplingBody):
     """`/v1/responses`."""
 
     model: str
-    input: str | list[dict[str, Any]]
+    input: str | Annotated[list[fields.InputItem], Field(min_length=1, fail_fast=True)]
     instructions: str | None = None
     previous_response_id: str | None = None
     max_output_tokens: Tokens | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tools: list[fields.ResponseTool] | None = None
+    tool_choice: fields.Choice | fields.ResponseChoice | None = None
     parallel_tool_calls: bool | None = None
-    text: dict[str, Any] | None = None
+    text: fields.TextOptions | None = None
     truncation: Literal["disabled"] | None = None
     include: Annotated[list[str], Field(max_length=0)] | None = None
     background: Literal[False] | None = None
@@ -140,25 +137,15 @@ class ResponseBody(SamplingBody):
             defaults,
             positions=positions,
             max_tokens=self.max_output_tokens,
-            json_schema=response_schema(self.answer_format),
+            json_schema=None if self.text is None else fields.schema_of(self.text.format),
         )
-
-    @property
-    def answer_format(self) -> dict[str, Any]:
-        """`text.format` as chat completions have it."""
-        text = dict(self.text or {})
-        found = dict(text.pop("format", None) or {"type": "text"})
-        text.pop("verbosity", None)
-        if text:
-            raise UsageError(f"text.{next(iter(text))} is not supported; leave it out.")
-        return {**found, "json_schema": found} if found.get("type") == "json_schema" else found
 
 
 class EmbeddingBody(Body):
     """`/v1/embeddings`."""
 
     model: str
-    input: str | list[int] | list[str] | list[list[int]]
+    input: fields.Prompts
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None
 
@@ -167,19 +154,17 @@ class TokenizeBody(Body):
     """`/tokenize`: a text as it stands, or messages through the chat template."""
 
     prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
+    messages: Messages | None = None
 
 
 class DetokenizeBody(Body):
     """`/detokenize`."""
 
-    tokens: list[int]
+    tokens: Annotated[list[int], Field(fail_fast=True)]
 
 
-class MemoryBody(BaseModel):
+class MemoryBody(fields.Strict):
     """`/v1/memories`: a text to read."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(min_length=1)]
-    text: Annotated[str, Field(min_length=1)]
+    name: fields.Name
+    text: fields.Name

@@ -15,27 +15,13 @@ from starlette.responses import JSONResponse, Response
 
 from namm_llm.engine.answer import Request
 from namm_llm.engine.results import Generation, Progress, TokenLogprob
-from namm_llm.models.tool_stream import canonical_tool_choice
 from namm_llm.models.tools import ToolCall
+from namm_llm.server import replies
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import ChatBody
-from namm_llm.server.items import check_parts
-from namm_llm.server.replies import (
-    DONE,
-    EventStream,
-    Numbered,
-    Part,
-    Text,
-    Whole,
-    comment,
-    data,
-    replies,
-    usage_of,
-)
+from namm_llm.server.fields import choice_of
+from namm_llm.server.replies import Numbered, Part
 from namm_llm.server.service import Service
-
-# what OpenAI's clients send back of an answer, and no chat template reads
-_SILENT = ("refusal", "annotations", "audio", "function_call", "reasoning_content")
 
 
 async def chat_completions(http: HttpRequest) -> Response:
@@ -43,30 +29,23 @@ async def chat_completions(http: HttpRequest) -> Response:
     service: Service = http.app.state.service
     body = await body_of(http, ChatBody, service.config)
     service.check_model(body.model)
-    choice = canonical_tool_choice(body.tool_choice)
+    tools, choice = [each.given() for each in body.tools or ()], choice_of(body.tool_choice)
     params = body.params(service.config.sampling, service.positions)
-    work = _Chat(service, body, [] if choice == "none" else body.tools or [])
+    work = _Chat(service, body, [] if choice == "none" else tools)
     with ExitStack() as held:
         held.enter_context(service.answers.take(body.n))
         requests = await service.requests(
             http,
-            [message_of(each) for each in body.messages],
+            [each.plain() for each in body.messages],
             params,
             count=body.n,
-            tools=body.tools or (),
+            tools=tools,
             tool_choice=choice,
             memory=body.memory,
         )
         if body.stream:
-            return EventStream(work.stream(requests), held.pop_all())
+            return replies.EventStream(service, work.stream(requests), held.pop_all())
         return JSONResponse(await unless_it_leaves(http, work.whole(requests)))
-
-
-def message_of(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as chat templates know it, and as `marked_messages` does. Raises UsageError."""
-    check_parts(message)
-    found = {key: value for key, value in message.items() if key not in _SILENT}
-    return {**found, "role": "system"} if found.get("role") == "developer" else found
 
 
 @dataclass(frozen=True)
@@ -81,7 +60,7 @@ class _Chat:
 
     def _parts(self, requests: Sequence[Request]) -> AsyncGenerator[Numbered[Part], None]:
         parallel = self.body.parallel_tool_calls is not False
-        return replies(self.service, requests, self.tools, parallel=parallel)
+        return replies.replies(self.service, requests, self.tools, parallel=parallel)
 
     def _head(self, kind: str) -> dict[str, Any]:
         name = self.service.config.name
@@ -89,17 +68,7 @@ class _Chat:
 
     async def whole(self, requests: Sequence[Request]) -> dict[str, Any]:
         """The response without streaming."""
-        texts = ["" for _ in requests]
-        logprobs: list[list[TokenLogprob]] = [[] for _ in requests]
-        ends: list[Whole | None] = [None for _ in requests]
-        async with aclosing(self._parts(requests)) as parts:
-            async for each in parts:
-                if isinstance(each.part, Text):
-                    texts[each.index] += each.part.text
-                    logprobs[each.index] += each.part.logprobs
-                elif isinstance(each.part, Whole):
-                    ends[each.index] = each.part
-        found = [end for end in ends if end is not None]
+        found = await replies.collected(self._parts(requests), len(requests))
         choices = [
             {
                 "index": at,
@@ -107,14 +76,13 @@ class _Chat:
                 "logprobs": self._logprobs(own),
                 "finish_reason": finish_reason(end),
             }
-            for at, (text, own, end) in enumerate(zip(texts, logprobs, found, strict=True))
+            for at, (text, own, end) in enumerate(found)
         ]
-        generations = [end.generation for end in found]
         return {
             **self._head("chat.completion"),
             "choices": choices,
-            "usage": usage_of(generations),
-            "namm": self.service.report(generations[0]),
+            "usage": replies.usage_of([end.generation for _, _, end in found]),
+            "namm": found[0][2].report,
         }
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[str, None]:
@@ -126,8 +94,8 @@ class _Chat:
             async for each in parts:
                 part = each.part
                 if isinstance(part, Progress):
-                    yield comment(part)
-                elif isinstance(part, Text):
+                    yield replies.comment(part)
+                elif isinstance(part, replies.Text):
                     yield self._chunk(each.index, {"content": part.text}, part.logprobs)
                 else:
                     ends.append(part.generation)
@@ -135,16 +103,16 @@ class _Chat:
                         yield event
         if self.body.stream_options is not None and self.body.stream_options.include_usage:
             head = self._head("chat.completion.chunk")
-            yield data({**head, "choices": [], "usage": usage_of(ends)})
-        yield DONE
+            yield replies.data({**head, "choices": [], "usage": replies.usage_of(ends)})
+        yield replies.DONE
 
-    def _end(self, index: int, whole: Whole) -> list[str]:
+    def _end(self, index: int, whole: replies.Whole) -> list[str]:
         """The last chunks of a choice."""
         calls = [
             self._chunk(index, {"tool_calls": [{"index": at, **_call(call)}]})
             for at, call in enumerate(whole.calls)
         ]
-        report = {"namm": self.service.report(whole.generation)}
+        report = {"namm": whole.report}
         return [*calls, self._chunk(index, {}, reason=finish_reason(whole), more=report)]
 
     def _chunk(
@@ -162,7 +130,9 @@ class _Chat:
             "logprobs": self._logprobs(logprobs) if logprobs else None,
             "finish_reason": reason,
         }
-        return data({**self._head("chat.completion.chunk"), "choices": [choice], **(more or {})})
+        return replies.data(
+            {**self._head("chat.completion.chunk"), "choices": [choice], **(more or {})}
+        )
 
     def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self.body.logprobs:
@@ -170,7 +140,7 @@ class _Chat:
         return {"content": [each.to_openai() for each in logprobs], "refusal": None}
 
 
-def finish_reason(whole: Whole) -> str:
+def finish_reason(whole: replies.Whole) -> str:
     """OpenAI's word for the end of an answer."""
     return "tool_calls" if whole.calls else whole.generation.finish_reason
 

@@ -17,7 +17,17 @@ from namm_llm.engine.results import Generation, Progress, TokenLogprob
 from namm_llm.models.prompt import Prompt
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import CompletionBody
-from namm_llm.server.replies import DONE, EventStream, Text, Whole, comment, data, replies, usage_of
+from namm_llm.server.fields import Prompts
+from namm_llm.server.replies import (
+    DONE,
+    EventStream,
+    Text,
+    collected,
+    comment,
+    data,
+    replies,
+    usage_of,
+)
 from namm_llm.server.service import Service
 
 
@@ -37,25 +47,23 @@ async def completions(http: HttpRequest) -> Response:
             )
         work = _Completion(service, body, _echoes(service, prompts, body))
         if body.stream:
-            return EventStream(work.stream(requests), held.pop_all())
+            return EventStream(service, work.stream(requests), held.pop_all())
         return JSONResponse(await unless_it_leaves(http, work.whole(requests)))
 
 
-def prompts_of(prompt: str | list[int] | list[str] | list[list[int]]) -> list[Prompt]:
+def prompts_of(prompt: Prompts) -> list[Prompt]:
     """One prompt, or several."""
-    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
+    if isinstance(prompt, str) or isinstance(prompt[0], int):
         return [prompt]
-    return list(prompt)  # type: ignore[arg-type]
+    return list(prompt)
 
 
-def _echoes(service: Service, prompts: Sequence[Prompt], body: CompletionBody) -> list[str]:
+def _echoes(service: Service, prompts: Sequence[Any], body: CompletionBody) -> list[str]:
     """What stands before each choice."""
     if not body.echo:
         return ["" for _ in range(len(prompts) * body.n)]
-    texts = [
-        prompt if isinstance(prompt, str) else service.runner.decode(prompt)  # type: ignore[arg-type]
-        for prompt in prompts
-    ]
+    decode = service.runner.decode
+    texts = [each if isinstance(each, str) else decode(each) for each in prompts]
     return [text for text in texts for _ in range(body.n)]
 
 
@@ -75,23 +83,13 @@ class _Completion:
 
     async def whole(self, requests: Sequence[Request]) -> dict[str, Any]:
         """The response without streaming."""
-        texts, logprobs = list(self.echoes), [list[TokenLogprob]() for _ in requests]
-        ends: list[Generation | None] = [None for _ in requests]
-        async with aclosing(replies(self.service, requests)) as parts:
-            async for each in parts:
-                if isinstance(each.part, Text):
-                    texts[each.index] += each.part.text
-                    logprobs[each.index] += each.part.logprobs
-                elif isinstance(each.part, Whole):
-                    ends[each.index] = each.part.generation
-        found = [end for end in ends if end is not None]
+        found = await collected(replies(self.service, requests), len(requests))
         choices = [
-            self._choice(at, text, own, end.finish_reason)
-            for at, (text, own, end) in enumerate(zip(texts, logprobs, found, strict=True))
+            self._choice(at, self.echoes[at] + text, own, end.generation.finish_reason)
+            for at, (text, own, end) in enumerate(found)
         ]
-        usage = _usage_of_prompts(found, self.body.n)
-        report = self.service.report(found[0])
-        return {**self._head(), "choices": choices, "usage": usage, "namm": report}
+        usage = _usage_of_prompts([end.generation for _, _, end in found], self.body.n)
+        return {**self._head(), "choices": choices, "usage": usage, "namm": found[0][2].report}
 
     async def stream(self, requests: Sequence[Request]) -> AsyncGenerator[str, None]:
         """The response as server-sent events."""

@@ -20,14 +20,20 @@ class ServerConfig:
     """Whoever has none of them is refused; without keys everybody may ask."""
     cors: tuple[str, ...] = ()
     """Origins whose pages may ask."""
+    hosts: tuple[str, ...] = ()
+    """Names of this server beside localhost and addresses, `*` any; with keys any will do."""
     max_waiting: int = 64
     """Answers that are written or wait at one time."""
     max_readings: int = 8
     """Texts that are read into memories or wait for that."""
     max_body: int = 32 * MEBIBYTE
     """Bytes of a request."""
+    max_bodies: int = 256 * MEBIBYTE
+    """Bytes of all requests that are in work."""
     body_seconds: float = 60.0
-    """Time for a client to send a request."""
+    """Time for a client to send the head of a request, to send the rest, and to take a part of an
+    answer.
+    """
     max_open_nbytes: int = 1024 * MEBIBYTE
     """Bytes of memories that are held open; the least recently used are closed first."""
     max_responses: int = 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
@@ -10,12 +11,13 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
+from starlette.types import Message
 
 from namm_llm.errors import DocumentError, UsageError
-from namm_llm.server.access import body_of
+from namm_llm.server.access import body_of, bytes_of
 from namm_llm.server.bodies import MemoryBody
 from namm_llm.server.errors import ApiError
-from namm_llm.server.service import Service
+from namm_llm.server.service import Service, T
 
 
 async def list_memories(http: HttpRequest) -> Response:
@@ -35,26 +37,17 @@ async def make_memory(http: HttpRequest) -> Response:
         held.enter_context(service.readings.take())
         state = service.memories.begin(name, owner)
         read = partial(service.memories.read, state, text, owner)
-        reading = asyncio.ensure_future(service.run(read, service.reading_threads))
-        tasks: set[asyncio.Future[None]] = http.app.state.readings
-        tasks.add(reading)  # a task that nobody holds may be collected
-        reading.add_done_callback(tasks.discard)
-        reading.add_done_callback(partial(_release, held.pop_all()))
+        reading = asyncio.get_running_loop().run_in_executor(service.reading_threads, read)
+        release = held.pop_all().close
+        reading.add_done_callback(lambda _: release())
     return JSONResponse(state.to_dict(), 202)
-
-
-def _release(held: ExitStack, reading: asyncio.Future[None]) -> None:
-    held.close()
 
 
 async def show_memory(http: HttpRequest) -> Response:
     """The state of one memory."""
     service: Service = http.app.state.service
     name, owner = http.path_params["name"], http.state.owner
-    try:
-        state = await service.run(lambda: service.memories.state(name, owner))
-    except DocumentError as error:
-        raise ApiError(404, str(error), code="not_found") from error
+    state = await _or_404(service, lambda: service.memories.state(name, owner))
     return JSONResponse(state.to_dict())
 
 
@@ -62,11 +55,15 @@ async def forget_memory(http: HttpRequest) -> Response:
     """Remove one memory."""
     service: Service = http.app.state.service
     name, owner = http.path_params["name"], http.state.owner
-    try:
-        await service.run(lambda: service.memories.forget(name, owner))
-    except DocumentError as error:
-        raise ApiError(404, str(error), code="not_found") from error
+    await _or_404(service, lambda: service.memories.forget(name, owner))
     return JSONResponse({"object": "memory", "name": name, "deleted": True})
+
+
+async def _or_404(service: Service, function: Callable[[], T]) -> T:
+    try:
+        return await service.run(function)
+    except DocumentError as error:
+        raise ApiError(404, service.memories.told(error), code="not_found") from error
 
 
 async def _given(http: HttpRequest, service: Service) -> tuple[str, str]:
@@ -74,12 +71,13 @@ async def _given(http: HttpRequest, service: Service) -> tuple[str, str]:
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
         body = await body_of(http, MemoryBody, service.config)
         return body.name, body.text
-    most = service.config.max_body
-    if int(http.headers.get("content-length") or most + 1) > most:
-        message = f"an upload needs a content-length of at most {most} bytes."
-        raise ApiError(413, message, code="request_too_large")
+    raw = await bytes_of(http, service.config)
+
+    async def whole() -> Message:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
     try:
-        async with http.form(max_files=1, max_fields=1, max_part_size=most) as form:
+        async with HttpRequest(http.scope, whole).form(max_files=1, max_fields=1) as form:
             file, name = form.get("file"), form.get("name")
             if not isinstance(file, UploadFile):
                 raise UsageError("an upload is a form with a file, and a name if it has another.")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from namm_llm.config.header import config_to_dict
@@ -120,7 +121,7 @@ class Memories:
                 store.put(id, document, name=state.name, extra={"sources": state.name})
                 self._hold(owner, id, document)
         except Exception as error:
-            self._note(owner, replace(state, status="failed", error=str(error)))
+            self._note(owner, replace(state, status="failed", error=self.told(error)))
         else:
             with self._changing:
                 self._states.pop((owner, state.name), None)
@@ -142,6 +143,11 @@ class Memories:
         entry = store.forget(name)
         with self._changing:
             self._open.pop((owner, entry.id), None)
+
+    def told(self, error: Exception) -> str:
+        """An error's message without the folders of this machine."""
+        model, folder = self._runner.loaded.model_id, str(self._store.folder)
+        return str(error).replace(model, Path(model).name or model).replace(folder, "the store")
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from namm_llm.server.errors import ApiError
+from namm_llm.server.errors import ApiError, overloaded
 
 
 class Places:
@@ -23,11 +23,7 @@ class Places:
             message = f"one request asks for {count} {self._what}, and {self._most} may be."
             raise ApiError(400, message, code="invalid_value")
         if self.taken + count > self._most:
-            message = (
-                f"{self.taken} {self._what} are in work or wait, and {self._most} may; ask again "
-                "in a moment."
-            )
-            raise ApiError(503, message, code="overloaded", headers={"retry-after": "1"})
+            raise overloaded(f"{self.taken} {self._what} are in work or wait, {self._most} may")
         self.taken += count
         try:
             yield

@@ -37,6 +37,8 @@ class Whole:
     """The end of an answer."""
 
     generation: Generation
+    report: dict[str, object]
+    """The `namm` block."""
     calls: tuple[ToolCall, ...] = ()
 
 
@@ -78,7 +80,8 @@ async def reply(
                     left = (event.generation.logprobs or ())[sent:]
                     if rest or left:
                         yield Text(rest, left)
-                    yield Whole(event.generation, tuple(found))
+                    report = service.report(request, event.generation)
+                    yield Whole(event.generation, report, tuple(found))
 
 
 async def replies(
@@ -113,6 +116,22 @@ async def replies(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def collected(
+    parts: AsyncGenerator[Numbered[Part], None], count: int
+) -> list[tuple[str, list[TokenLogprob], Whole]]:
+    """The whole text, log-probabilities and end of each of `count` answers."""
+    texts, ends = [""] * count, dict[int, Whole]()
+    logprobs = [list[TokenLogprob]() for _ in range(count)]
+    async with aclosing(parts):
+        async for each in parts:
+            if isinstance(each.part, Text):
+                texts[each.index] += each.part.text
+                logprobs[each.index] += each.part.logprobs
+            elif isinstance(each.part, Whole):
+                ends[each.index] = each.part
+    return [(texts[at], logprobs[at], ends[at]) for at in range(count)]
+
+
 def usage_of(generations: Sequence[Generation]) -> dict[str, Any]:
     """`usage` of a completion with several choices of one prompt."""
     first: Usage = generations[0].usage
@@ -131,9 +150,11 @@ class EventStream(StreamingResponse):
     held: what is released when the last event was sent, or the client has left.
     """
 
-    def __init__(self, events: AsyncGenerator[str, None], held: ExitStack) -> None:
+    def __init__(
+        self, service: Service, events: AsyncGenerator[str, None], held: ExitStack
+    ) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(_guarded(events), media_type="text/event-stream", headers=headers)
+        super().__init__(_guarded(service, events), media_type="text/event-stream", headers=headers)
         self._events = events
         self._held = held
 
@@ -145,13 +166,15 @@ class EventStream(StreamingResponse):
             await self._events.aclose()
 
 
-async def _guarded(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+async def _guarded(
+    service: Service, events: AsyncGenerator[str, None]
+) -> AsyncGenerator[str, None]:
     try:
         async for event in events:
             yield event
     except Exception as error:
         LOG.exception("a stream failed")
-        yield data(of_error(error).body)
+        yield data(of_error(error, service.memories.told).body)
 
 
 def data(value: Mapping[str, Any], event: str | None = None) -> str:

@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from namm_llm.config import SamplingParams
 from namm_llm.engine.answer import Request
 from namm_llm.engine.results import Generation, Progress
-from namm_llm.models.tool_stream import canonical_tool_choice
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import ResponseBody
 from namm_llm.server.errors import ApiError
+from namm_llm.server.fields import choice_of
 from namm_llm.server.items import Item, call_events, call_item, chat_tool, messages_of
-from namm_llm.server.replies import EventStream, Text, comment, data, reply
+from namm_llm.server.replies import EventStream, Text, Whole, comment, data, reply
 from namm_llm.server.service import Service
 
 
@@ -47,10 +47,7 @@ class Conversations:
     def of(self, owner: str, id: str) -> list[Item]:
         """The messages up to a response. ApiError if it is not kept."""
         if (owner, id) not in self._kept:
-            message = (
-                f"there is no response {id!r}; the newest {self._most} are kept, in "
-                f"{self._nbytes} bytes."
-            )
+            message = f"there is no response {id!r}; at most the newest {self._most} are kept."
             raise ApiError(404, message, code="not_found", param="previous_response_id")
         messages: list[Item] = json.loads(self._kept[owner, id])
         return messages
@@ -61,12 +58,13 @@ async def responses(http: HttpRequest) -> Response:
     service: Service = http.app.state.service
     body = await body_of(http, ResponseBody, service.config)
     service.check_model(body.model)
-    tools = [chat_tool(tool) for tool in body.tools or ()]
-    choice = canonical_tool_choice(body.tool_choice)
+    tools = [chat_tool(tool.given()) for tool in body.tools or ()]
+    choice = choice_of(body.tool_choice)
     before = list[Item]()
     if body.previous_response_id is not None:
         before = http.app.state.conversations.of(http.state.owner, body.previous_response_id)
-    messages = [*before, *messages_of(body.input)]
+    given = body.input if isinstance(body.input, str) else [each.given() for each in body.input]
+    messages = [*before, *messages_of(given)]
     params = body.params(service.config.sampling, service.positions)
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     with ExitStack() as held:
@@ -82,7 +80,7 @@ async def responses(http: HttpRequest) -> Response:
                 http.app.state.conversations.keep(http.state.owner, work.id, kept)
 
         if body.stream:
-            return EventStream(work.stream(request, keep), held.pop_all())
+            return EventStream(service, work.stream(request, keep), held.pop_all())
         return JSONResponse(await unless_it_leaves(http, work.whole(request, keep)))
 
 
@@ -149,7 +147,7 @@ class _Response:
                     keep(output)
                     cut = part.generation.finish_reason == "length"
                     state = "incomplete" if cut else "completed"
-                    response = self._response(state, output, part.generation)
+                    response = self._response(state, output, part)
                     yield {"type": f"response.{state}", "response": response}
 
     def _at(self, what: str) -> Item:
@@ -176,10 +174,8 @@ class _Response:
         head = {"id": self.message_id, "type": "message", "role": "assistant"}
         return {**head, "status": status, "content": content}
 
-    def _response(
-        self, status: str, output: Sequence[Item] = (), generation: Generation | None = None
-    ) -> Item:
-        body, given = self.body, self.body.model_dump(exclude_none=True)
+    def _response(self, status: str, output: Sequence[Item] = (), end: Whole | None = None) -> Item:
+        body, given = self.body, self.body.given()
         asked = {
             "instructions": body.instructions,
             "previous_response_id": body.previous_response_id,
@@ -206,7 +202,7 @@ class _Response:
         }
         cut = {"reason": "max_output_tokens"} if status == "incomplete" else None
         head = {"id": self.id, "object": "response", "created_at": self.created, "status": status}
-        done = int(time.time()) if generation is not None else None
+        done = int(time.time()) if end is not None else None
         return {
             **head,
             "completed_at": done if status == "completed" else None,
@@ -214,9 +210,9 @@ class _Response:
             "output": list(output),
             "error": None,
             "incomplete_details": cut,
-            "usage": None if generation is None else _usage(generation),
+            "usage": None if end is None else _usage(end.generation),
             **asked,
-            **({} if generation is None else {"namm": self.service.report(generation)}),
+            **({} if end is None else {"namm": end.report}),
         }
 
 

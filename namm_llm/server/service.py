@@ -115,11 +115,13 @@ class Service:
         """
         return await asyncio.get_running_loop().run_in_executor(threads, function)
 
-    def report(self, generation: Generation) -> dict[str, object]:
+    def report(self, request: Request, generation: Generation) -> dict[str, object]:
         """The `namm` block of an answer: what the cache kept, and by which rule."""
         cache = generation.cache
+        config = self.runner.session.config if request.memory is None else request.memory.config
         return {
             "policy": cache.policy,
+            "budget": None if config.budget is None else str(config.budget),
             "kept_tokens": cache.stored_tokens,
             "seen_tokens": cache.seen_tokens,
             "bytes": cache.nbytes,

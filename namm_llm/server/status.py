@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,6 @@ from namm_llm.engine.forward import embed
 from namm_llm.errors import UsageError
 from namm_llm.server.access import body_of, unless_it_leaves
 from namm_llm.server.bodies import DetokenizeBody, EmbeddingBody, TokenizeBody
-from namm_llm.server.chat import message_of
 from namm_llm.server.completions import prompts_of
 from namm_llm.server.errors import ApiError
 from namm_llm.server.service import Service
@@ -73,7 +74,7 @@ async def tokenize(http: HttpRequest) -> Response:
 
     def ids() -> list[int]:
         if body.messages is not None:
-            return runner.session.pictures.token_ids(list(map(message_of, body.messages)))
+            return runner.session.pictures.token_ids([each.plain() for each in body.messages])
         return runner.encode(body.prompt or "")
 
     found = await service.run(ids)
@@ -86,10 +87,14 @@ async def detokenize(http: HttpRequest) -> Response:
     service: Service = http.app.state.service
     body = await body_of(http, DetokenizeBody, service.config)
     service.check_model(body.model)
-    vocabulary = service.runner.loaded.vocabulary
-    if any(not 0 <= token < vocabulary for token in body.tokens):
-        raise UsageError(f"token ids go from 0 to {vocabulary - 1}.")
+    _check_ids(service, body.tokens)
     return JSONResponse({"prompt": service.runner.decode(body.tokens)})
+
+
+def _check_ids(service: Service, ids: Iterable[int]) -> None:
+    vocabulary = service.runner.loaded.vocabulary
+    if any(not 0 <= id < vocabulary for id in ids):
+        raise UsageError(f"token ids go from 0 to {vocabulary - 1}.")
 
 
 async def embeddings(http: HttpRequest) -> Response:
@@ -100,6 +105,7 @@ async def embeddings(http: HttpRequest) -> Response:
     prompts = prompts_of(body.input)
     session = service.runner.session
     lists = await service.run(lambda: [session.format.prompt(prompt) for prompt in prompts])
+    _check_ids(service, chain(*lists))
     if service.positions < max(map(len, lists)):
         message = f"a text has {max(map(len, lists))} tokens, more than {service.positions}."
         raise ApiError(400, message, code="context_length_exceeded")

@@ -27,7 +27,7 @@ def make_client(runner: Runner, tmp_path: Path) -> Iterator[Callable[..., TestCl
     def make(**settings: Any) -> TestClient:
         config = ServerConfig(**{"name": "tiny", **settings})
         app = make_app(runner, config, MemoryStore(tmp_path / "memories"))
-        clients.append(TestClient(app, raise_server_exceptions=False).__enter__())
+        clients.append(TestClient(app, "http://localhost").__enter__())
         return clients[-1]
 
     yield make

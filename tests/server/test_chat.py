@@ -62,6 +62,7 @@ def test_a_completion_is_the_runners_answer(client: TestClient, runner: Runner) 
     assert found["usage"]["completion_tokens"] == 8
     assert found["model"] == "tiny"
     assert found["namm"]["kept_tokens"] == wanted.cache.stored_tokens
+    assert found["namm"]["budget"] is None
 
 
 def test_a_stream_is_the_same_answer_in_pieces(client: TestClient) -> None:
@@ -173,9 +174,28 @@ def test_several_prompts_have_several_choices(client: TestClient, runner: Runner
         ({"stop": [""]}, None, "invalid_value"),
         ({"top_logprobs": 2}, None, "invalid_value"),
         ({"tool_choice": "required"}, None, "invalid_value"),
-        ({"response_format": {"type": "xml"}}, None, "invalid_value"),
+        ({"response_format": {"type": "xml"}}, "response_format", "invalid_value"),
+        ({"response_format": {}}, "response_format", "invalid_value"),
+        ({"response_format": 5}, "response_format", "invalid_value"),
+        ({"tool_choice": {}}, "tool_choice.type", "missing_required_parameter"),
+        ({"tool_choice": {"type": "function", "function": 5}}, "tool_choice.function", None),
+        ({"tools": [{**TOOL, "x": 1}]}, "tools.0.x", "unsupported_parameter"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]},
+            "tools.0.function.parameters",
+            "invalid_value",
+        ),
+        ({"messages": [{"role": 5, "content": "x"}]}, "messages.0.role", "invalid_value"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "invalid_value"),
+        ({"messages": [{**MESSAGES[0], "tool_calls": 5}]}, "messages.0.tool_calls", None),
+        ({"messages": [{**MESSAGES[0], "tool_calls": [5]}]}, "messages.0.tool_calls.0", None),
+        ({"messages": [{**MESSAGES[0], "x": 1}]}, "messages.0.x", "unsupported_parameter"),
         ({"logit_bias": {"999999": 1}}, None, "invalid_value"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, None, None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0.image_url",
+            "missing_required_parameter",
+        ),
         ({"memory": "handbook"}, None, "invalid_memory"),
     ],
 )
@@ -214,6 +234,17 @@ def test_what_is_no_request_is_refused_in_one_line(client: TestClient, path: str
         opening + b'[], "temperature": NaN}',
         opening + b"[1, 2]}",
     ):
-        response = client.post(path, content=raw)
+        headers = {"content-type": "application/json"}
+        response = client.post(path, content=raw, headers=headers)
         assert response.status_code == 400, raw[:60]
         assert "\n" not in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("prompt", [[], [[]], [5, "a"], {}, 5, [-5], [10**30]])
+def test_what_is_no_prompt_is_refused(client: TestClient, prompt: Any) -> None:
+    body = {"model": "default", "prompt": prompt, "max_tokens": 1}
+    assert client.post("/v1/completions", json=body).status_code == 400
+    body = {"model": "default", "input": prompt}
+    response = client.post("/v1/embeddings", json=body)
+    assert response.status_code == 400
+    assert len(response.json()["error"]["message"]) < 300

@@ -133,8 +133,14 @@ def test_a_server_that_ends_ends_its_readings(make_client: MakeClient) -> None:
 
 def test_a_request_that_is_too_large_is_refused(make_client: MakeClient) -> None:
     client = make_client(max_body=1000)
-    response = client.post("/v1/chat/completions", content=b" " * 1001)
+    json = {"content-type": "application/json"}
+    response = client.post("/v1/chat/completions", content=b" " * 1001, headers=json)
     assert response.status_code == 413
+    held = make_client(max_bodies=1000)
+    for _ in range(3):  # what has ended is not counted
+        assert held.post("/v1/chat/completions", json=CHAT).status_code == 200
+    response = held.post("/v1/chat/completions", content=b" " * 1001, headers=json)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     files = {"file": ("a.txt", b"x" * 2000)}
     assert client.post("/v1/memories", files=files).status_code == 413
 
@@ -153,6 +159,46 @@ def test_pages_of_other_origins_may_ask_if_they_are_named(make_client: MakeClien
     assert allowed.headers["access-control-allow-origin"] == "http://a.example"
     other = make_client().options(path, headers=wanted)
     assert "access-control-allow-origin" not in other.headers
+
+
+def test_pages_of_other_sites_may_not_ask(make_client: MakeClient) -> None:
+    client = make_client(hosts=("box.example",))
+    path = "/v1/chat/completions"
+    for host, status in (
+        *(("evil.example", 403), ("evil.example:8000", 403), ("localhost.evil.example", 403)),
+        *(("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("box.example", 200)),
+    ):
+        assert client.post(path, json=CHAT, headers={"host": host}).status_code == status, host
+    with_key = make_client(api_keys=("k",))
+    headers = {"host": "any.example", **bearer("k")}
+    assert with_key.post(path, json=CHAT, headers=headers).status_code == 200
+    files = {"file": ("a.txt", TEXT.encode())}
+    for origin, status in (("http://evil.example", 403), ("null", 403), ("http://localhost", 202)):
+        found = client.post("/v1/memories", files=files, headers={"origin": origin})
+        assert found.status_code == status
+    plain = client.post(path, content=b"{}", headers={"content-type": "text/plain"})
+    assert plain.status_code == 415
+
+
+def test_a_fault_of_ours_is_an_error_object_and_a_line_in_the_log(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("private")
+
+    monkeypatch.setattr(client.app.state.service.memories, "states", broken)  # type: ignore[attr-defined]
+    response = client.get("/v1/memories")
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "the server failed; its log says why."
+    assert response.headers["x-request-id"] in caplog.text
+    assert "ZeroDivisionError: private" in caplog.text
+
+
+def test_no_error_shows_a_folder(client: TestClient, runner: Runner) -> None:
+    body = {"model": "default", "prompt": [10**6], "max_tokens": 1}
+    message = client.post("/v1/completions", json=body).json()["error"]["message"]
+    assert Path(runner.loaded.model_id).name in message
+    assert "/" not in message
 
 
 # -- memories --------------------------------------------------------------------------------------
@@ -219,6 +265,8 @@ def test_a_file_becomes_a_memory_of_its_name(client: TestClient) -> None:
     assert response.json()["name"] == "rules.txt"
     assert client.post("/v1/memories", files={"file": ("b.txt", b"\xff\xfe")}).status_code == 400
     assert client.post("/v1/memories", files={"other": ("b.txt", b"x")}).status_code == 400
+    form = {"content-type": "multipart/form-data; boundary=x", "content-length": "abc"}
+    assert client.post("/v1/memories", content=b"x", headers=form).status_code == 400
 
 
 def test_a_text_that_cannot_be_read_says_why(client: TestClient) -> None:
@@ -291,7 +339,8 @@ def test_models_health_and_numbers(client: TestClient) -> None:
 
 def test_a_dead_worker_is_not_healthy(tmp_path: Path) -> None:
     own = Runner.load(save_tiny(tmp_path / "model"))  # a worker of its own
-    with TestClient(make_app(own, ServerConfig(name="x"), MemoryStore(tmp_path))) as client:
+    app = make_app(own, ServerConfig(name="x"), MemoryStore(tmp_path))
+    with TestClient(app, "http://localhost") as client:
         own.session._worker.close()
         assert client.get("/health").status_code == 503
 

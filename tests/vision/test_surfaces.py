@@ -30,7 +30,7 @@ URL = data_url(pixels(1))
 @pytest.fixture
 def client(runner: Runner, tmp_path: Path) -> Iterator[TestClient]:
     app = make_app(runner, ServerConfig(name="seeing"), MemoryStore(tmp_path / "memories"))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, "http://localhost") as client:
         yield client
 
 
@@ -70,10 +70,10 @@ def test_the_server_takes_pictures_as_data_urls(client: TestClient, runner: Runn
         ({"type": "image_url", "image_url": "http://x.org/a.png"}, "never fetched"),
         ({"type": "image_url", "image_url": {"url": "notes/a:b.png"}}, "never fetched"),
         ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "no picture"),
-        ({"type": "image_url"}, "it needs image_url"),
-        ({"type": "image", "image": "a.png"}, "send pictures as image_url"),
-        ({"type": "video", "video": "frames"}, "send pictures as image_url"),
-        ({"type": "input_audio", "input_audio": {}}, "a part of the type input_audio"),
+        ({"type": "image_url"}, "image_url is missing"),
+        ({"type": "image", "image": "a.png"}, "'image' is not supported, only 'text', 'image_url'"),
+        ({"type": "video", "video": "frames"}, "'video' is not supported"),
+        ({"type": "input_audio", "input_audio": {}}, "'input_audio' is not supported"),
     ],
 )
 def test_the_server_fetches_nothing_and_opens_no_file(
