@@ -17,6 +17,7 @@ from torch import Tensor
 
 from namm_llm.models.gguf import k_blocks
 from namm_llm.models.gguf.bits import halves, nibbles
+from namm_llm.models.packed.formats import FORMATS, Format, parse
 
 _CHUNK_WEIGHTS: Final = 1 << 22  # unpacked at a time: temporaries stay at some tens of megabytes
 _IQ4_LEVELS: Final = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -50,33 +51,6 @@ def _plain(name: str, dtype: torch.dtype) -> BlockFormat:
     )
 
 
-def _q4_0(blocks: Tensor) -> Tensor:
-    return halves(blocks, 0) * (nibbles(blocks[:, 2:]) - 8)
-
-
-def _q4_1(blocks: Tensor) -> Tensor:
-    return halves(blocks, 0) * nibbles(blocks[:, 4:]) + halves(blocks, 2)
-
-
-def _fifth_bits(words: Tensor) -> Tensor:
-    """[n, 4] bytes to [n, 32] numbers that are 0 or 16: bit j belongs to weight j."""
-    shifts = torch.arange(8, dtype=torch.uint8, device=words.device)
-    return ((words.unsqueeze(-1) >> shifts) & 1).flatten(1).to(torch.int8) << 4
-
-
-def _q5_0(blocks: Tensor) -> Tensor:
-    return halves(blocks, 0) * ((nibbles(blocks[:, 6:]) | _fifth_bits(blocks[:, 2:6])) - 16)
-
-
-def _q5_1(blocks: Tensor) -> Tensor:
-    whole = nibbles(blocks[:, 8:]) | _fifth_bits(blocks[:, 4:8])
-    return halves(blocks, 0) * whole + halves(blocks, 2)
-
-
-def _q8_0(blocks: Tensor) -> Tensor:
-    return halves(blocks, 0) * blocks[:, 2:].view(torch.int8)
-
-
 def _iq4_nl(blocks: Tensor) -> Tensor:
     levels = torch.tensor(_IQ4_LEVELS, dtype=torch.float32, device=blocks.device)
     return halves(blocks, 0) * levels[nibbles(blocks[:, 2:]).int()]
@@ -92,6 +66,16 @@ def _iq4_xs(blocks: Tensor) -> Tensor:
     return (scale.unsqueeze(-1) * picked).flatten(1)
 
 
+def _grouped(format: Format) -> BlockFormat:
+    return _make(
+        format.name,
+        format.block,
+        format.nbytes,
+        lambda blocks: parse(blocks, format).values(),
+        *format.scale_offsets,
+    )
+
+
 def _make(
     name: str, size: int, nbytes: int, unpack: Callable[[Tensor], Tensor], *scales: int
 ) -> BlockFormat:
@@ -101,19 +85,12 @@ def _make(
 BLOCK_FORMATS: Final[dict[int, BlockFormat]] = {
     0: _plain("F32", torch.float32),
     1: _plain("F16", torch.float16),
-    2: _make("Q4_0", 32, 18, _q4_0, 0),
-    3: _make("Q4_1", 32, 20, _q4_1, 0, 2),
-    6: _make("Q5_0", 32, 22, _q5_0, 0),
-    7: _make("Q5_1", 32, 24, _q5_1, 0, 2),
-    8: _make("Q8_0", 32, 34, _q8_0, 0),
     10: _make("Q2_K", 256, 84, k_blocks.q2_k, 80, 82),
     11: _make("Q3_K", 256, 110, k_blocks.q3_k, 108),
-    12: _make("Q4_K", 256, 144, k_blocks.q4_k, 0, 2),
-    13: _make("Q5_K", 256, 176, k_blocks.q5_k, 0, 2),
-    14: _make("Q6_K", 256, 210, k_blocks.q6_k, 208),
     20: _make("IQ4_NL", 32, 18, _iq4_nl, 0),
     23: _make("IQ4_XS", 256, 136, _iq4_xs, 0),
     30: _plain("BF16", torch.bfloat16),
+    **{format.ggml_type: _grouped(format) for format in FORMATS.values()},
 }
 """By ggml's number of the type."""
 

@@ -38,6 +38,11 @@ class Format:
         """Whether minima are stored; otherwise the middle code stands for zero."""
         return self.name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K")
 
+    @property
+    def scale_offsets(self) -> tuple[int, ...]:
+        """Bytes of a block before each of its float16 scales."""
+        return (208,) if self.name == "Q6_K" else (0, 2) if self.has_low else (0,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
@@ -124,7 +129,7 @@ def _legacy(blocks: Tensor, format: Format) -> Fields:
     low = _halves(blocks[..., 2:4]) if format.has_low else None
     codes = _nibbles(blocks[..., -16:], 16)
     if format.bits == 5:
-        shifts = torch.arange(8, dtype=torch.uint8)
+        shifts = torch.arange(8, dtype=torch.uint8, device=blocks.device)
         bits = (blocks[..., at : at + 4].unsqueeze(-1) >> shifts) & 1
         codes = codes | (bits.reshape(codes.shape) << 4)
     return Fields(format=format, codes=codes, scale=_halves(blocks[..., :2]), low=low)
@@ -144,7 +149,7 @@ def _q45_k(blocks: Tensor, format: Format) -> Fields:
     group_lows = torch.cat([second & 63, (rest >> 4) | ((second >> 6) << 4)], -1)
     codes = _nibbles(blocks[..., -128:], 32)
     if format.bits == 5:
-        shifts = torch.arange(8, dtype=torch.uint8).view(8, 1)
+        shifts = torch.arange(8, dtype=torch.uint8, device=blocks.device).view(8, 1)
         bits = (blocks[..., 16:48].unsqueeze(-2) >> shifts) & 1
         codes = codes | (bits.reshape(rows, -1) << 4)
     return Fields(
@@ -162,7 +167,7 @@ def _q6_k(blocks: Tensor, format: Format) -> Fields:
     rows, count = blocks.shape[:2]
     low = blocks[..., :128].reshape(rows, count, 2, 1, 64)
     low = torch.cat([low & 15, low >> 4], -2).view(rows, count, 2, 4, 32)
-    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).view(4, 1)
+    shifts = torch.arange(0, 8, 2, dtype=torch.uint8, device=blocks.device).view(4, 1)
     high = (blocks[..., 128:192].reshape(rows, count, 2, 1, 32) >> shifts) & 3
     group_scales = blocks[..., 192:208].reshape(rows, -1).view(torch.int8)
     return Fields(

@@ -34,8 +34,7 @@ def random_blocks(name: str, rows: int, columns: int, generator: torch.Generator
     format = FORMATS[name]
     shape = (rows, columns // format.block, format.nbytes)
     raw = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    places = (208,) if name == "Q6_K" else (0, 2) if format.has_low else (0,)
-    for at in places:
+    for at in format.scale_offsets:
         scale = torch.randn(*shape[:2], 1, generator=generator) / 100
         raw[..., at : at + 2] = scale.half().view(torch.uint8)
     return raw.view(rows, -1)
