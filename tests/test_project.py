@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -171,13 +171,13 @@ def test_tokens_leave_only_in_cache_update() -> None:
 # -- what can be taken away ------------------------------------------------------------------------
 
 
-def run_without(hidden: str, code: str) -> str:
-    """What a program prints that finds no module with this name."""
+def run_without(hidden: Sequence[str], code: str) -> str:
+    """What a program prints that finds no modules with these names."""
     hide = (
         "import sys\n"
         "class Hidden:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == {hidden!r} or name.startswith({hidden + '.'!r}):\n"
+        f"        if (name + '.').startswith({tuple(each + '.' for each in hidden)!r}):\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Hidden())\n"
     )
@@ -194,23 +194,26 @@ ANSWER = (
 )
 
 
-def test_the_product_works_without_the_lab() -> None:
+def test_the_product_works_without_the_lab_and_langchain() -> None:
     names = [name for name in modules() if "triton" not in name and not name.endswith("__main__")]
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)\n"
-    assert run_without("namm_lab", code + ANSWER).splitlines()[1:] == ["3"]
+    code += "try: import langchain_namm\nexcept ImportError as error: print(error)\n"
+    told, _, tokens = run_without(["namm_lab", "langchain_core"], code + ANSWER).splitlines()
+    assert told == "langchain_namm needs LangChain: pip install 'namm-llm[langchain]'"
+    assert tokens == "3"
 
 
 def test_cuda_graphs_can_be_deleted() -> None:
-    plain, tokens = run_without(GRAPH, ANSWER).splitlines()
-    assert plain == f"plain calls: this installation has no {GRAPH}"
-    assert tokens == "3"
     insisting = ANSWER.replace("device='cpu'", "device='cpu', cuda_graphs='eager'").replace(
         "runner = ", "try: runner = "
     )
     refused = insisting.partition("\nprint")[0] + "\nexcept Exception as error: print(error)\n"
-    assert run_without(GRAPH, refused) == (
+    plain, tokens, refusal = run_without([GRAPH], ANSWER + refused).splitlines()
+    assert plain == f"plain calls: this installation has no {GRAPH}"
+    assert tokens == "3"
+    assert refusal == (
         f"namm-tiny cannot be decoded with cuda_graphs='eager': this installation has no {GRAPH}; "
-        "leave cuda_graphs out.\n"
+        "leave cuda_graphs out."
     )
 
 

@@ -19,7 +19,7 @@ from tests.tiny import save_tiny
 
 EVICTING: dict[str, Any] = {"policy": "h2o", "budget": 0.25, "interval": 64}
 SETTINGS = pytest.mark.parametrize("settings", [{}, EVICTING], ids=["full", "h2o"])
-DOCUMENT = " ".join(f"The vault {n} holds {n * 7919 % 1000} coins and a fox." for n in range(348))
+DOCUMENT = " ".join(f"The vault {n} holds {n * 7919 % 1000} coins and a fox." for n in range(100))
 TURNS = 20
 
 
@@ -44,7 +44,7 @@ def test_twenty_turns_read_nothing_twice(
     forwarded = count_tokens(runner, monkeypatch)
     messages = [said("system", "Be brief."), said("user", DOCUMENT)]
     read = runner.read_ahead(messages).usage
-    assert read.input_tokens > 8000
+    assert read.input_tokens > 2000
     assert (read.cached_tokens, read.output_tokens) == (0, 0)
     own = len(
         runner.encode(

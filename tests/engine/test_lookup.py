@@ -21,7 +21,7 @@ from namm_llm.runner import Runner
 POLICIES = ["streaming_llm", "h2o", "tova", "snapkv", "knorm", "keydiff", "replay", "namm"]
 EVICTING = {"policy": "replay", "budget": 0.5, "interval": 32}
 # a random model soon repeats itself, which is what is guessed
-LONG = {"max_tokens": 150}
+LONG = {"max_tokens": 100}
 OFF, ON = {"prompt_lookup": 0}, {"prompt_lookup": 8}
 
 
@@ -115,7 +115,7 @@ def test_a_stop_string_inside_a_guess_ends_the_answer(
         assert guessed[1] == "stop"
 
 
-@pytest.mark.parametrize("count", range(1, 24, 4))
+@pytest.mark.parametrize("count", range(1, 24, 6))
 def test_an_answer_cut_anywhere_is_the_beginning_of_the_whole(
     make_runner: Callable[..., Runner], long_text: str, count: int
 ) -> None:
@@ -172,9 +172,9 @@ def test_pieces_of_a_stream_are_single_tokens_that_end_within_a_guess(
     expected = list(runner.stream(long_text, **LONG, **OFF))
     assert list(runner.stream(long_text, **LONG, **ON)) == expected
     cancel = threading.Event()
-    stream = runner.stream(long_text, **LONG, **ON, cancel=cancel)
+    stream = runner.stream(long_text, max_tokens=400, **ON, cancel=cancel)
     for count, _ in enumerate(stream):
-        if count == 80:
+        if count == 20:
             cancel.set()
     result = stream.result
     assert result.finish_reason == "cancelled"
@@ -205,13 +205,12 @@ def write(runner: Runner, ids: list[int], count: int, lookup: int) -> Answer:
 
 
 @pytest.mark.parametrize("policy", ["h2o", "replay", "namm"])
-@pytest.mark.parametrize("count", [64, 150])
 def test_the_same_tokens_stay(
-    make_runner: Callable[..., Runner], long_text: str, policy: str, count: int
+    make_runner: Callable[..., Runner], long_text: str, policy: str
 ) -> None:
     runner = make_runner(**evicting(policy))
     ids = [0, *runner.encode(long_text)]
-    answers = [write(runner, ids, count, lookup) for lookup in (0, 8)]
+    answers = [write(runner, ids, 100, lookup) for lookup in (0, 8)]
     assert answers[1].output == answers[0].output
     (old, numbers), (new, same) = (answer.cache.state() for answer in answers)  # type: ignore[union-attr]
     assert same == numbers

@@ -44,22 +44,22 @@ def texts() -> list[str]:
 def test_prompts_of_any_lengths_are_answered_together_as_alone(runner: Runner) -> None:
     prompts = texts()
     assert len(runner.encode(prompts[0])) < WINDOW < len(runner.encode(prompts[1]))
-    alone = [runner.generate(prompt, max_tokens=50).text for prompt in prompts]
+    alone = [runner.generate(prompt, max_tokens=35).text for prompt in prompts]
     assert len(set(alone)) == 3
-    found = runner.generate_batch(prompts, max_tokens=50)
+    found = runner.generate_batch(prompts, max_tokens=35)
     assert [answer.text for answer in found] == alone
 
 
 def test_each_document_is_asked_as_alone(runner: Runner) -> None:
     documents = [runner.read(text) for text in texts()]
     question = "Who signs travel requests?"
-    alone = [document.ask(question, max_tokens=50).text for document in documents]
-    found = runner.ask_each(documents, question, max_tokens=50)
+    alone = [document.ask(question, max_tokens=35).text for document in documents]
+    found = runner.ask_each(documents, question, max_tokens=35)
     assert [answer.text for answer in found] == alone
-    several = documents[1].ask_many([question, "fox?"], max_tokens=50)
+    several = documents[1].ask_many([question, "fox?"], max_tokens=35)
     assert [answer.text for answer in several] == [
         alone[1],
-        documents[1].ask("fox?", max_tokens=50).text,
+        documents[1].ask("fox?", max_tokens=35).text,
     ]
 
 

@@ -69,7 +69,7 @@ def test_the_same_answers_across_updates(
     fixed, plain = pair(**settings)
     assert fixed.decoding in ("fixed shapes", "CUDA graphs")
     assert plain.decoding == "plain calls: cuda_graphs=False"
-    for count in (1, 6, 16, 40):
+    for count in (1, 6, 34):
         prompt = long_text[: 400 + 7 * count]
         same(
             fixed.generate(prompt, max_tokens=count, **sampling),

@@ -7,8 +7,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -544,13 +542,3 @@ def test_an_answer_of_a_tool_may_be_a_list_of_parts(chat: ChatNamm) -> None:
     )
     assert "I look.\n" in text
     assert '{"a": 1, "b": 2}' in text
-
-
-def test_without_langchain_the_command_is_named_and_the_core_works() -> None:
-    code = (
-        "import sys; sys.modules['langchain_core'] = None; import namm_llm.runner\n"
-        "try: import langchain_namm\n"
-        "except ImportError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "langchain_namm needs LangChain: pip install 'namm-llm[langchain]'\n"

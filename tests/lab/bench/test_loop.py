@@ -106,14 +106,6 @@ def test_a_batch_on_quantised_weights(least):
     assert reference["full_nbytes"] == 2 * 2 * 2 * 2 * 16 * 4 * 150
 
 
-def test_memory_is_measured_in_another_process(tiny_folder):
-    plan = Benchmark(model=str(tiny_folder), tasks=("memory",), peers=(), **SHORT)
-    (row,) = run_benchmark(plan)
-    assert set(row) >= CONTRACT
-    assert row["peak_nbytes"] >= row["before_nbytes"] > 10**8
-    assert row["model"] == str(tiny_folder)
-
-
 def test_rows_become_a_picture(plan, tmp_path):
     rows = run_benchmark(plan)
     draw_rows(rows, tmp_path / "rows.png")

@@ -5,6 +5,7 @@ not.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from namm_lab.reports import gguf
 from namm_lab.rows import RowFile, read_rows
 from namm_llm import UsageError
 from namm_llm.cli.main import main
+from tests.lab.bench.test_rows import CONTRACT
 from tests.models.gguf.files import VOCABULARY, FileWriter, tiny_model
 
 SMALL = (
@@ -42,11 +44,16 @@ def call(*arguments: str) -> Result:
 
 def test_all_sides_in_one_run(file, tmp_path):
     rows_file, plot = tmp_path / "rows.jsonl", tmp_path / "plot.png"
-    arguments = ("--model", str(file), "--peers", "llama.cpp,transformers", *SMALL)
+    arguments = ("--model", str(file), "--peers", "llama.cpp,openvino,transformers", *SMALL)
     arguments += ("--peer-python", f"llama.cpp={sys.executable}", "--json", str(rows_file))
+    arguments += ("--peer-python", "openvino=nowhere/python")
     done = call(*arguments, "--tasks", "prefill,decode", "--plot", str(plot))
     assert done.exit_code == 0, done.output
-    (line,) = [line for line in done.stderr.splitlines() if "left out" in line]
+    line, absent = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert absent == (
+        "openvino is left out: there is no nowhere/python (make bench-peers installs it, "
+        "--peer-python openvino=PYTHON says where it is)."
+    )
     assert "llama.cpp is left out" in line
     assert "No module named 'llama_cpp'" in line
     assert "make bench-peers" in line
@@ -74,43 +81,9 @@ def _reported(rows, folder):
     assert "| transformers |" in gguf.summary(rows)
 
 
-def test_peak_memory_is_of_the_whole_process(file):
-    plan = Benchmark(
-        model=str(file),
-        tasks=("memory",),
-        policies=("full",),
-        peers=("transformers",),
-        texts=("documentation",),
-        lengths=(100,),
-    )
-    with opened_peers(plan, {}, print) as peers:
-        ours, theirs = run_benchmark(plan, others=peers)
-    assert ours["process_nbytes"] >= ours["peak_nbytes"] > 10**7
-    assert theirs["process_nbytes"] == theirs["peak_nbytes"] > 10**7
-
-
-def test_what_is_in_the_file_is_not_measured_again(file, tmp_path):
-    path = tmp_path / "rows.jsonl"
-    plan = Benchmark(
-        model=str(file),
-        tasks=("prefill", "decode"),
-        peers=("transformers",),
-        texts=("code",),
-        lengths=(100,),
-        runs=1,
-        decoded=2,
-    )
-    notes: list[str] = []
-    found = []
-    for _ in range(2):
-        with opened_peers(plan, {}, notes.append) as peers:
-            found.append(run_benchmark(plan, file=RowFile(path, KEY), others=peers))
-    assert found[0] == found[1]
-    assert notes == []
-
-
-def test_a_peer_reads_and_answers_what_ours_does(file):
-    plan = Benchmark(
+@pytest.fixture(scope="module")
+def plan(file):
+    return Benchmark(
         model=str(file),
         tasks=("needles",),
         needles=2,
@@ -118,9 +91,39 @@ def test_a_peer_reads_and_answers_what_ours_does(file):
         lengths=(300,),
         policies=("full",),
         peers=("transformers",),
+        runs=1,
         decoded=2,
         dtype="float32",
     )
+
+
+@pytest.fixture(scope="module")
+def theirs(plan):
+    """The peer of the plan; its process takes seconds to start."""
+    with opened_peers(plan, {}, pytest.fail) as (peer,):
+        yield peer
+
+
+def test_peak_memory_is_of_the_whole_process(plan, theirs):
+    one = replace(plan, tasks=("memory",), texts=("documentation",))
+    ours, peers = run_benchmark(one, others=[theirs])
+    assert set(ours) >= CONTRACT
+    assert ours["model"] == "tiny.gguf"
+    assert ours["process_nbytes"] >= ours["peak_nbytes"] >= ours["before_nbytes"] > 10**8
+    assert peers["process_nbytes"] == peers["peak_nbytes"] > 10**7
+
+
+def test_what_is_in_the_file_is_not_measured_again(plan, theirs, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    one = replace(plan, tasks=("prefill", "decode"), texts=("code",))
+    notes: list[str] = []
+    first = run_benchmark(one, file=RowFile(path, KEY), others=[theirs])
+    again = run_benchmark(one, file=RowFile(path, KEY), others=[theirs], on_note=notes.append)
+    assert again == first
+    assert notes == []
+
+
+def test_a_peer_reads_and_answers_what_ours_does(plan, theirs):
     model, (cell, _) = load(plan, None), plan.cells()
     (asked, _) = draw_needles(model, cell, 2)
     text = model.loaded.backend.decode(asked.ids)
@@ -128,9 +131,8 @@ def test_a_peer_reads_and_answers_what_ours_does(file):
     assert 250 <= len(asked.ids) <= 300
     (ours,) = plan.contenders()
     ids = torch.tensor([asked.ids])
-    with opened_peers(plan, {}, print) as (theirs,):
-        assert theirs.answer(model.model, ids, 6)[0] == ours.answer(model.model, ids, 6)[0]
-        rows = run_benchmark(plan, others=[theirs])
+    assert theirs.answer(model.model, ids, 6)[0] == ours.answer(model.model, ids, 6)[0]
+    rows = run_benchmark(plan, others=[theirs])
     assert [row["text"] for row in rows] == ["documentation", "documentation", "code", "code"]
     assert all(len(row["answers"]) == row["samples"] == 2 for row in rows)
 
@@ -158,7 +160,10 @@ def test_answers_are_counted_where_the_full_cache_answers():
         (("--model", "FILE", "--peers", "openvino", "--batches", "2"), "one prompt at a time"),
         (("--model", "FILE", "--peer-python", "openvino"), "takes PEER=PYTHON"),
         (("--model", "FILE", "--peer-python", "vllm=x"), "none of the peers"),
-        (("--model", "FILE", "--texts", "code", "--lengths", "900"), "512 positions"),
+        (
+            ("--model", "FILE", "--texts", "code", "--lengths", "900", "--tasks", "prefill"),
+            "512 positions",
+        ),
     ],
 )
 def test_wrong_use_is_one_line(file, arguments, message):
@@ -166,17 +171,6 @@ def test_wrong_use_is_one_line(file, arguments, message):
     assert done.exit_code == 2 or "positions" in message
     assert message in done.stderr
     assert done.stdout == ""
-
-
-def test_a_python_that_is_not_there_leaves_the_others(file):
-    plan = Benchmark(model=str(file), peers=("openvino", "transformers"), decoded=2, lengths=(50,))
-    notes: list[str] = []
-    with opened_peers(plan, {"openvino": "nowhere/python"}, notes.append) as peers:
-        assert [peer.name for peer in peers] == ["transformers"]
-    assert notes == [
-        "openvino is left out: there is no nowhere/python (make bench-peers installs it, "
-        "--peer-python openvino=PYTHON says where it is)."
-    ]
 
 
 def test_a_text_that_is_too_short(file, tmp_path):
