@@ -123,6 +123,10 @@ def test_exported_names_exist() -> None:
     for name in namm_llm.__all__:
         assert getattr(namm_llm, name) is not None
     assert dir(namm_llm) == sorted(namm_llm.__all__)
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+    assert {node.names[0].name: node.module for node in imports} == namm_llm._HOME
     with pytest.raises(AttributeError, match="has no attribute 'Llama'"):
         _ = namm_llm.Llama
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from time import perf_counter
-from types import TracebackType
 
 from namm_llm.engine.results import FinishReason, Piece
 from namm_llm.errors import UsageError
@@ -67,12 +66,7 @@ class SummaryStream:
     def __enter__(self) -> SummaryStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _watched(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
