@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from namm_lab.reports import ablations, curves, forgotten, gpu, labelled, quality, reopen, report
+from namm_lab.reports.asked import asked
 from namm_lab.reports.beyond import beyond
+from namm_lab.reports.joined import joined
 from namm_lab.reports.peers.command import peers
 from namm_lab.reports.prompts import prompts
 from namm_lab.reports.results import add_rows, results_file
@@ -23,7 +25,9 @@ def main() -> None:
     """Measurements; each takes minutes and wants a machine that does nothing else."""
 
 
+main.add_command(asked)
 main.add_command(beyond)
+main.add_command(joined)
 main.add_command(speed)
 main.add_command(peers)
 main.add_command(prompts)

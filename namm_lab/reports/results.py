@@ -22,6 +22,8 @@ KEYS = {
     "curves": ("curve", "step", "fingerprint", *_CURVE),
     "forgotten": ("model", "text", "part", "policy", "budget_scope", "budget"),
     "beyond": ("model", "text", "policy", "budget", "protect_recent", "length", "last"),
+    "asked": ("model", "policy", "budget", "length", "questions", "document"),
+    "joined": ("model", "length", "count", "questions", "split", "budget", "group", "way"),
     "reopen": ("measure", "model", "policy", "tokens"),
     "gpu": ("measure", "policy", "budget", "tokens", "device"),
     "speed": MEASUREMENT,
