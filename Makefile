@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check test-slow test-real test-gpu bench bench-gpu bench-peers bench-kvpress film maze format clean
+.PHONY: help demo docs test check test-slow test-real test-serve test-gpu bench bench-gpu bench-peers bench-kvpress film maze format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ test-slow: $(READY)  ## the tests that take minutes
 test-real: $(READY)  ## the tests on real models, which are pulled first: SmolLM2 (93 MB), Qwen2.5-Coder 0.5B (478 MB), Gemma 3 (238 MB)
 	for model in smollm2-135m qwen2.5-coder-0.5b gemma3-270m; do $(BIN)/namm-llm models pull $$model >/dev/null || exit 1; done
 	$(BIN)/python -m pytest -m real --durations 15
+
+test-serve: $(READY)  ## the page in Chromium, against `namm-llm serve` (SmolLM2, 93 MB)
+	$(BIN)/namm-llm models pull smollm2-135m >/dev/null
+	NAMM_LLM_SERVED=$$($(BIN)/namm-llm models path smollm2-135m) $(BIN)/python -m pytest -m serve tests/serve
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu and not slow"

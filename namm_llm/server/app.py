@@ -41,7 +41,7 @@ async def page(http: HttpRequest) -> Response:
     return HTMLResponse(text, headers={"content-security-policy": _POLICY})
 
 
-_POLICY = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 ROUTES = [
     Route("/", page, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
