@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from namm_lab.cli.values import print_table
@@ -30,6 +29,7 @@ def run_fidelity(
     from namm_lab.evaluate.risk import check_shares
     from namm_lab.rows import RowFile
     from namm_llm.inspect.figure import check_figure
+    from namm_llm.models.own_namm import own_namm
 
     if recommend is not None:
         check_shares(recommend, confidence)
@@ -37,7 +37,8 @@ def run_fidelity(
         check_figure(plot)
     file = RowFile(json_file, KEY) if json_file is not None else None
     runner = given.load()
-    settings = [each for each in plan.settings(own_namm(runner)) if each.config.policy.evicts]
+    own = own_namm(runner.model_id)
+    settings = [each for each in plan.settings(own) if each.config.policy.evicts]
     with ProgressBar("Measuring", "rows") as bar:
 
         def on_row(row: Row, done: int, total: int) -> None:
@@ -59,14 +60,6 @@ def run_fidelity(
         draw_fidelity(summaries, runner.model_id, plot)
     if recommend is not None:
         _recommend(runner, settings, cells, recommend, confidence)
-
-
-def own_namm(runner: Runner) -> Path | None:
-    """The NAMM beside the model's weights, if there is one."""
-    from namm_llm.models.locate import NAMM_FILE
-
-    folder = runner.loaded.folder
-    return folder / NAMM_FILE if folder is not None and (folder / NAMM_FILE).is_file() else None
 
 
 def settings_order(row: Row, rows: list[Row]) -> int:

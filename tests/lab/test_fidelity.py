@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from namm_lab.evaluate import Evaluation
 from namm_lab.evaluate.fidelity import KEY, measure_fidelity, split_documents, summary
 from namm_lab.rows import RowFile
-from namm_llm import BudgetError, Runner, UsageError
+from namm_llm import BudgetError, Namm, Runner, UsageError
 from namm_llm.cli.main import main
 from namm_llm.models.budgets import keep_budget
 
@@ -85,6 +85,19 @@ def test_the_command_measures_recommends_and_keeps(tiny_folder, folder, tmp_path
     assert "streaming_llm, head: budget 1.0 keeps fidelity 0.5 at 95% confidence" in many.output
     (kept,) = json.loads((home / "budgets.json").read_text()).values()
     assert kept == {"budget": "1.0", "said": "auto: fidelity 0.5 at 95% confidence"}
+
+
+def test_a_namm_that_ships_for_the_model_is_measured_too(
+    tiny_folder, folder, tmp_path, home, monkeypatch
+):
+    """As that of SmolLM2, which does not lie beside the weights."""
+    Namm.zeros().save(shipped := tmp_path / "shipped.safetensors")
+    monkeypatch.setattr("namm_llm.models.own_namm.own_namm", lambda name: shipped)
+    options = ["--lengths", "60", "--samples", "1", "--interval", "32", "--budgets", "0.5"]
+    command = ["eval", "--model", str(tiny_folder), "--texts", str(folder), *options]
+    done = CliRunner().invoke(main, [*command, "--policies", "namm"])
+    assert done.exit_code == 0, done.output
+    assert "namm" in done.stdout
 
 
 def test_auto_is_the_kept_budget_and_is_said(runner, tiny_folder):
