@@ -215,9 +215,7 @@ def curves_command(**settings: object) -> None:
 )
 @click.option("--folder", help="Of texts, instead of Python's own.")
 def forgotten_command(**settings: object) -> None:
-    """Share of the tokens kept, by kind and by layer; the model's own policy is added. Of a deep
-    model the layers have a table of their own.
-    """
+    """Share of the tokens kept, by kind and by layer; the model's own policy is added."""
     found = forgotten.compare(**settings)  # type: ignore[arg-type]
     beside = forgotten.side_by_side(found)
     _print(beside, list(beside[0]))
