@@ -32,7 +32,7 @@ test-real: $(READY)  ## the tests on real models, which are pulled first: SmolLM
 	for model in smollm2-135m qwen2.5-coder-0.5b gemma3-270m; do $(BIN)/namm-llm models pull $$model >/dev/null || exit 1; done
 	$(BIN)/python -m pytest -m real --durations 15
 
-test-serve: $(READY)  ## the page in Chromium, against `namm-llm serve` (SmolLM2, 93 MB)
+test-serve: $(READY) .venv-clients/.ready  ## the clients that people have, and the page in Chromium, against `namm-llm serve` (SmolLM2, 93 MB)
 	$(BIN)/namm-llm models pull smollm2-135m >/dev/null
 	NAMM_LLM_SERVED=$$($(BIN)/namm-llm models path smollm2-135m) $(BIN)/python -m pytest -m serve tests/serve
 
@@ -69,6 +69,11 @@ bench-kvpress: $(READY) .venv-peers/.ready  ## the same beside kvpress, which ha
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement namm_lab/reports/peers/requirements.txt
 	@touch $@
 
+.venv-clients/.ready: tests/serve/requirements.txt
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/serve/requirements.txt
+	@touch $@
+
 film: $(READY)  ## train a tiny LLaVA on films of digits (five minutes), then compare policies by its answers
 	$(BIN)/python -m namm_lab.film --out llava-tiny
 
@@ -84,7 +89,7 @@ format: $(READY)  ## sort imports and format the code
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, builds and caches
-	rm -rf .venv .venv-peers .venv-llama.cpp .venv-openvino site build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers .venv-clients .venv-llama.cpp .venv-openvino site build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: a CPU build that the index offers for the pinned version is then kept.

@@ -183,6 +183,7 @@ class MessageItem(_Item):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: str | InputParts
+    phase: str | None = None
 
 
 class CallItem(_Item):

@@ -90,7 +90,7 @@ def test_a_tool_is_called_and_its_answer_read(client: TestClient) -> None:
     assert call["type"] == "function_call"
     assert json.loads(call["arguments"])["who"] in ("a", "b")
     output = {"type": "function_call_output", "call_id": call["call_id"], "output": "rang"}
-    given = [{"type": "message", **MESSAGES[0]}, call, output]
+    given = [{"type": "message", "phase": "commentary", **MESSAGES[0]}, call, output]
     found = respond(client, input=given, tools=[tool], tool_choice="none")
     assert found["output"][0]["type"] == "message"
     kinds = [each["type"] for each in streamed(client, **asked)]

@@ -186,7 +186,8 @@ def test_a_fault_of_ours_is_an_error_object_and_a_line_in_the_log(
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("private")
 
-    monkeypatch.setattr(client.app.state.service.memories, "states", broken)  # type: ignore[attr-defined]
+    service = client.app.state.service  # type: ignore[attr-defined]
+    monkeypatch.setattr(service.memories, "states", broken)
     response = client.get("/v1/memories")
     assert response.status_code == 500
     assert response.json()["error"]["message"] == "the server failed; its log says why."
