@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check test-slow test-real test-serve test-gpu bench bench-gpu bench-peers bench-kvpress film maze format clean
+.PHONY: help demo docs test check test-slow test-real test-serve test-gpu test-ray bench bench-gpu bench-peers bench-kvpress film maze format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test-serve: $(READY) .venv-clients/.ready  ## the clients that people have, and 
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu and not slow"
+
+test-ray: $(READY)  ## two replicas on Ray Serve, one of them killed (installs Ray)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]' --constraint constraints.txt
+	$(BIN)/python -m pytest -m ray --durations 5
 
 bench-gpu: $(READY)  ## on a GPU: kernels against their definitions, then speed and memory of an 8B in nf4
 	$(BIN)/python -m pytest -m "gpu and not slow" tests/attention/triton

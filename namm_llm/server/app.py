@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -16,12 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from namm_llm.documents import MemoryStore
 from namm_llm.errors import NammError
 from namm_llm.runner import Runner
-from namm_llm.server.access import Access
+from namm_llm.server.access import Access, Observe
 from namm_llm.server.chat import chat_completions
 from namm_llm.server.completions import completions
 from namm_llm.server.config import ServerConfig
@@ -66,38 +66,37 @@ def make_app(runner: Runner, config: ServerConfig, store: MemoryStore | None = N
     memories = Memories(runner, store or MemoryStore(), config.max_open_nbytes)
     service = Service(runner, config, memories)
     service.metrics.know(frozenset(route.path for route in ROUTES))
-    middleware = [
-        Middleware(Access, config=config, observe=service.metrics.request),
-        *([_cors(config)] if config.cors else []),
-    ]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         service.close()
 
-    handlers: Any = {ApiError: _refuse, NammError: _refuse, HTTPException: _refuse_http}
-    handlers[ClientDisconnect] = _left
-    app = Starlette(
-        routes=ROUTES, middleware=middleware, exception_handlers=handlers, lifespan=lifespan
-    )
-    app.state.service = service
+    app = assemble(ROUTES, config, service.metrics.request, lifespan)
+    app.state.service, app.state.told = service, memories.told
     app.state.conversations = Conversations(config.max_responses, config.max_responses_nbytes)
     app.state.created = int(time.time())
     return app
 
 
-def _cors(config: ServerConfig) -> Middleware:
-    return Middleware(
-        CORSMiddleware,
-        allow_origins=list(config.cors),
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["authorization", "content-type"],
-    )
+def assemble(
+    routes: Sequence[BaseRoute], config: ServerConfig, observe: Observe, lifespan: Any = None
+) -> Starlette:
+    """Routes behind the check of keys, errors as OpenAI has them. observe: of `Access`."""
+    middleware = [Middleware(Access, config=config, observe=observe)]
+    if config.cors:
+        pages: Any = {"allow_origins": config.cors, "allow_methods": ["GET", "POST", "DELETE"]}
+        pages["allow_headers"] = ["authorization", "content-type"]
+        middleware.append(Middleware(CORSMiddleware, **pages))
+    handlers: Any = {ApiError: _refuse, NammError: _refuse, HTTPException: _refuse_http}
+    handlers[ClientDisconnect] = _left
+    app = Starlette(False, routes, middleware, handlers, lifespan=lifespan)
+    app.state.told = str
+    return app
 
 
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
-    return of_error(error, http.app.state.service.memories.told).response()
+    return of_error(error, http.app.state.told).response()
 
 
 async def _refuse_http(http: HttpRequest, error: Exception) -> Response:

@@ -20,7 +20,7 @@ from namm_llm.server.config import ServerConfig
 
 
 def config_of(
-    model: str, host: str, *, name: str | None, max_open: str, **fields: Any
+    model: str, host: str, *, name: str | None = None, max_open: str = "1GB", **fields: Any
 ) -> ServerConfig:
     """The limits of a server that listens at `host`. UsageError for one that other machines can
     ask without a key.

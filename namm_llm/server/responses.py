@@ -38,19 +38,16 @@ class Conversations:
         self._nbytes = nbytes
         self._kept: OrderedDict[tuple[str, str], str] = OrderedDict()  # JSON, in ASCII
 
-    def keep(self, owner: str, id: str, messages: list[Item]) -> None:
+    async def keep(self, owner: str, id: str, messages: list[Item]) -> None:
         """Keep a conversation; the oldest are forgotten if there are too many, or too large."""
         self._kept[owner, id] = json.dumps(messages)
         while len(self._kept) > self._most or sum(map(len, self._kept.values())) > self._nbytes:
             self._kept.popitem(last=False)
 
-    def of(self, owner: str, id: str) -> list[Item]:
-        """The messages up to a response. ApiError if it is not kept."""
-        if (owner, id) not in self._kept:
-            message = f"there is no response {id!r}; at most the newest {self._most} are kept."
-            raise ApiError(404, message, code="not_found", param="previous_response_id")
-        messages: list[Item] = json.loads(self._kept[owner, id])
-        return messages
+    async def find(self, owner: str, id: str) -> list[Item] | None:
+        """The messages up to a response, or None if it is not kept."""
+        found: list[Item] | None = json.loads(self._kept.get((owner, id), "null"))
+        return found
 
 
 async def responses(http: HttpRequest) -> Response:
@@ -60,11 +57,8 @@ async def responses(http: HttpRequest) -> Response:
     service.check_model(body.model)
     tools = [chat_tool(tool.given()) for tool in body.tools or ()]
     choice = choice_of(body.tool_choice)
-    before = list[Item]()
-    if body.previous_response_id is not None:
-        before = http.app.state.conversations.of(http.state.owner, body.previous_response_id)
     given = body.input if isinstance(body.input, str) else [each.given() for each in body.input]
-    messages = [*before, *messages_of(given)]
+    messages = [*await _before(http, body.previous_response_id), *messages_of(given)]
     params = body.params(service.config.sampling, service.positions)
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     with ExitStack() as held:
@@ -74,14 +68,26 @@ async def responses(http: HttpRequest) -> Response:
         )
         work = _Response(service, body, params, [] if choice == "none" else tools)
 
-        def keep(output: Sequence[Item]) -> None:
+        async def keep(output: Sequence[Item]) -> None:
             if body.store is not False:
                 kept = [*messages, *messages_of(list(output))]
-                http.app.state.conversations.keep(http.state.owner, work.id, kept)
+                await http.app.state.conversations.keep(http.state.owner, work.id, kept)
 
         if body.stream:
             return EventStream(service, work.stream(request, keep), held.pop_all())
         return JSONResponse(await unless_it_leaves(http, work.whole(request, keep)))
+
+
+async def _before(http: HttpRequest, id: str | None) -> list[Item]:
+    """The messages that a request goes on from. ApiError if they are not kept."""
+    if id is None:
+        return []
+    found: list[Item] | None = await http.app.state.conversations.find(http.state.owner, id)
+    if found is None:
+        most = http.app.state.service.config.max_responses
+        message = f"there is no response {id!r}; at most the newest {most} are kept."
+        raise ApiError(404, message, code="not_found", param="previous_response_id")
+    return found
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class _Response:
                         for event in call_events(item, len(output)):
                             yield event
                         output.append(item)
-                    keep(output)
+                    await keep(output)
                     cut = part.generation.finish_reason == "length"
                     state = "incomplete" if cut else "completed"
                     response = self._response(state, output, part)
