@@ -15,9 +15,7 @@ from namm_lab.rows import Row, machine
 from namm_lab.tasks.hidden import Hidden
 from namm_lab.tasks.registry import draw_samples
 from namm_lab.tasks.sample import Sample
-from namm_llm import Runner
-from namm_llm.document import Document
-from namm_llm.documents.blocks import BETWEEN
+from namm_llm import Document, Runner
 
 
 @click.command("joined")
@@ -97,7 +95,7 @@ def measure(
     parts = [own.read(text) for text in texts]
     for temperature in temperatures:
         start = perf_counter()
-        document = own.combine(parts, BETWEEN)
+        document = own.combine(parts, "\n\n")  # as `read` joins them
         seconds = perf_counter() - start
         yield asked(sharpened(document, temperature), samples, seconds)
 
