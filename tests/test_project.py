@@ -293,7 +293,7 @@ def lines_of(path: Path) -> list[str]:
 def test_the_product_stays_small() -> None:
     server = {name: path for name, path in modules().items() if ".server" in name}
     assert (
-        sum(map(code_lines, modules().values())) - sum(map(code_lines, server.values())) <= 18_100
+        sum(map(code_lines, modules().values())) - sum(map(code_lines, server.values())) <= 18_200
     )
     assert sum(map(code_lines, server.values())) <= 1_950
 
