@@ -68,15 +68,10 @@ class Document:
     # -- asking ------------------------------------------------------------------------------------
 
     def ask(
-        self,
-        question: Question,
-        params: SamplingParams | None = None,
-        *,
-        cancel: CancelFlag | None = None,
-        **options: Any,
+        self, question: Question, params: SamplingParams | None = None, **options: Any
     ) -> Generation:
         """The whole answer to a question, a text or chat messages; options as of `stream`."""
-        return self.session.answer([self.request(question, params, **options)], cancel)[0]
+        return self.ask_many([question], params, **options)[0]
 
     def stream(
         self,

@@ -31,6 +31,7 @@ from namm_llm.models.own_namm import cache_config_of
 from namm_llm.models.prompt import Prompt, Question
 from namm_llm.models.tools import Tool, ToolChoice
 from namm_llm.policies.base import EvictionPolicy
+from namm_llm.saving import SaveTo, read_document
 
 
 class Runner:
@@ -204,22 +205,23 @@ class Runner:
         conversation.recall(self.session, memory)
 
     # -- documents ---------------------------------------------------------------------------------
-    def read(self, text: Text, *, on_progress: OnProgress | None = None) -> Document:
+    def read(
+        self, text: Text, *, save: SaveTo = None, on_progress: OnProgress | None = None
+    ) -> Document:
         """Read a document once, evicting on the way; the memory that comes back can be asked,
         extended, saved and opened again.
 
         text: a document, a list of them (read with an empty line between), or a stream of pieces
-        such as an open text file, which is never there as a whole: it is read in blocks that end
-        where tokenizers begin anew (behind a newline, before a space), and gives the memory of the
-        whole text. Or pictures: a `Path` to one or to a folder of frames, an array, a PIL image, or
-        a list of these and texts. on_progress: called with the tokens read, and those that came.
+        such as an open text file, which is read in blocks and never there as a whole. Or pictures:
+        a `Path` to one or to a folder of frames, an array, a PIL image, or a list of these and
+        texts. save: a file for the memory, written every `save_every` tokens and at the end; if it
+        holds the beginning of this text, reading goes on behind it. on_progress: called with the
+        tokens read, and those that came.
 
-        Raises DocumentError for what is no text, ContextError for more tokens than trained
-        positions, ModelError if the device runs out of memory.
+        Raises DocumentError for what is no text and not what `save` begins with, ContextError for
+        more tokens than trained positions, ModelError if the device runs out of memory.
         """
-        blocks = TextBlocks(text)
-        cache, ids = self.session.read(None, blocks, on_progress)
-        return Document(self.session, cache, blocks.sha256, ids=ids)
+        return read_document(self.session, text, save, on_progress)
 
     def combine(self, documents: Sequence[Document], separators: Sequence[str] = "") -> Document:
         """Documents that were read separately as one, without reading them; see `combined`."""

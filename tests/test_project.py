@@ -30,7 +30,7 @@ LEFT_OUT = {"__pycache__", "build", "dist", "site"}
 # each part imports only those before it
 ORDER = (
     "errors version io pages tokens native attention namm policies config cache models documents "
-    "engine document conversation runner summaries inspect server cli"
+    "engine document saving conversation runner summaries inspect server cli"
 ).split()
 GRAPH = "namm_llm.engine.graph"
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import os
 import select
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from namm_llm.cli.options import Settings
 from namm_llm.cli.output import tell
 from namm_llm.errors import DocumentError
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from namm_llm.document import Document
     from namm_llm.documents import FileText
 
 MEMORY_SUFFIX = ".namm"
+STREAM_BYTES = 1 << 17
 PATIENCE_SECONDS = 2.0
 
 
@@ -89,6 +95,23 @@ def document_file(file: str) -> FileText:
     for warning in found.warnings:
         tell(f"Warning: {warning}")
     return found
+
+
+def standard_input() -> FileText | Iterator[str]:
+    """A document, or the pieces of one that is too long to wait for its end: behind the lines that
+    come first, bytes that are no text become U+FFFD.
+    """
+    from namm_llm.documents import text_of
+
+    source, name = cast("BufferedReader", sys.stdin.buffer), "standard input"
+    first = source.read(STREAM_BYTES)
+    if len(first) < STREAM_BYTES or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return text_of(first + source.read(), name)
+    text_of(first[: first.rfind(b"\n") + 1] or first, name)
+    data = itertools.chain([first], iter(lambda: source.read1(STREAM_BYTES), b""))
+    return (
+        text.replace("\0", "\ufffd") for text in codecs.iterdecode(data, "utf-8-sig", "replace")
+    )
 
 
 def piped_text() -> str:

@@ -82,25 +82,7 @@ def inspect(
     if versus is not None:
         check_versus(versus)
     found = inspected(files, versus, memory, settings)
-    from namm_llm.inspect import FilmInspection
-
-    if isinstance(found, FilmInspection):
-        show_film(found, output, png, as_json=as_json)
-        return
-    if output is not None:
-        from namm_llm.inspect import write_page
-
-        write_page(found, output)
-        tell(f"Wrote {output}")
-    if png is not None:
-        draw(found, png)
-    if as_json:
-        from namm_llm.inspect import rows_of
-
-        for row in rows_of(found):
-            click.echo(json.dumps(row, ensure_ascii=False))
-    elif terminal or (output is None and png is None):
-        print_found(found, coloured=terminal or sys.stdout.isatty())
+    show(found, output, png, as_json=as_json, terminal=terminal)
 
 
 def inspected(
@@ -128,19 +110,34 @@ def inspected(
     return inspect_memories(runner, name, text, memories)
 
 
-def show_film(film: FilmInspection, output: str | None, png: str | None, *, as_json: bool) -> None:
-    """A film in the forms that were asked for."""
-    from namm_llm.inspect.strip import draw_film, film_lines, write_film_page
+def show(
+    found: Inspection | FilmInspection,
+    output: str | None,
+    png: str | None,
+    *,
+    as_json: bool,
+    terminal: bool,
+) -> None:
+    """What was found in the forms that were asked for."""
+    from namm_llm.inspect import FilmInspection, rows_of, strip, write_page
+    from namm_llm.inspect.plots import draw_plots
+    from namm_llm.inspect.terminal import print_document, table_lines
 
-    for path, write in ((output, write_film_page), (png, draw_film)):
+    ways: Any = (write_page, draw_plots), rows_of, table_lines
+    is_film = isinstance(found, FilmInspection)
+    if is_film:
+        ways = (strip.write_film_page, strip.draw_film), FilmInspection.rows, strip.film_lines
+    for path, write in zip((output, png), ways[0], strict=True):
         if path is not None:
-            write(film, path)
+            write(found, path)
             tell(f"Wrote {path}")
     if as_json:
-        for row in film.rows():
+        for row in ways[1](found):
             click.echo(json.dumps(row, ensure_ascii=False))
+    elif not is_film and (terminal or (sys.stdout.isatty() and output is None and png is None)):
+        print_document(found)
     elif output is None and png is None:
-        for line in film_lines(film):
+        for line in ways[2](found):
             click.echo(line)
 
 
@@ -239,20 +236,3 @@ def policy_and_budget(versus: str) -> tuple[str | None, str | None]:
     if not colon and policy[:1] in [*"0123456789."]:
         return None, versus
     return policy or None, budget or None
-
-
-def draw(found: Inspection, path: str) -> None:
-    from namm_llm.inspect.plots import draw_plots
-
-    draw_plots(found, path)
-    tell(f"Wrote {path}")
-
-
-def print_found(found: Inspection, *, coloured: bool) -> None:
-    from namm_llm.inspect.terminal import print_document, table_lines
-
-    if coloured:
-        print_document(found)
-        return
-    for line in table_lines(found):
-        click.echo(line)

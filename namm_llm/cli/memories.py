@@ -4,7 +4,8 @@ store, or read and kept there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -139,15 +140,30 @@ def recall_or_read(files: Sequence[FileText], settings: Settings) -> Recalled:
     return Recalled(document, id, False)
 
 
+def keep_reading(
+    pieces: Iterator[str], settings: Settings, name: str | None, target: Path | None
+) -> Recalled:
+    """The memory of a stream, saved while it is read; what was saved before is gone on from."""
+    runner, store, first = settings.load(), MemoryStore(), next(pieces)
+    # its end is not known, so a stream is known by its name and its beginning
+    id = store.id_of(f"{name}\n{first}", runner.fingerprint, config_to_dict(runner.config))
+    path = target or store.path_of(id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        tell("Going on behind what was read of it before.")
+    with ProgressBar() as bar:
+        document = runner.read(itertools.chain([first], pieces), save=path, on_progress=bar.update)
+    return Recalled(document, id, False)
+
+
 def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None) -> None:
     """Put a memory into the store, or only give it a name if it is there; what has to go for it is
     said on stderr.
     """
     store = MemoryStore()
     if not recalled.cached:
-        done = store.put(
-            recalled.id, recalled.document, name=name, extra={"sources": sources_of(files)}
-        )
+        extra = extra_of(recalled, files)
+        done = store.put(recalled.id, recalled.document, name=name, extra=extra)
         _tell(done, store)
         unnamed = done.unnamed
     else:
@@ -182,6 +198,11 @@ def keep_long(recalled: Recalled, files: Sequence[FileText], *, short: bool = Fa
 def sources_of(files: Sequence[FileText]) -> str:
     """The names of documents in one line."""
     return ", ".join(file.name for file in files)
+
+
+def extra_of(recalled: Recalled, files: Sequence[FileText]) -> dict[str, str]:
+    """What a kept memory says of its documents."""
+    return {**recalled.document.extra, "sources": sources_of(files)}
 
 
 def _tell(done: Put, store: MemoryStore) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from namm_llm.cli.inputs import MEMORY_SUFFIX, source_of
+from namm_llm.cli.inputs import MEMORY_SUFFIX, source_of, standard_input
 from namm_llm.cli.options import Settings, command
 from namm_llm.cli.output import grouped, size, tell
 from namm_llm.errors import UsageError
@@ -37,16 +38,22 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     namm-llm ask handbooks "Who signs travel requests?"
     """
     target = memory_path(files, name, output)
-    from namm_llm.cli.memories import keep, recall_or_read, sources_of
+    from namm_llm.cli.memories import extra_of, keep, keep_reading, recall_or_read
+    from namm_llm.documents import FileText
     from namm_llm.documents.names import check_name
 
     name = check_name(name, MEMORY_SUFFIX) if name is not None else None
-    sources = [source_of(file) for file in files]
-    recalled = recall_or_read(sources, settings)
+    given = standard_input() if files == ("-",) else [source_of(file) for file in files]
+    sources = [FileText("standard input", "")]
+    if isinstance(given, Iterator):
+        recalled = keep_reading(given, settings, name, target)
+    else:
+        sources = given if isinstance(given, list) else [given]
+        recalled = recall_or_read(sources, settings)
     if target is None:
         keep(recalled, sources, name)
     else:
-        recalled.document.save(target, extra={"sources": sources_of(sources)})
+        recalled.document.save(target, extra=extra_of(recalled, sources))
     memory = str(target or name or recalled.id)
     about = {
         "memory": memory,

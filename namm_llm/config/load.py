@@ -102,6 +102,9 @@ class LoadConfig:
         least=1,
         group="run",
     )
+    save_every: int = setting(
+        "Of a stream, between two saves.", 16_384, unit="tokens", metavar="N", least=1, group="run"
+    )
     prefix_caches: int = setting(
         "Caches of the last prompts that are kept, to read only what is new of the next one.",
         2,

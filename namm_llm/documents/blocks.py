@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from namm_llm.documents.text import check_text
+from namm_llm.errors import DocumentError
 from namm_llm.models.vision.parts import MARK, document_parts, mark_of
 from namm_llm.models.vision.picture import Picture
 
@@ -31,32 +32,43 @@ class TextBlocks:
     `document_parts`). DocumentError for what cannot be read.
     """
 
-    def __init__(self, text: Text, name: str = "the document") -> None:
+    def __init__(
+        self, text: Text, name: str = "the document", *, known: tuple[int, str] = (0, "")
+    ) -> None:
+        """known: characters at the beginning of a stream that were read before and are passed over,
+        and their SHA-256.
+        """
         self._hash = hashlib.sha256()
         self._name = name
         self._pictures = dict[str, Picture]()
+        self.characters = known[0]
+        """Of the text that has been iterated over, with those that were known."""
+        self._blocks = self._blocks_of(text)
+        if known[0]:
+            self._blocks = self._behind(self._blocks, *known)
+
+    def _blocks_of(self, text: Text) -> Iterator[str]:
         parts = document_parts(text)
         if parts is not None:
-            self._blocks: Iterator[str] = self._of_parts(parts)
-            return
+            return self._of_parts(parts)
         if isinstance(text, (list, tuple)) and text:
             for number, one in enumerate(text, 1):
                 check_text(one, f"document {number} of {len(text)}")
             text = BETWEEN.join(text)
         if isinstance(text, (str, bytes, bytearray, Mapping)) or not isinstance(text, Iterable):
             # it says what is wrong with the others
-            check_text(text, name)  # type: ignore[arg-type]
-            self._blocks = iter([text])  # type: ignore[list-item]
-        else:
-            self._blocks = self._cut(text)
+            check_text(text, self._name)  # type: ignore[arg-type]
+            return iter([text])  # type: ignore[list-item]
+        return self._cut(text)
 
     def __iter__(self) -> Iterator[str]:
-        is_empty = True
+        is_empty = not self.characters
         for block in self._blocks:
             if block.strip():
                 check_text(block, self._name)
                 is_empty = False
             self._hash.update(block.encode())
+            self.characters += len(block)
             yield block
         if is_empty:
             check_text("", self._name)
@@ -83,6 +95,25 @@ class TextBlocks:
     def hash_of(text: str) -> str:
         """The `sha256` of a text that is there as a whole."""
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _behind(self, blocks: Iterable[str], left: int, sha256: str) -> Iterator[str]:
+        """The blocks behind the first `left` characters, which are compared."""
+        characters = left
+        for block in blocks:
+            known, new = block[:left], block[left:]
+            left -= len(known)
+            self._hash.update(known.encode("utf-8", "surrogatepass"))
+            if known and not left and self.sha256 != sha256:
+                break
+            if new:
+                yield new
+        else:
+            if not left:
+                return
+        raise DocumentError(
+            f"{self._name} does not begin with the {characters} characters that its memory has "
+            "read; give that text from its beginning, or keep the new memory under another name."
+        )
 
     def _cut(self, pieces: Iterable[str]) -> Iterator[str]:
         waiting: list[str] = []

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from namm_llm.models.loading import LoadedModel
 
 VERSION = 4
+UNREAD = "unread_ids"
+"""Of a stream that goes on: the ids behind those in its cache, among the strings of the header."""
 # a single entry of the metadata, because safetensors does not keep the order of several
 _HEADER = "namm_document"
 _CHECKSUM = "header_sha256"

@@ -8,7 +8,6 @@ found.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
+from namm_llm.documents.blocks import TextBlocks
 from namm_llm.documents.names import Names, check_name, folded
 from namm_llm.documents.saved import SavedHeader, read_header
 from namm_llm.errors import BudgetError, DocumentError, UsageError
@@ -100,10 +100,10 @@ class MemoryStore:
         `config_to_dict`.
         """
         whole = json.dumps(
-            {"text": _sha256(text), "fingerprint": fingerprint, "settings": settings},
+            {"text": TextBlocks.hash_of(text), "fingerprint": fingerprint, "settings": settings},
             sort_keys=True,
         )
-        return _sha256(whole)[:_ID_DIGITS]
+        return TextBlocks.hash_of(whole)[:_ID_DIGITS]
 
     def path_of(self, id: str) -> Path:
         """Where the memory with this ID is, or would be."""
@@ -116,7 +116,7 @@ class MemoryStore:
         except DocumentError:
             return False
         self.use(id)
-        return header.text_sha256 == _sha256(text)
+        return header.text_sha256 == TextBlocks.hash_of(text)
 
     def use(self, id: str) -> None:
         """Note that a memory is used now."""
@@ -282,10 +282,6 @@ class MemoryStore:
                 f"the store of memories {self.folder} cannot be written: "
                 f"{error.strerror or error}; {HOME_VARIABLE} names another place."
             ) from error
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _limit_from_environment() -> int:

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
+from math import inf
 from typing import Protocol
 
 from namm_llm.cache import ManagedCache
@@ -38,6 +39,10 @@ class Blocks(Protocol):
 
 
 CheckFits = Callable[[int, int, str, ManagedCache], None]
+OnPause = Callable[[ManagedCache, Sequence[int]], object]
+"""Gets the cache of a text that goes on, which is its until it returns, and the ids that are not
+read yet."""
+KEPT_IDS = 1 << 17  # of a longer text none are kept, so that memory stays flat
 Encode = Callable[[Sequence[Picture]], tuple[Encoded, ...]]
 
 
@@ -69,6 +74,9 @@ class DocumentReader:
         memory: ManagedCache | None,
         blocks: Blocks | Iterable[str],
         on_progress: OnProgress | None = None,
+        *,
+        unread: Sequence[int] = (),
+        on_pause: OnPause | None = None,
     ) -> tuple[ManagedCache, array[int]]:
         """See `Session.read`."""
         before = 0 if memory is None else tokens_seen(memory)
@@ -76,24 +84,28 @@ class DocumentReader:
         cache = self._worker.call(lambda: self._engine.begin(memory, head))
         step, offset = pieces_of(cache, self._chunk)
         encode = self._format.document if memory is None else self._format.more
-        ids, done, read = list[int](), 0, array("q")
+        ids, done, read = list(unread), 0, array("q", unread)
+        kept = inf if cache.config.policy.repeats else KEPT_IDS
         waiting = tuple[Encoded, ...]()  # pictures are held until they are read
         pictures_of = getattr(blocks, "pictures_of", lambda block: ())
         for block in blocks:
-            ready = (offset + done + len(ids)) // step * step - offset - done
-            if ready > 0:
-                total = done + len(ids)
-                self._read_ids(cache, ids[:ready], done, total, on_progress)
-                del ids[:ready]
-                done += ready
-                waiting = tuple(each for each in waiting if each.is_among(ids))
             waiting += self._encode(pictures_of(block))
             new = encode(block)
             ids += new
             read.extend(new)
+            if len(read) > kept:
+                read, kept = array("q"), 0
             encode = self._format.more
             what = "document" if memory is None else "text"
             self._check_fits(done + len(ids), before, what, cache)
+            ready = (offset + done + len(ids)) // step * step - offset - done
+            if ready > 0:
+                self._read_ids(cache, ids[:ready], done, done + len(ids), on_progress)
+                del ids[:ready]
+                done += ready
+                waiting = tuple(each for each in waiting if each.is_among(ids))
+            if on_pause is not None:
+                on_pause(cache, ids)
         text = list(read) if cache.config.policy.repeats else []
         self._read_ids(cache, ids, done, done + len(ids), on_progress, text)
         return cache, read
