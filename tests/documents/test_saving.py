@@ -22,7 +22,9 @@ from namm_llm.errors import DocumentError, UsageError
 from namm_llm.runner import Runner
 from tests.documents.vaults import SETTINGS, load
 
-LINES = [f"{n:04} vault {n * 7919 % 1000} holds a fox and {n * 31 % 97} coins.\n" for n in range(60)]
+LINES = [
+    f"{n:04} vault {n * 7919 % 1000} holds a fox and {n * 31 % 97} coins.\n" for n in range(60)
+]
 SETTING = {**SETTINGS[3], "chunk": 32, "save_every": 64}
 
 
@@ -54,7 +56,9 @@ def assert_same(one: Document, other: Document) -> None:
     assert one.cache.seen_tokens() == other.cache.seen_tokens()
 
 
-@pytest.mark.parametrize("settings", [SETTING, {**SETTING, "kv_bits": 8, "budget": 24}, {"chunk": 32, "save_every": 1}])
+@pytest.mark.parametrize(
+    "settings", [SETTING, {**SETTING, "kv_bits": 8, "budget": 24}, {"chunk": 32, "save_every": 1}]
+)
 @pytest.mark.parametrize("broken_at", [9, 33, 59])
 def test_broken_off_and_gone_on_with_is_one_reading(
     tiny_folder: Path, tmp_path: Path, settings: dict[str, object], broken_at: int
@@ -122,7 +126,9 @@ def test_other_settings_and_other_memories_are_refused(tiny_folder: Path, tmp_pa
         runner.read(iter(LINES), save=tmp_path / "not there" / "log.namm")
 
 
-@pytest.mark.parametrize(("piece", "message"), [("a\0b\n", "zero byte"), (b"bytes\n", "bytes, not")])
+@pytest.mark.parametrize(
+    ("piece", "message"), [("a\0b\n", "zero byte"), (b"bytes\n", "bytes, not")]
+)
 def test_a_bad_piece_ends_the_reading_and_what_was_saved_stays(
     tiny_folder: Path, tmp_path: Path, piece: str, message: str
 ) -> None:
