@@ -213,13 +213,11 @@ class Runner:
 
         text: a document, a list of them (read with an empty line between), or a stream of pieces
         such as an open text file, which is read in blocks and never there as a whole. Or pictures:
-        a `Path` to one or to a folder of frames, an array, a PIL image, or a list of these and
-        texts. save: a file for the memory, written every `save_every` tokens and at the end; if it
-        holds the beginning of this text, reading goes on behind it. on_progress: called with the
-        tokens read, and those that came.
-
-        Raises DocumentError for what is no text and not what `save` begins with, ContextError for
-        more tokens than trained positions, ModelError if the device runs out of memory.
+        a `Path` to one or to a folder of frames, an array, a PIL image, or a list of these. save: a
+        file, written every `save_every` tokens and at the end; if it holds the beginning of this
+        text, reading goes on behind it. on_progress: called with the tokens read and those to come.
+        Raises DocumentError for what is no text or not that of `save`, ContextError for more tokens
+        than trained positions, ModelError if the device runs out of memory.
         """
         return read_document(self.session, text, save, on_progress)
 

@@ -100,12 +100,10 @@ def about(entry: Entry) -> dict[str, Any]:
         "nbytes": entry.nbytes,
         "used": when(entry.used_at),
     }
-    from namm_llm.documents.saved import UNREAD
-
     if entry.header is None:
         return {**values, "problem": entry.problem}
     header = entry.header
-    values |= {name: text for name, text in header.extra.items() if name != UNREAD}
+    values |= {name: text for name, text in header.extra.items() if name != "unread_ids"}
     values |= {name: getattr(header.model, name) for name in ("quantization", "dtype")}
     numbers = ("policy", "seen_tokens", "stored_tokens", "text_sha256")
     values |= {name: getattr(header, name) for name in numbers}

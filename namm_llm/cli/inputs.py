@@ -97,7 +97,7 @@ def document_file(file: str) -> FileText:
     return found
 
 
-def standard_input() -> FileText | Iterator[str]:
+def standard_input() -> list[FileText] | Iterator[str]:
     """A document, or the pieces of one that is too long to wait for its end: behind the lines that
     come first, bytes that are no text become U+FFFD.
     """
@@ -106,12 +106,11 @@ def standard_input() -> FileText | Iterator[str]:
     source, name = cast("BufferedReader", sys.stdin.buffer), "standard input"
     first = source.read(STREAM_BYTES)
     if len(first) < STREAM_BYTES or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return text_of(first + source.read(), name)
+        return [text_of(first + source.read(), name)]
     text_of(first[: first.rfind(b"\n") + 1] or first, name)
     data = itertools.chain([first], iter(lambda: source.read1(STREAM_BYTES), b""))
-    return (
-        text.replace("\0", "\ufffd") for text in codecs.iterdecode(data, "utf-8-sig", "replace")
-    )
+    texts = codecs.iterdecode(data, "utf-8-sig", "replace")
+    return (text.replace("\0", "\ufffd") for text in texts)
 
 
 def piped_text() -> str:

@@ -110,14 +110,7 @@ def inspected(
     return inspect_memories(runner, name, text, memories)
 
 
-def show(
-    found: Inspection | FilmInspection,
-    output: str | None,
-    png: str | None,
-    *,
-    as_json: bool,
-    terminal: bool,
-) -> None:
+def show(found: Any, output: str | None, png: str | None, *, as_json: bool, terminal: bool) -> None:
     """What was found in the forms that were asked for."""
     from namm_llm.inspect import FilmInspection, rows_of, strip, write_page
     from namm_llm.inspect.plots import draw_plots

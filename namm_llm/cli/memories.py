@@ -162,7 +162,7 @@ def keep(recalled: Recalled, files: Sequence[FileText], name: str | None = None)
     """
     store = MemoryStore()
     if not recalled.cached:
-        extra = extra_of(recalled, files)
+        extra = {**recalled.document.extra, "sources": sources_of(files)}
         done = store.put(recalled.id, recalled.document, name=name, extra=extra)
         _tell(done, store)
         unnamed = done.unnamed
@@ -198,11 +198,6 @@ def keep_long(recalled: Recalled, files: Sequence[FileText], *, short: bool = Fa
 def sources_of(files: Sequence[FileText]) -> str:
     """The names of documents in one line."""
     return ", ".join(file.name for file in files)
-
-
-def extra_of(recalled: Recalled, files: Sequence[FileText]) -> dict[str, str]:
-    """What a kept memory says of its documents."""
-    return {**recalled.document.extra, "sources": sources_of(files)}
 
 
 def _tell(done: Put, store: MemoryStore) -> None:

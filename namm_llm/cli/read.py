@@ -33,12 +33,16 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     the memory got in the store, or the file of -o. `namm-llm documents` lists and forgets what is
     kept. What was read before with the same settings is not read again.
 
+    More than 128 KiB on standard input are a stream: read while they come, and saved every
+    --save-every tokens. The same command with the same input, or with more behind it, goes on where
+    it was killed. Behind the first 128 KiB, bytes that are no text are read as U+FFFD.
+
     \b
     namm-llm read handbook.pdf rules.docx --name handbooks --budget 0.25
     namm-llm ask handbooks "Who signs travel requests?"
     """
     target = memory_path(files, name, output)
-    from namm_llm.cli.memories import extra_of, keep, keep_reading, recall_or_read
+    from namm_llm.cli.memories import keep, keep_reading, recall_or_read, sources_of
     from namm_llm.documents import FileText
     from namm_llm.documents.names import check_name
 
@@ -48,12 +52,12 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
     if isinstance(given, Iterator):
         recalled = keep_reading(given, settings, name, target)
     else:
-        sources = given if isinstance(given, list) else [given]
-        recalled = recall_or_read(sources, settings)
+        sources, recalled = given, recall_or_read(given, settings)
     if target is None:
         keep(recalled, sources, name)
     else:
-        recalled.document.save(target, extra=extra_of(recalled, sources))
+        extra = {**recalled.document.extra, "sources": sources_of(sources)}
+        recalled.document.save(target, extra=extra)
     memory = str(target or name or recalled.id)
     about = {
         "memory": memory,

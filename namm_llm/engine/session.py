@@ -20,7 +20,7 @@ from namm_llm.config import CacheConfig, LoadConfig, SamplingParams
 from namm_llm.engine.answer import Request
 from namm_llm.engine.cancel import CancelFlag
 from namm_llm.engine.decode import decoding_of
-from namm_llm.engine.document_reader import Blocks, DocumentReader, OnPause
+from namm_llm.engine.document_reader import Blocks, DocumentReader
 from namm_llm.engine.engine import Engine
 from namm_llm.engine.forward import tokens_seen
 from namm_llm.engine.length import check_fits
@@ -205,9 +205,7 @@ class Session:
         memory: ManagedCache | None,
         blocks: Blocks | Iterable[str],
         on_progress: OnProgress | None = None,
-        *,
-        unread: Sequence[int] = (),
-        on_pause: OnPause | None = None,
+        **pausing: Any,
     ) -> tuple[ManagedCache, array[int]]:
         """A cache that also holds the text of `blocks`, behind what `memory` holds, which stays as
         it is; and the ids of the text, none of a very long one. Blocks with pictures also give
@@ -215,10 +213,10 @@ class Session:
 
         The text is read in chunks that end where those of the whole text would. Raises ContextError
         if there are more tokens than trained positions and the cache's settings stop there.
-        on_pause: called behind each block. unread: ids that it was given when `memory` was saved,
-        to go on as if nothing had been in between.
+        pausing: `on_pause`, called behind each block, and `unread`, the ids that it was given when
+        `memory` was saved, to go on as if nothing had been in between.
         """
-        return self._reader.read(memory, blocks, on_progress, unread=unread, on_pause=on_pause)
+        return self._reader.read(memory, blocks, on_progress, **pausing)
 
     @property
     def document_config(self) -> CacheConfig:

@@ -5,11 +5,7 @@ without the break; nothing that is held grows with its length.
 from __future__ import annotations
 
 import io
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +15,6 @@ from namm_llm.document import Document
 from namm_llm.documents import read_header
 from namm_llm.engine import document_reader
 from namm_llm.errors import DocumentError, UsageError
-from namm_llm.runner import Runner
 from tests.documents.vaults import SETTINGS, load
 
 LINES = [
@@ -109,7 +104,7 @@ def test_another_text_is_refused_and_the_memory_stays(
     with pytest.raises(Killed):
         runner.read(until(50), save=path)
     before = path.read_bytes()
-    with pytest.raises(DocumentError, match="does not begin with the .* that its memory has read"):
+    with pytest.raises(DocumentError, match=r"does not begin with the .* that its memory has read"):
         runner.read(iter(other), save=path)
     assert path.read_bytes() == before
 
@@ -136,3 +131,18 @@ def test_a_bad_piece_ends_the_reading_and_what_was_saved_stays(
     with pytest.raises(DocumentError, match=message):
         runner.read(iter([*LINES[:40], piece, *LINES[40:]]), save=path)
     assert_same(runner.read(iter(LINES), save=path), runner.read("".join(LINES)))
+
+
+def test_nothing_that_is_held_grows_with_the_text(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_reader, "KEPT_IDS", 500)
+    settings = {**SETTING, "budget": 24}
+    sizes = []
+    for count in (2, 6):
+        path = tmp_path / f"{count}.namm"
+        memory = load(tiny_folder, **settings).read(iter(LINES * count), save=path)
+        assert memory.cache.seen_tokens()[0] > 500
+        sizes.append((memory.cache.nbytes, len(memory._ids)))
+    assert sizes[0] == sizes[1]
+    assert sizes[0][1] == 0
