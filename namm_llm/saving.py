@@ -36,6 +36,8 @@ def read_document(
     before, unread = ((0, ""), None) if known is None else _read_before(session, known)
     blocks = TextBlocks(iter([text]) if path and isinstance(text, str) else text, known=before)
 
+    memory, last = (None, 0) if known is None else (known.cache, tokens_seen(known.cache))
+
     def on_pause(cache: ManagedCache, unread: Sequence[int]) -> None:
         nonlocal last
         if tokens_seen(cache) - last >= session.options.save_every:
@@ -50,8 +52,7 @@ def read_document(
             document.save(path)
         return document
 
-    memory, ids = None if known is None else known.cache, array("q")
-    last, pause = 0 if memory is None else tokens_seen(memory), on_pause if keeps_parts else None
+    ids, pause = array("q"), on_pause if keeps_parts else None
     cache, ids = session.read(memory, blocks, on_progress, unread=unread or (), on_pause=pause)
     if known is not None and unread is None and blocks.characters == before[0]:
         return known
