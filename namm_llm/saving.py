@@ -30,7 +30,7 @@ def read_document(
     """See `Runner.read`. The retained tokens are those of a reading without a break. A policy that
     repeats a text needs the whole of it, and saves at the end alone.
     """
-    path = None if save is None else check_writable(save)
+    path, ids = None if save is None else check_writable(save), array("q")
     keeps_parts = path is not None and not session.config.policy.repeats
     known = Document.load(path, session) if path and keeps_parts and path.exists() else None
     before, unread = ((0, ""), None) if known is None else _read_before(session, known)
@@ -40,7 +40,7 @@ def read_document(
 
     def on_pause(cache: ManagedCache, unread: Sequence[int]) -> None:
         nonlocal last
-        if tokens_seen(cache) - last >= session.options.save_every:
+        if keeps_parts and tokens_seen(cache) - last >= session.options.save_every:
             last = tokens_seen(cache)
             saved(cache, unread)
 
@@ -52,8 +52,7 @@ def read_document(
             document.save(path)
         return document
 
-    ids, pause = array("q"), on_pause if keeps_parts else None
-    cache, ids = session.read(memory, blocks, on_progress, unread=unread or (), on_pause=pause)
+    cache, ids = session.read(memory, blocks, on_progress, unread=unread or (), on_pause=on_pause)
     if known is not None and unread is None and blocks.characters == before[0]:
         return known
     return saved(cache)
