@@ -109,8 +109,17 @@ def standard_input() -> list[FileText] | Iterator[str]:
         return [text_of(first + source.read(), name)]
     text_of(first[: first.rfind(b"\n") + 1] or first, name)
     data = itertools.chain([first], iter(lambda: source.read1(STREAM_BYTES), b""))
-    texts = codecs.iterdecode(data, "utf-8-sig", "replace")
-    return (text.replace("\0", "\ufffd") for text in texts)
+    return _readable(codecs.iterdecode(data, "utf-8-sig", "replace"))
+
+
+def _readable(texts: Iterator[str]) -> Iterator[str]:
+    is_told = False
+    for text in texts:
+        readable = text.replace("\0", "\ufffd")
+        if "\ufffd" in readable and not is_told:
+            tell("Some bytes of standard input are no text; they are read as U+FFFD.")
+            is_told = True
+        yield readable
 
 
 def piped_text() -> str:

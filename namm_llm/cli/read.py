@@ -35,7 +35,8 @@ def read(files: tuple[str, ...], name: str | None, output: str | None, settings:
 
     More than 128 KiB on standard input are a stream: read while they come, and saved every
     --save-every tokens. The same command with the same input, or with more behind it, goes on where
-    it was killed. Behind the first 128 KiB, bytes that are no text are read as U+FFFD.
+    it was killed. Behind the first 128 KiB, bytes that are no text are read as U+FFFD, and stderr
+    says so.
 
     \b
     namm-llm read handbook.pdf rules.docx --name handbooks --budget 0.25

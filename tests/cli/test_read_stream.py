@@ -74,7 +74,9 @@ def test_given_again_nothing_is_read_and_a_longer_log_is_gone_on_with() -> None:
 
 def test_bytes_that_are_no_text_end_nothing_behind_the_first_lines() -> None:
     start = LOG.encode()
-    assert call(*READ, stdin=start + b"a \0 and \xff here\n" + start).exit_code == 0
+    done = call(*READ, stdin=start + b"a \0 and \xff here\n" + start)
+    assert done.exit_code == 0
+    assert done.stderr.count("are read as U+FFFD") == 1
     assert kept()[2] == whole(LOG + "a \ufffd and \ufffd here\n" + LOG).cache.seen_tokens()[0]
 
 
