@@ -2,16 +2,17 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, but end the process at once where a module is being imported.
-
-    An exception there leaves half a module behind: numpy answers with a RecursionError.
+    """Raise KeyboardInterrupt, but end the process at once while numpy is being imported, which
+    answers with a RecursionError if it is half imported.
     """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_name == "<module>" and f"{os.sep}numpy{os.sep}" in code.co_filename:
             os.write(2, b"Interrupted.\n")
             os._exit(130)
         frame = frame.f_back
@@ -19,11 +20,14 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run() -> None:
-    """The command line."""
+    """The command line; Ctrl-C while it is still being imported ends it without a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as under nohup
         signal.signal(signal.SIGINT, interrupt)
-    from namm_llm.cli.main import main
-
+    try:
+        from namm_llm.cli.main import main
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
     main(prog_name="namm-llm")
 
 

@@ -43,6 +43,7 @@ def test_one_line_for_each_ablation_and_one_column_for_each_budget() -> None:
 
 def test_one_line_for_each_policy_and_one_column_for_each_budget() -> None:
     first = {
+        "model": "namm-tiny",
         "task": "fact",
         "length": 100,
         "budget_scope": "head",
