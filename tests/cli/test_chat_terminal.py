@@ -82,6 +82,7 @@ class Terminal:
         assert self.child.exitstatus == 0
 
 
+@pytest.mark.slow
 def test_every_command_and_key_until_a_kill(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
     (tmp_path / "note.txt").write_text("The lamp is green.\n")
     chat = Terminal(tmp_path, tiny_folder, "--max-tokens", "4")

@@ -401,6 +401,7 @@ def test_what_is_not_there(
     assert reads == []
 
 
+@pytest.mark.slow
 def test_real_processes_share_the_store(folder: Path) -> None:
     """Another process finds what one has kept, with no option given; two that read the same at once
     leave one whole memory.

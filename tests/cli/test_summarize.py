@@ -232,6 +232,7 @@ def test_the_help_states_the_real_defaults() -> None:
         assert f"[default: {real[name]}]" in helps[name]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_after_a_kill_the_same_command_goes_on(

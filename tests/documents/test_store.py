@@ -310,6 +310,7 @@ def child(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path: Path) -> None:
     """Both put, name and forget in one folder with little room; neither fails, and what is left is
     whole and within the limit.

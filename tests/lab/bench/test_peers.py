@@ -104,6 +104,7 @@ def theirs(plan):
         yield peer
 
 
+@pytest.mark.slow
 def test_peak_memory_is_of_the_whole_process(plan, theirs):
     one = replace(plan, tasks=("memory",), texts=("documentation",))
     ours, peers = run_benchmark(one, others=[theirs])
