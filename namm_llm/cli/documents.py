@@ -93,6 +93,8 @@ def forget(memories: tuple[str, ...]) -> None:
 
 def about(entry: Entry) -> dict[str, Any]:
     """All of an entry, ready for JSON."""
+    from namm_llm.documents.saved import UNREAD
+
     values: dict[str, Any] = {
         "id": entry.id,
         "names": list(entry.names),
@@ -103,7 +105,7 @@ def about(entry: Entry) -> dict[str, Any]:
     if entry.header is None:
         return {**values, "problem": entry.problem}
     header = entry.header
-    values |= {name: text for name, text in header.extra.items() if name != "unread_ids"}
+    values |= {name: text for name, text in header.extra.items() if name != UNREAD}
     values |= {name: getattr(header.model, name) for name in ("quantization", "dtype")}
     numbers = ("policy", "seen_tokens", "stored_tokens", "text_sha256")
     values |= {name: getattr(header, name) for name in numbers}

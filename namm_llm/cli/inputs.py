@@ -91,7 +91,12 @@ def document_file(file: str) -> FileText:
     """
     from namm_llm.documents import read_file, text_of
 
-    found = read_file(file) if file != "-" else text_of(sys.stdin.buffer.read(), "standard input")
+    if file != "-":
+        return _told(read_file(file))
+    return _told(text_of(sys.stdin.buffer.read(), "standard input"))
+
+
+def _told(found: FileText) -> FileText:
     for warning in found.warnings:
         tell(f"Warning: {warning}")
     return found
@@ -106,7 +111,7 @@ def standard_input() -> list[FileText] | Iterator[str]:
     source, name = cast("BufferedReader", sys.stdin.buffer), "standard input"
     first = source.read(STREAM_BYTES)
     if len(first) < STREAM_BYTES or first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return [text_of(first + source.read(), name)]
+        return [_told(text_of(first + source.read(), name))]
     text_of(first[: first.rfind(b"\n") + 1] or first, name)
     data = itertools.chain([first], iter(lambda: source.read1(STREAM_BYTES), b""))
     return _readable(codecs.iterdecode(data, "utf-8-sig", "replace"))
