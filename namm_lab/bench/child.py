@@ -1,6 +1,4 @@
-"""Peak memory of one reading, in a process of its own: `python -m namm_lab.bench.child`, a request
-on stdin, the answer on stdout.
-"""
+"""Peak memory of one reading, in a process of its own: a request on stdin, the answer on stdout."""
 
 from __future__ import annotations
 
@@ -16,6 +14,15 @@ from namm_lab.bench.model import load
 from namm_lab.bench.plan import Benchmark, Cell
 from namm_llm import NammError
 
+# as the command starts
+_CODE = f"""
+import sys
+from namm_llm.__main__ import WithoutTriton
+sys.meta_path.insert(0, WithoutTriton())
+from {__name__} import answer
+answer()
+"""
+
 
 def measure_apart(plan: Benchmark, cell: Cell, contender: int) -> Numbers:
     """Numbers of the plan's contender of that number: peak_nbytes, before_nbytes, and of the cache.
@@ -24,7 +31,7 @@ def measure_apart(plan: Benchmark, cell: Cell, contender: int) -> Numbers:
     """
     request = json.dumps({"plan": asdict(plan), "cell": asdict(cell), "contender": contender})
     done = subprocess.run(
-        [sys.executable, "-m", __name__], input=request, capture_output=True, text=True
+        [sys.executable, "-c", _CODE], input=request, capture_output=True, text=True
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -63,7 +70,8 @@ def _measure(request: dict[str, Any]) -> Numbers:
     }
 
 
-if __name__ == "__main__":
+def answer() -> None:
+    """Measure what stdin asks for, and print it."""
     try:
         print(json.dumps(_measure(json.load(sys.stdin))))
     except NammError as error:

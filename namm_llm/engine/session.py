@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -228,10 +229,8 @@ class Session:
         self, tensors: dict[str, Tensor], metadata: dict[str, str], config: CacheConfig
     ) -> ManagedCache:
         """The cache whose `ManagedCache.state` this is. CacheError if it does not fit."""
-        model = self.loaded.model
-        return self.call(
-            lambda: ManagedCache.from_state(tensors, metadata, model=model, config=config)
-        )
+        make = partial(ManagedCache.from_state, model=self.loaded.model, config=config)
+        return self.call(lambda: make(tensors, metadata))
 
     def join(
         self, first: ManagedCache, second: ManagedCache, head: int, config: CacheConfig
@@ -253,10 +252,6 @@ class Session:
     def keep_cache(self, ids: list[int], cache: ManagedCache) -> None:
         """Keep a cache that nobody writes to, with the ids that went through it, to go on from."""
         self.call(lambda: self._prefixes.keep(ids[: tokens_seen(cache)], cache))
-
-    def forget_caches(self) -> None:
-        """Free the caches that are kept to go on from."""
-        self.call(self._prefixes.clear)
 
     @property
     def is_alive(self) -> bool:

@@ -160,9 +160,3 @@ class WeightLoader:
     @staticmethod
     def _set(module: nn.Module, key: str, weight: Tensor) -> None:
         setattr(module, key, nn.Parameter(weight, requires_grad=False))
-
-
-def meta_weights(model: nn.Module) -> list[str]:
-    """Names of parameters and buffers that hold no numbers yet."""
-    tensors: list[tuple[str, Any]] = [*model.named_parameters(), *model.named_buffers()]
-    return [name for name, tensor in tensors if tensor.is_meta]
