@@ -161,6 +161,11 @@ class Benchmark:
             raise UsageError(
                 "the task needles needs a number of needles and texts to hide them in."
             )
+        if "needles" in self.tasks and "namm" in self.policies and self.namm is None:
+            raise UsageError(
+                "a benchmark's own NAMM has random parameters, by which no answer should be "
+                "judged: give --namm FILE, or leave namm out of --policies."
+            )
 
     def configs(self) -> Iterator[tuple[CacheConfig, str | None]]:
         """Settings of each of ours, with the budget as it was written."""

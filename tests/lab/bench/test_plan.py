@@ -34,6 +34,16 @@ from namm_llm.errors import ContextError, ModelError, NammError, UsageError
         ({"shape": "tiny", "quantizations": ("int3",)}, "no quantization 'int3'"),
         ({"shape": "tiny", "kv_bits": ("4",)}, "no kind of kv_bits '4'; it is one of none, 8"),
         ({"shape": "tiny", "dtype": "int"}, "no dtype 'int'"),
+        (
+            {
+                "model": "a",
+                "tasks": ("needles",),
+                "needles": 2,
+                "texts": ("code",),
+                "policies": ("namm",),
+            },
+            "own NAMM has random parameters.*--namm FILE",
+        ),
     ],
 )
 def test_wrong_settings(settings, message):
