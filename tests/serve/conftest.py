@@ -27,7 +27,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = subprocess.Popen(command, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"
     while process.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=10):
             break
         time.sleep(0.2)
     assert process.poll() is None, (folder / "log").read_text()
