@@ -8,7 +8,7 @@ from types import FrameType
 
 class WithoutTriton:
     """A finder on `sys.meta_path` that leaves Triton out where there is no accelerator to run it:
-    transformers imports it through torch, for 70 MB and a second of every start.
+    transformers imports it through torch, for 70 MB of every process.
     """
 
     def find_spec(self, name: str, *_: object) -> None:

@@ -95,10 +95,6 @@ class PrefixStore:
     def _of(self, owner: str) -> list[_Kept]:
         return [kept for kept in self._kept if kept.owner == owner]
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._kept.clear()
-
 
 def _common(first: list[int], second: list[int]) -> int:
     """How many tokens both begin with."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -229,8 +228,10 @@ class Session:
         self, tensors: dict[str, Tensor], metadata: dict[str, str], config: CacheConfig
     ) -> ManagedCache:
         """The cache whose `ManagedCache.state` this is. CacheError if it does not fit."""
-        make = partial(ManagedCache.from_state, model=self.loaded.model, config=config)
-        return self.call(lambda: make(tensors, metadata))
+        model = self.loaded.model
+        return self.call(
+            lambda: ManagedCache.from_state(tensors, metadata, model=model, config=config)
+        )
 
     def join(
         self, first: ManagedCache, second: ManagedCache, head: int, config: CacheConfig

@@ -72,7 +72,7 @@ def test_a_prompt_that_only_begins_alike_shares_nothing(make_runner: Callable[..
     runner = make_runner(prefix_caches=2)
     runner.generate("The quick brown fox", max_tokens=5)
     assert runner.generate("The quick red fox", max_tokens=5).usage.cached_tokens == 0
-    runner.session.call(runner.session._prefixes.clear)
+    runner.session.call(runner.session._prefixes._kept.clear)
     runner.generate("The quick brown fox", max_tokens=5)
     assert runner.generate("The quick brown", max_tokens=5).usage.cached_tokens == 0
 
@@ -84,7 +84,7 @@ def test_only_so_many_are_kept_and_all_can_be_forgotten(make_runner: Callable[..
     assert len(runner.session._prefixes._kept) == 2
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens == 0
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens > 0
-    runner.session.call(runner.session._prefixes.clear)
+    runner.session.call(runner.session._prefixes._kept.clear)
     assert runner.generate("one fox", max_tokens=3).usage.cached_tokens == 0
 
 
